@@ -24,6 +24,7 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("parameters", "cli/launching.py:launch"): 15,
         ("parameters", "cli/quota.py:set_"): 12,
         ("parameters", "cli/sessions.py:start"): 12,
+        ("parameters", "cli/sessions.py:open_"): 9,
     },
     "a call takes one parameter for each field of its request": {
         ("parameters", "api/launching.py:LaunchingCalls.launch"): 10,

@@ -22,7 +22,7 @@ from argosy.testing.idle_server import IdleServer
 
 GOLDEN = Path(__file__).with_name("golden") / "access.txt"
 #: Ends this server.
-_NOT_ASKED = ("server_stop",)
+_NOT_ASKED = ("server_stop", "apps_door")  # the second carries bytes to who asks for tickets
 
 
 @pytest.fixture(scope="module")

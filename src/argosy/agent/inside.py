@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -66,7 +67,8 @@ class Inside:
             self.port = self.port or _free_port()
             env["ARGOSY_APP_PORT"] = str(self.port)
         if isinstance(given, dict):
-            env.update({str(key): os.path.expandvars(str(value)) for key, value in given.items()})
+            for key, value in given.items():
+                env[str(key)] = _expanded(str(value), env)
 
     # ---- the app
 
@@ -167,6 +169,11 @@ class Inside:
             await sshd.serve(endpoint, self._reaper, key, streams, b"{}\n")
         except Refused as error:
             raise ValueError(str(error)) from None
+
+
+def _expanded(text: str, env: dict[str, str]) -> str:
+    """With the values of `$NAME` and `${NAME}` put in; what is unknown stays."""
+    return re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda found: env.get(found[1] or found[2], found[0]), text)
 
 
 def remove(path: str) -> None:

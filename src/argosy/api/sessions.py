@@ -76,6 +76,22 @@ class SnoozeRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     minutes: int = 60
 
 
+class OpenRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Which face of a session is opened: its app, or a port of its own network."""
+
+    port: int = 0  # 0: its app
+
+
+class OpenReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """How a browser gets in: `code` is sent as a form to `/.argosy/enter` of the host `LABEL.SUFFIX`, once
+    and within half a minute. A page there takes it from the part of the address behind `#`."""
+
+    label: str
+    code: str
+    suffixes: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()  # where this server answers for that host by itself
+
+
 class SessionCalls:
     @endpoint("GET", "/apps", permission="sessions.read")
     def apps(self) -> AppList:
@@ -131,6 +147,11 @@ class SessionCalls:
     def snooze_session(self, session: str, minutes: int = 60) -> Done:
         """Give an unused session more time. Errors: "wrong-state" when it was done too often."""
 
+    @endpoint("POST", "/sessions/{session}/open", OpenRequest, permission="sessions.enter")
+    def open_session(self, session: str, port: int = 0) -> OpenReply:
+        """Let the caller's browser into the app of a session. Errors: "wrong-state" for one that is not
+        up."""
+
 
 class SessionStreams:
     """Streams: each client speaks them in its own way."""
@@ -141,6 +162,11 @@ class SessionStreams:
     ) -> bytes:
         """WebSocket: a connection to the app of a session, or to a port in it. Binary frames are its bytes;
         the text frame {"end": true} says that this side sends no more."""
+
+    @endpoint("WS", "/apps/door", permission="any")
+    def apps_door(self) -> bytes:
+        """WebSocket: a connection to the proxy of apps, as a browser would make it: the bytes are HTTP,
+        and the host names are those of apps below `localhost`. Frames as in `session_forward`."""
 
     @endpoint("WS", "/sessions/{session}/shell", permission="sessions.enter")
     def session_shell(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def open_view(session: Session, view: SessionView, *, quiet: bool = False) -> None:
     """As `argosy session open NAME`."""
     if view.is_proxied:
-        open_app(session, view, port=0, there=0, browser=not quiet)
+        open_app(session, view, port=0, there=0, browser=not quiet, raw=False)
     else:
         open_terminal(session, view.name)
 
@@ -42,16 +42,22 @@ def open_terminal(session: Session, name: str, *, command: str = "", id: str = "
     raise click.exceptions.Exit(status)
 
 
-def open_app(session: Session, view: SessionView, *, port: int, there: int, browser: bool) -> None:
-    """A port of this machine leads to the app, until Ctrl-C."""
+def open_app(session: Session, view: SessionView, *, port: int, there: int, browser: bool, raw: bool) -> None:
+    """A port of this machine leads to the proxy of apps, until Ctrl-C; with `raw` straight to the port of the
+    session, for whoever is on this machine."""
     from argosy.api.sessions import SessionStreams
     from argosy.client.forwarding import listen, serve_port
     from argosy.client.node_stream import NodeStream
     from argosy.model.errors import ArgosyError, render_error
 
-    screen, location = session.screen, session.client.location
-    target = SessionStreams.session_forward(view.name, port=there).target
-    NodeStream(location, target).close()  # it says at once what is wrong
+    screen, client = session.screen, session.client
+    location = client.location
+    if raw:
+        target, entry = SessionStreams.session_forward(view.name, port=there).target, ""
+        NodeStream(location, target).close()  # it says at once what is wrong
+    else:
+        opened = client.open_session(view.name, there)
+        target, entry = SessionStreams.apps_door().target, f"#code={opened.code}"
     listener = listen("127.0.0.1", port)
     here = listener.getsockname()[1]
 
@@ -63,11 +69,19 @@ def open_app(session: Session, view: SessionView, *, port: int, there: int, brow
             target=serve_port, args=(listener, lambda: NodeStream(location, target), say), daemon=True
         )
         serving.start()
-        url = f"http://{view.app}--{view.name}.localhost:{here}/"
-        screen.print(url)
-        screen.out.flush()
-        if browser and screen.is_terminal():
-            import webbrowser
+        if raw:
+            screen.print(f"127.0.0.1:{here} -> port {there} of {view.name}")
+        else:
+            host = f"http://{opened.label}.localhost:{here}"
+            if browser and screen.is_terminal():
+                import webbrowser
 
-            webbrowser.open(url)
+                webbrowser.open(f"{host}/.argosy/enter{entry}")
+                screen.print(f"{host}/")
+            else:
+                screen.print(f"{host}/.argosy/enter{entry}")
+                screen.say(
+                    "Open it within half a minute; it works once, and keeps you signed in there.", "dim"
+                )
+        screen.out.flush()
         serving.join()

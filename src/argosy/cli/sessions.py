@@ -389,6 +389,7 @@ A terminal opens here. Another app gets a port of this machine, which is printed
 @click.option(
     "--id", default="", help="A terminal that goes on: every line with this name is the same shell."
 )
+@click.option("--raw", is_flag=True, help="Plain bytes of the port of `--there`, for all on this machine.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @pass_session
 def open_(
@@ -399,6 +400,7 @@ def open_(
     there: int | None,
     what: str | None,
     id: str,
+    raw: bool,
     no_browser: bool,
 ) -> None:
     """Open a session: its app, a terminal or one of its ports."""
@@ -408,7 +410,9 @@ def open_(
     view = session.client.session(name)
     if what == "terminal" or words or (what is None and there is None and not view.is_proxied):
         open_terminal(session, view.name, command=command_of(words) if words else "", id=id)
-    open_app(session, view, port=port, there=there or 0, browser=not no_browser)
+    if raw and there is None:
+        raise click.UsageError("--raw is for a port: name it with --there")
+    open_app(session, view, port=port, there=there or 0, browser=not no_browser, raw=raw)
 
 
 for _command in (start, ls, open_, stop, end, logs, idle, snooze, apps):

@@ -32,19 +32,17 @@ from argosy.infra.agent_port import (
     SendOrder,
     silence_s,
 )
+from argosy.infra.agent_streams import CALL_S, LOST, Port, Seat, Terminal, reason_of
 from argosy.infra.silence import Ear
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
 
 T = TypeVar("T")
 _POOL_MAX: Final = 8  # connections for calls; kept when idle, because a new one through SSH is dear
-_CALL_S: Final = 30.0
 _TREE_S: Final = 900.0
 _MOUNT_S: Final = 90.0
 _SETTLE_S: Final = 6 * 3600.0  # the agent gives up much earlier when nothing moves
 _PACK_BYTES: Final = 8 << 20
 _STREAM_LIMIT_BYTES: Final = 2 << 20  # a StreamReader stops reading ahead at twice this
-
-_LOST = (OSError, EOFError, asyncio.LimitOverrunError)
 
 
 class StreamChannel:
@@ -252,8 +250,8 @@ class AgentClient:
                         line = await channel.reader.readuntil(b"\n")
                         size = int(line.rpartition(b" ")[2])
                         data = await channel.reader.readexactly(max(0, size))
-                except (TimeoutError, ValueError, *_LOST) as error:
-                    raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
+                except (TimeoutError, ValueError, *LOST) as error:
+                    raise border.Unreachable(f"the agent broke off: {reason_of(error)}") from None
                 if size < 0:
                     raise border.Transient("a file changed while it was read")
                 yield digest, data
@@ -263,7 +261,7 @@ class AgentClient:
 
     async def shutdown(self) -> None:
         grace_s = 5.0
-        await self._post("/shutdown", _Shutdown(grace_s), _CALL_S + grace_s)
+        await self._post("/shutdown", _Shutdown(grace_s), CALL_S + grace_s)
 
     async def close(self) -> None:
         self._closed = True
@@ -273,11 +271,11 @@ class AgentClient:
         for channel in channels:
             channel.writer.close()
 
-    async def _post(self, path: str, body: msgspec.Struct, timeout_s: float = _CALL_S) -> bytes:
+    async def _post(self, path: str, body: msgspec.Struct, timeout_s: float = CALL_S) -> bytes:
         return await self._call("POST", path, [msgspec.json.encode(body)], timeout_s)
 
     async def _call(
-        self, method: str, path: str, body: Sequence[bytes] = (), timeout_s: float = _CALL_S
+        self, method: str, path: str, body: Sequence[bytes] = (), timeout_s: float = CALL_S
     ) -> bytes:
         """The answer's body. Raises a border error."""
         async with self._places:
@@ -299,9 +297,9 @@ class AgentClient:
                 status, answer = await receive_answer(channel)
                 good = True
                 break
-            except _LOST as error:
+            except LOST as error:
                 if not kept:
-                    raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
+                    raise border.Unreachable(f"the agent broke off: {reason_of(error)}") from None
             finally:
                 if good and not self._closed and status != 400:
                     self._idle.append(channel)
@@ -317,7 +315,7 @@ class AgentClient:
         try:
             return await self._connect()
         except OSError as error:
-            raise border.Unreachable(f"the agent cannot be reached: {_reason(error)}") from None
+            raise border.Unreachable(f"the agent cannot be reached: {reason_of(error)}") from None
 
     # ---- streams
 
@@ -326,16 +324,16 @@ class AgentClient:
         channel = await self._open()
         done = False
         try:
-            async with asyncio.timeout(_CALL_S):
+            async with asyncio.timeout(CALL_S):
                 await send_request(channel, "POST", path, [msgspec.json.encode(body)])
                 status, answer = await receive_answer(channel)
             if status != 101:
                 raise _as_error(status, answer)
             done = True
         except TimeoutError:
-            raise border.Unreachable(f"the agent did not answer {path} within {_CALL_S:.0f} s") from None
-        except _LOST as error:
-            raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
+            raise border.Unreachable(f"the agent did not answer {path} within {CALL_S:.0f} s") from None
+        except LOST as error:
+            raise border.Unreachable(f"the agent broke off: {reason_of(error)}") from None
         finally:
             if not done:
                 channel.writer.close()
@@ -351,11 +349,11 @@ class AgentClient:
             while True:
                 try:
                     report = await _read_report(ear)
-                except _LOST as error:
+                except LOST as error:
                     if ear.is_silent:
                         text = f"the agent said nothing for {ear.limit_s:.0f} s"
                         raise border.Silent(text, ear.limit_s) from None
-                    raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
+                    raise border.Unreachable(f"the agent broke off: {reason_of(error)}") from None
                 except msgspec.DecodeError as error:
                     raise border.Unreachable(f"the agent does not speak our wire: {error}") from None
                 ear.expect(silence_s(report.beat_s))
@@ -391,149 +389,36 @@ class AgentClient:
         channel = await self._upgrade(path, _Nothing())
         try:
             return await talk(channel)
-        except _LOST as error:
-            raise border.Unreachable(f"the agent broke off: {_reason(error)}") from None
+        except LOST as error:
+            raise border.Unreachable(f"the agent broke off: {reason_of(error)}") from None
         finally:
             self._streams.discard(channel)
             channel.writer.close()
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         channel = await self._upgrade("/shell", _ShellOrder(command, rows, columns, env))
-        return _Terminal(channel, self._streams)
+        return Terminal(channel, self._streams)
 
     async def forward(self, port: int) -> Duplex:
         channel = await self._upgrade("/forward", _Forward(port))
-        return _Port(channel, self._streams)
+        return Port(channel, self._streams)
 
     async def ssh(self, public_key: str) -> Duplex:
-        return _Port(await self._upgrade("/ssh", _Ssh(public_key)), self._streams)
+        return Port(await self._upgrade("/ssh", _Ssh(public_key)), self._streams)
 
     async def enter(self, rank_id: str, enter: Enter) -> Duplex:
         channel = await self._upgrade("/enter", _Enter(rank_id, enter))
-        return _Seat(channel, self._streams) if enter.what == "shell" else _Port(channel, self._streams)
+        return Seat(channel, self._streams) if enter.what == "shell" else Port(channel, self._streams)
 
     async def copy(self, path: str, name: str, *, read: bool) -> Duplex:
-        return _Port(await self._upgrade("/copy", _Copy(path, name, read)), self._streams)
-
-
-class _Terminal:
-    """A shell on the node."""
-
-    def __init__(self, channel: Channel, streams: set[Channel]) -> None:
-        self._channel = channel
-        self._streams = streams
-        self._exit_code: int | None = None
-        self._ended = False
-
-    async def read(self) -> bytes:
-        while not self._ended:
-            try:
-                kind, size = wire.TERMINAL.unpack(await self._channel.reader.readexactly(wire.TERMINAL.size))
-                payload = await self._channel.reader.readexactly(size)
-            except _LOST:
-                self._ended = True
-                break
-            if kind == wire.TERMINAL_END:
-                self._ended = True
-                (self._exit_code,) = wire.EXIT_CODE.unpack(payload)
-            elif kind == wire.TERMINAL_DATA:
-                return payload
-        return b""
-
-    async def write(self, data: bytes) -> None:
-        await self._send(wire.TERMINAL_DATA, data)
-
-    async def end(self) -> None:
-        """A terminal ends by what is typed."""
-
-    async def resize(self, rows: int, columns: int) -> None:
-        await self._send(wire.TERMINAL_RESIZE, wire.SIZE.pack(rows, columns))
-
-    async def _send(self, kind: int, payload: bytes) -> None:
-        if self._ended:
-            return
-        try:
-            self._channel.writer.write(wire.TERMINAL.pack(kind, len(payload)) + payload)
-            await self._channel.writer.drain()
-        except OSError:
-            pass  # the reader is told
-
-    async def close(self) -> int | None:
-        try:
-            await self._send(wire.TERMINAL_END, b"")
-            async with asyncio.timeout(_CALL_S):
-                while await self.read():
-                    pass
-        except TimeoutError:
-            pass
-        finally:
-            self._streams.discard(self._channel)
-            self._channel.writer.close()
-        return self._exit_code
-
-
-class _Seat(_Terminal):
-    """A terminal of a session: it goes on when this line is closed. Its first line says where it begins."""
-
-    said = b""
-
-    async def read(self) -> bytes:
-        if not self.said:
-            try:
-                self.said = await self._channel.reader.readline()
-            except _LOST:
-                self._ended = True
-            return self.said
-        return await super().read()
-
-    async def close(self) -> int | None:
-        self._streams.discard(self._channel)
-        self._channel.writer.close()
-        return self._exit_code
-
-
-class _Port:
-    """A connection to a port on the node."""
-
-    def __init__(self, channel: Channel, streams: set[Channel]) -> None:
-        self._channel = channel
-        self._streams = streams
-
-    async def read(self) -> bytes:
-        try:
-            return await self._channel.reader.read(256 << 10)
-        except OSError:
-            return b""
-
-    async def write(self, data: bytes) -> None:
-        """Raises Unreachable when the other side has closed."""
-        try:
-            self._channel.writer.write(data)
-            await self._channel.writer.drain()
-        except OSError as error:
-            raise border.Unreachable(f"the forwarded connection ended: {_reason(error)}") from None
-
-    async def end(self) -> None:
-        try:
-            if self._channel.writer.can_write_eof():
-                self._channel.writer.write_eof()
-        except OSError:
-            pass  # the reader is told
-
-    async def resize(self, rows: int, columns: int) -> None:
-        """A port has no size."""
-
-    async def close(self) -> int | None:
-        self._streams.discard(self._channel)
-        self._channel.writer.close()
-        return None
+        return Port(await self._upgrade("/copy", _Copy(path, name, read)), self._streams)
 
 
 # ---- reports
 
 
 async def _read_report(ear: Ear) -> Report:
-    """Raises one of `_LOST`, or DecodeError."""
+    """Raises one of `LOST`, or DecodeError."""
     head_size, _ = wire.FRAME.unpack(await ear.read(wire.FRAME.size))
     head = msgspec.json.decode(await ear.read(head_size), type=_Head)
     logs = [
@@ -568,7 +453,7 @@ async def send_request(channel: Channel, method: str, path: str, body: Sequence[
 
 
 async def receive_answer(channel: Channel) -> tuple[int, bytes]:
-    """Status and body of an answer. Raises one of `_LOST`."""
+    """Status and body of an answer. Raises one of `LOST`."""
     head = await channel.reader.readuntil(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
     words = lines[0].split(" ", 2)
@@ -590,9 +475,3 @@ def _as_error(status: int, answer: bytes) -> border.BorderError:
     if failure.error == "refused":
         return border.RequestRefused(failure.field, failure.text)
     return border.Transient(failure.text)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, EOFError):
-        return "it closed the connection"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

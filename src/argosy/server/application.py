@@ -20,6 +20,7 @@ from argosy.infra.quotes import Quotes
 from argosy.model.ids import Clock, Ids
 from argosy.server.accounts import Accounts
 from argosy.server.admission import Admission
+from argosy.server.apps.live import LiveApps
 from argosy.server.channels import ChannelFile
 from argosy.server.data_checks import DataChecks
 from argosy.server.dialling import DialDoor, Tls
@@ -79,13 +80,11 @@ class Application:
         prices: Path | None = None,
         quotes: Quotes | None = None,
     ) -> None:
-        self.stopping, self._pages = asyncio.Event(), _NO_PAGES
-        self.doors: list[Door] = []
+        self.stopping, self._pages, self.doors = asyncio.Event(), _NO_PAGES, list[Door]()
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         self.pricing, pricing.refusals = pricing, controllers.refusals
-        self.refreshes = Refreshes(pricing.refresh)
-        self.accounts = Accounts(store, clock)
+        self.refreshes, self.accounts = Refreshes(pricing.refresh), Accounts(store, clock)
         tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
         intake.data, intake.identity = DataChecks(lambda: self.objects.stores), identity
@@ -95,6 +94,7 @@ class Application:
             store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake, clock=clock
         )
         self.objects = Objects(state_dir / "objects", clock, ids, os.environ)
+        self.apps = LiveApps(store, agents, controllers, clock)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
             identity=identity,
@@ -120,6 +120,7 @@ class Application:
             tenants=tenants,
             refreshes=self.refreshes,
             housekeeping=self.housekeeping,
+            apps=self.apps,
         )
         self.front = _front(services, self.objects)
 
@@ -164,7 +165,8 @@ class Application:
         programs reach the buckets."""
         self.doors = doors = [Door(self.front.over_socket, [local])]
         if tcp is not None:
-            doors.append(Door(self.front.over_tcp, [tcp], limits or Limits(), dials=dials, tls=tls))
+            guarded = limits or Limits()
+            doors.append(Door(self.front.over_tcp, [tcp], guarded, dials=dials, tls=tls, apps=self.apps))
         store = bind_tcp(s3) if s3 else None
         if store is not None:
             doors.append(Door(self.objects.for_programs, [store], limits or Limits(headers=200), tls=tls))
@@ -178,6 +180,7 @@ class Application:
             self.stop()
             await asyncio.gather(*(door.close() for door in doors))
             self.objects.close()
+            self.apps.close()
             if store is not None:
                 store.close()
 
@@ -192,6 +195,7 @@ def _front(services: Services, objects: Objects) -> Front:
     routes = bind(feature(services) for feature in FEATURES)
     mounts = {MOUNT: objects.for_owner}
     keeper = Doorkeeper(services.store, services.clock, services.identity)
+    services.apps.is_good = keeper.is_good
     recorder = Recorder(services.store, services.clock, services.ids)
     return Front(routes, keeper=keeper, recorder=recorder, ids=services.ids, mounts=mounts)
 

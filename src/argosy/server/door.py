@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from argosy.server.dialling import UPGRADE, DialDoor, Tls
+
+if TYPE_CHECKING:
+    from argosy.server.apps.live import LiveApps
 
 _GRACE_S: Final = 3  # how long requests under way may take when the server stops
 _KEEP_ALIVE_S: Final = 75
@@ -34,6 +38,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     pipelined: int = 16  # requests that wait for the answer to an earlier one
     connections: int = 4096
     per_address: int = 512  # not counted for this machine: a proxy stands for many people
+
+
+_EARLY_BYTES: Final = 16 << 10  # whose host stands behind so much is nobody's browser
+_REQUEST: Final = re.compile(rb"[A-Z]+ [^ \r\n]+ HTTP/1\.[01]\r\n")
+_HOST: Final = re.compile(rb"(?i)\r\nhost:[ \t]*([^\r\n: \t]+)(?::\d*)?[ \t]*\r\n")
 
 
 class _TooMuch(Exception):
@@ -87,9 +96,16 @@ def _is_loopback(address: str) -> bool:
 class GuardedProtocol(HttpToolsProtocol):
     """HTTP with limits: one timer a connection looks at what the peer owes."""
 
-    def __init__(self, guests: Guests, dials: DialDoor | None, **arguments: Any) -> None:
+    def __init__(
+        self,
+        guests: Guests,
+        dials: DialDoor | None,
+        find_app: Callable[[bytes], asyncio.Protocol | None] = lambda host: None,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
-        self._dials = dials
+        self._dials, self._find_app = dials, find_app
+        self._early: bytes | None = b""  # of the first head; None: it was looked at
         self._guests, self._limits = guests, guests.limits
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = False
@@ -114,6 +130,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._heard_s = self.loop.time()
+        if self._early is not None:
+            early = self._early + data
+            if self._is_app(early):
+                return
+            data = early
         in_head_before, body_before, begun_before = self._in_head, self._body_bytes, self._begun
         super().data_received(data)
         if self.transport.is_closing():
@@ -128,6 +149,25 @@ class GuardedProtocol(HttpToolsProtocol):
         too_long = self._head_raw_bytes > self._limits.header_bytes
         if too_long or self._stray_bytes > (self._limits.header_bytes + 16 * self._body_bytes + len(data)):
             self._refuse(431, "the headers are too large")
+
+    def _is_app(self, early: bytes) -> bool:
+        """Whether the first head of the connection is not complete yet, or is for an app, which then has the
+        connection: a browser never speaks to two hosts over one."""
+        found = _HOST.search(early)
+        may_come = b"\r\n\r\n" not in early and len(early) < _EARLY_BYTES
+        if found is None and may_come and (b"\n" not in early or _REQUEST.match(early) is not None):
+            self._early = early
+            return True
+        self._early = None
+        client = self._find_app(found[1].lower()) if found is not None else None
+        if client is None:
+            return False
+        self._stop_looking()
+        self.connections.discard(self)
+        self.transport.set_protocol(client)
+        client.connection_made(self.transport)
+        client.data_received(early)
+        return True
 
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():
@@ -234,8 +274,9 @@ class Door(uvicorn.Server):
         *,
         dials: DialDoor | None = None,
         tls: Tls | None = None,
+        apps: LiveApps | None = None,
     ) -> None:
-        self._dials = dials
+        self._dials, self._apps, self._secure = dials, apps, tls is not None
         self.guests = Guests(limits) if limits is not None else None
         super().__init__(
             uvicorn.Config(
@@ -261,7 +302,11 @@ class Door(uvicorn.Server):
 
     def _protocol(self, **arguments: Any) -> asyncio.Protocol:  # Any: what uvicorn gives to its protocols
         assert self.guests is not None
-        return GuardedProtocol(self.guests, self._dials, **arguments)
+        return GuardedProtocol(self.guests, self._dials, self._find_app, **arguments)
+
+    def _find_app(self, host: bytes) -> asyncio.Protocol | None:
+        """Who answers on this host instead of us."""
+        return self._apps.client_for(host, secure=self._secure) if self._apps is not None else None
 
     async def open(self) -> None:
         self.config.load()

@@ -13,6 +13,7 @@ from argosy.model.ids import Clock, Ids
 from argosy.model.rows import Claim, Workload
 from argosy.server.accounts import Accounts
 from argosy.server.admission import Admission
+from argosy.server.apps.live import LiveApps
 from argosy.server.guarding import sees
 from argosy.server.housekeeping import Housekeeping
 from argosy.server.identity import Identity
@@ -52,6 +53,7 @@ class Services(NamedTuple):
     refreshes: Refreshes
     housekeeping: Housekeeping
     identity: Identity
+    apps: LiveApps
     state_dir: str
     log_file: str
     listening: Callable[[], tuple[str, ...]]

@@ -16,6 +16,7 @@ from argosy.server.sessions import place_of
 from argosy.server.terminal import from_client, send_exit, to_client
 
 _TELL_EVERY_S: Final = 10.0
+_PIECE_BYTES: Final = 256 << 10
 
 
 async def open_door(services: Services, session: Workload, enter: Enter) -> Duplex:
@@ -71,6 +72,39 @@ async def serve_door(exchange: Exchange, services: Services, session: Workload, 
     await exchange.receive()  # websocket.connect
     await exchange.send({"type": "websocket.accept"})
     await carry(exchange, duplex)
+
+
+async def serve_proxy(exchange: Exchange, services: Services) -> None:
+    """A connection to the proxy of apps, which asks for cookies and codes as over any other."""
+    reader, writer = await services.apps.open_pair()
+    exchange.answered = True
+    await exchange.receive()  # websocket.connect
+    await exchange.send({"type": "websocket.accept"})
+    await carry(exchange, Pair(reader, writer))
+
+
+class Pair:
+    """A connection within this process, as a stream of a node."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def read(self) -> bytes:
+        return await self._reader.read(_PIECE_BYTES)
+
+    async def write(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def end(self) -> None:
+        self._writer.write_eof()
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """It has no size."""
+
+    async def close(self) -> int | None:
+        self._writer.close()
+        return None
 
 
 async def serve_seat(exchange: Exchange, services: Services, session: Workload, enter: Enter) -> None:

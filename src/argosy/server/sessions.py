@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from argosy.controllers.session.decide import body_of, node_of
 from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
@@ -32,6 +34,18 @@ def no_session(name: str, rows: Snapshot, caller: Caller) -> ArgosyError:
         f"there is no session `{name}`",
         hint=f"there are {known}" if known else "`argosy session start terminal` makes one",
     )
+
+
+def label_of(face: str, name: str) -> str:
+    """The first part of a host name: the app or port, and which session."""
+    return f"{face}--{name}"
+
+
+def name_in_host(session: Workload) -> str:
+    """How a session is called in host names: by its name where that can stand there and means it, else by its
+    id."""
+    plain = re.fullmatch(r"[a-z0-9](?:-?[a-z0-9]){0,38}", session.name) is not None
+    return session.name if plain and session.project == "default" else session.id
 
 
 def free_name(rows: Snapshot, app: str, project: str) -> str:

@@ -9,7 +9,16 @@ from typing import Final
 import msgspec
 
 from argosy.api.endpoint import Done
-from argosy.api.sessions import AppList, IdleRequest, SessionList, SessionRequest, SessionView, SnoozeRequest
+from argosy.api.sessions import (
+    AppList,
+    IdleRequest,
+    OpenReply,
+    OpenRequest,
+    SessionList,
+    SessionRequest,
+    SessionView,
+    SnoozeRequest,
+)
 from argosy.apps.files import find_app, known_apps
 from argosy.controllers.session.idle import SNOOZES_MAX
 from argosy.infra.agent_port import Enter
@@ -31,9 +40,17 @@ from argosy.server.exchange import Exchange, encode
 from argosy.server.guarding import key_of, made_by, project_of, require_new, require_over, sees
 from argosy.server.kept_plans import subject_of
 from argosy.server.services import Services
-from argosy.server.session_doors import serve_door, serve_seat
+from argosy.server.session_doors import serve_door, serve_proxy, serve_seat
 from argosy.server.session_views import view_session
-from argosy.server.sessions import find_session, free_name, no_session, seen_sessions
+from argosy.server.sessions import (
+    find_session,
+    free_name,
+    label_of,
+    name_in_host,
+    no_session,
+    place_of,
+    seen_sessions,
+)
 from argosy.store.snapshot import Snapshot
 
 _WAIT_MAX_S: Final = 30
@@ -263,6 +280,31 @@ class SessionFeature:
             raise ArgosyError("usage", f"there is no port {port}", hint="ports are 1 to 65535")
         enter = Enter(what="port", port=port) if port else Enter(what="app")
         await serve_door(exchange, self._services, await self._live(exchange), enter)
+
+    async def open_session(self, exchange: Exchange) -> OpenReply:
+        request = await exchange.decode(OpenRequest)
+        if not 0 <= request.port < 65536:
+            raise ArgosyError("usage", f"there is no port {request.port}", hint="ports are 1 to 65535")
+        session, apps = await self._live(exchange), self._services.apps
+        app = session_spec(session).app
+        if not request.port and not app.is_proxied:
+            raise ArgosyError(
+                "unsupported",
+                f"{app.title or app.name} has no page for a browser",
+                hint=f"`argosy session open {session.name}` opens it as a terminal",
+            )
+        place_of(await self._store.snapshot(), session)
+        face = str(request.port or app.name)
+        code = apps.tickets.issue(exchange.caller, session.id, face)
+        return OpenReply(
+            label=label_of(face, name_in_host(session)), code=code, suffixes=apps.suffixes, urls=self._urls()
+        )
+
+    def _urls(self) -> tuple[str, ...]:
+        return tuple(each for each in self._services.listening() if each.startswith("http"))
+
+    async def apps_door(self, exchange: Exchange) -> None:
+        await serve_proxy(exchange, self._services)
 
     async def session_ssh(self, exchange: Exchange) -> None:
         enter = Enter(what="sshd", key=exchange.text("key"))

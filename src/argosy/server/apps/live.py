@@ -1,0 +1,130 @@
+"""The proxy of this server: made when the first app is opened, over the rows and agents that the server
+has."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+from argosy.identity.deciding import may
+from argosy.infra.agent_port import AgentDirectory, Duplex, Enter
+from argosy.infra.system import random_bytes
+from argosy.model.access import OWNER, Caller
+from argosy.model.errors import ArgosyError
+from argosy.model.ids import Clock
+from argosy.model.kinds.session import SESSION, session_spec
+from argosy.model.rows import Workload
+from argosy.server.guarding import target_of
+from argosy.server.ports import Controllers
+from argosy.store.snapshot import Snapshot
+from argosy.store.store import Store
+
+if TYPE_CHECKING:
+    from argosy.server.apps.proxy import AppClient, Apps
+    from argosy.server.apps.rules import Place
+    from argosy.server.apps.tickets import Tickets
+
+_ASK_EVERY_S: Final = 0.5
+SUFFIX: Final = "localhost"  # browsers take every name below it for this machine, without asking anybody
+
+
+class LiveApps:
+    """Implements `proxy.Sessions`. What is heavy is imported when it is needed."""
+
+    def __init__(self, store: Store, agents: AgentDirectory, controllers: Controllers, clock: Clock) -> None:
+        domain = apps_domain()
+        self._store, self._agents, self._controllers, self._clock = store, agents, controllers, clock
+        self.suffixes = (SUFFIX, *((domain,) if domain else ()))
+        self.is_good: Callable[[Caller], Awaitable[bool]] | None = None  # whether a credential still is
+        self._good_s: dict[str, tuple[float, bool]] = {}  # by credential: when it was asked
+        self._made: Apps | None = None
+        self._tickets: Tickets | None = None
+
+    @property
+    def tickets(self) -> Tickets:
+        if self._tickets is None:
+            from argosy.server.apps.tickets import Tickets
+
+            self._tickets = Tickets(self._clock.now_ms, lambda: random_bytes(32).hex())
+        return self._tickets
+
+    @property
+    def proxy(self) -> Apps:
+        if self._made is None:
+            from argosy.server.apps.proxy import Apps
+
+            self._made = Apps(self, self.tickets, self.suffixes)
+        return self._made
+
+    def client_for(self, host: bytes, *, secure: bool) -> AppClient | None:
+        """A protocol for a connection to this host (small letters, no port); None: it is no app's."""
+        if b"--" not in host or not self.proxy.is_app(host):
+            return None
+        return self.proxy.client(secure=secure)
+
+    async def open_pair(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the proxy within this process."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: self.proxy.client(secure=False), sock=theirs)
+        return await asyncio.open_connection(sock=ours)
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
+
+    # -- what the proxy asks ------------------------------------------------------------------------
+
+    async def rows(self) -> Snapshot:
+        return await self._store.snapshot()
+
+    def find(self, rows: Snapshot, place: Place) -> Workload | None:
+        found = rows.workloads.get(place.session) or rows.find_named(SESSION.name, place.session)
+        if found is None or found.id not in {row.id for row in rows.named(SESSION.name)}:
+            return None
+        app = session_spec(found).app
+        return found if place.port or (place.app == app.name and app.is_proxied) else None
+
+    def may(self, caller: Caller, session: Workload) -> bool:
+        return caller is OWNER or bool(may(caller, "sessions.enter", target_of(session)))
+
+    async def stays(self, caller: Caller) -> bool:
+        if caller is OWNER or self.is_good is None:
+            return True
+        now_s = asyncio.get_running_loop().time()
+        asked_s, good = self._good_s.get(caller.credential, (-_ASK_EVERY_S, False))
+        if now_s - asked_s >= _ASK_EVERY_S:
+            good = await self.is_good(caller)
+            self._good_s[caller.credential] = (now_s, good)
+        return good
+
+    def use(self, session: Workload, path: str) -> None:
+        if path and session_spec(session).app.is_quiet(path):
+            return
+        if self._controllers.observed.set_used(session.id, self._clock.now_ms(), "requests"):
+            self._controllers.wake(session.id)
+
+    async def connect(self, session_id: str, port: int) -> Duplex:
+        from argosy.infra.border import BorderError
+        from argosy.server.sessions import place_of
+
+        rows = await self._store.snapshot()
+        session = rows.workloads.get(session_id)
+        if session is None:
+            raise ArgosyError("not-found", "the session is gone")
+        node, rank_id = place_of(rows, session)
+        enter = Enter(what="port", port=port) if port else Enter(what="app")
+        try:
+            return await (await self._agents.get(node)).enter(rank_id, enter)
+        except BorderError as error:
+            raise ArgosyError("node-unreachable", str(error)) from None
+
+
+def apps_domain(environ: Callable[[str], str | None] = os.environ.get) -> str:
+    """ARGOSY_APPS_DOMAIN: a name below which every name leads to this server; "": there is none."""
+    return (environ("ARGOSY_APPS_DOMAIN") or "").strip().lower().strip(".")
