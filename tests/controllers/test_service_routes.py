@@ -23,6 +23,7 @@ from argosy.model.routes import (
     RevisionCounters,
     RouteTable,
     ServiceCounters,
+    Wants,
     check_table,
 )
 from argosy.model.rows import Workload
@@ -103,6 +104,7 @@ class FakeGateway:
         self.is_away = False
         self.since_ms = 1
         self.rested = False
+        self.sequence = 1
 
     async def take(self, table: RouteTable) -> int:
         if self.is_away:
@@ -120,6 +122,12 @@ class FakeGateway:
         service = ServiceCounters(id="svc-1", held=self.held, replicas=replicas)
         generation = self.tables[-1].generation if self.tables else 0
         return GatewayCounters(generation=generation, since_ms=self.since_ms, services=[service])
+
+    async def wants(self, after: int) -> Wants:
+        began_s = asyncio.get_running_loop().time()
+        while self.sequence == after and asyncio.get_running_loop().time() < began_s + 25:
+            await asyncio.sleep(0.01)
+        return Wants(sequence=self.sequence)
 
     async def rest(self) -> None:
         self.rested = True

@@ -80,7 +80,7 @@ async def _running(folder: Path, workers: int) -> AsyncIterator[tuple[Process, R
         await replica.kill()
 
 
-def test_two_workers_are_one_gateway(tmp_path: Path) -> None:
+def test_two_workers_are_one_gateway_also_when_one_dies(tmp_path: Path) -> None:
     async def main() -> None:
         async with _running(tmp_path, 2) as (gateway, replica):
             assert gateway.control.stat().st_mode & 0o777 == 0o600
@@ -100,6 +100,16 @@ def test_two_workers_are_one_gateway(tmp_path: Path) -> None:
             assert b'argosy_gateway_service_requests_total{service="svc-web"} 40' in await gateway.ask(
                 "GET", "/metrics"
             )
+            await gateway.take(table(service(replica.address), generation=7))
+            place = f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children"
+            first, _ = Path(place).read_text().split()
+            os.kill(int(first), signal.SIGKILL)
+            for _ in range(8):
+                assert (await gateway.get("/s/web/")).endswith(b"ok")
+            async with asyncio.timeout(20):
+                while (told := await gateway.counters()).generation != 7:
+                    await asyncio.sleep(0.05)
+            assert told.services[0].requests == 48, "nothing is lost, nothing counted twice"
 
     uvloop.run(main())
 
@@ -124,28 +134,6 @@ def test_held_requests_are_pushed_and_the_table_outlives_the_process(tmp_path: P
             await gateway.start()  # no server is there to tell it
             assert (await gateway.get("/s/web/")).endswith(b"ok")
             assert (await gateway.counters()).generation == 2
-
-    uvloop.run(main())
-
-
-def test_a_worker_that_dies_is_replaced_and_nothing_is_counted_twice(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with _running(tmp_path, 2) as (gateway, replica):
-            await gateway.take(table(service(replica.address), generation=1))
-            for _ in range(8):
-                assert (await gateway.get("/s/web/")).endswith(b"ok")
-            assert (await gateway.counters()).services[0].requests == 8
-            children = (
-                Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
-            )
-            assert len(children) == 2
-            os.kill(int(children[0]), signal.SIGKILL)
-            for _ in range(8):
-                assert (await gateway.get("/s/web/")).endswith(b"ok")
-            async with asyncio.timeout(20):
-                while (told := await gateway.counters()).generation != 1:
-                    await asyncio.sleep(0.05)
-            assert told.services[0].requests == 16
 
     uvloop.run(main())
 

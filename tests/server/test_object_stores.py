@@ -3,6 +3,7 @@ them."""
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ import pytest
 
 from argosy.infra.buckets import UrlUnknown
 from argosy.infra.system import SystemClock, SystemIds
+from argosy.server.everywhere import SPOOL
 from argosy.server.objects import Objects
 from argosy.testing.s3_site import Site
 
@@ -71,3 +73,36 @@ def test_the_servers_own_disk_is_for_who_is_there(tmp_path: Path) -> None:
     finally:
         site.close()
         objects.close()
+
+
+class Later(SystemClock):
+    """A clock that a test sets forward."""
+
+    ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
+
+
+def test_what_broken_copies_left_is_taken_back_after_a_day(tmp_path: Path) -> None:
+    """Uploads to another store that came half, and whole ones that were never sent on."""
+    clock = Later()
+    objects = Objects(tmp_path / "objects", clock, SystemIds())
+    folder = objects.shelf.folder
+    folder.index.keep_bucket(SPOOL)
+    upload = folder.begin_upload(SPOOL, "half", {})
+    for name, held in (("half", True), ("whole", False)):
+        writing = folder.begin()
+        writing.add([b"x" * 1000])
+        written = writing.end()
+        if held:
+            folder.put_part(SPOOL, name, upload, 1, written)
+        else:
+            folder.put(SPOOL, name, written, {})
+    assert asyncio.run(objects.sweep()) == 0
+    assert len(folder.index.files()) == 2
+    assert asyncio.run(objects.shelf.buckets()) == []  # nobody sees it
+    clock.ahead_ms = 25 * 3600 * 1000
+    asyncio.run(objects.sweep())
+    assert not folder.index.files() and not list((tmp_path / "objects" / "files").rglob("*/*"))
+    objects.close()

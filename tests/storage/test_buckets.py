@@ -14,6 +14,7 @@ from argosy.infra.buckets import (
     Bucket,
     BucketError,
     BucketMissing,
+    ChangedMeanwhile,
     Encryption,
     NotEncrypted,
     Opened,
@@ -290,3 +291,15 @@ def test_buckets_that_tasks_bring_along(tmp_path: Path, moto_endpoint: str) -> N
     release_bucket(bucket)
     with pytest.raises(BucketMissing):
         bucket.page()
+
+
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"x" * (3 << 20))
+    pieces = FolderBucket(tmp_path, "file:///data").read("log")
+    next(pieces)
+    with (tmp_path / "log").open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(ChangedMeanwhile) as error:
+        list(pieces)
+    assert error.value.what == "file:///data/log changed while it was read"
+    assert error.value.hint == "repeat it when nobody writes the file"

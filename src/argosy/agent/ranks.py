@@ -11,6 +11,7 @@ import time
 from argosy.agent import cgroups, journal, processes, programs, sharing
 from argosy.agent.ending import Ending, Told, outside_group
 from argosy.agent.leases import Leases
+from argosy.agent.listening import calls
 from argosy.agent.orders import Busy, Refused, base_env, checked_order, is_rank_id
 from argosy.agent.polling import Polling
 from argosy.agent.rank import (
@@ -53,6 +54,7 @@ class Ranks:
         self._node = node
         self._made_apps: Apps | None = None
         shared = self._shared = Supervision(root, node_name, boot_id, loop, shares)
+        self.listening = calls(shared)
         self.home, self.shell, self.reaper = shared.home, shared.shell, shared.reaper
         self.by_id, self.observers = shared.by_id, shared.observers
         self._ending = Ending(shared, self._run_next)

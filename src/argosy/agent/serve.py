@@ -71,6 +71,7 @@ class Agent:
             ("POST", "/run"): self._run,
             ("POST", "/stop"): self._stop,
             ("POST", "/forget"): self._forget,
+            ("POST", "/listening"): self._ranks.listening,
             ("POST", "/chunks/missing"): self._missing_chunks,
             ("POST", "/tree"): self._place_tree,
             ("POST", "/tree/held"): self._tree_held,

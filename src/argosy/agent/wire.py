@@ -6,6 +6,7 @@ have the field names of `argosy.model.facts`. Paths below `PREFIX`:
     GET  /node                                            -> NodeFacts
     POST /prepare         {"orders": [RankOrder, ...]}    -> {}
     POST /run | /forget   {"ids": [...]}                  -> {}
+    POST /listening       {"ids": [...]}                  -> {"ports": [...]} on which these ranks listen
     POST /stop            {"ids": [...], "grace_s": 10, "why"} -> {}; `why` goes into a file of the rank's
     POST /chunks/missing  {"digests": [...]}              -> {"missing": [...]}
     PUT  /chunks          a pack: per chunk one line `<hex sha256> <size>\\n`, then its bytes -> {}

@@ -104,6 +104,7 @@ class ServiceView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     project: str = ""
     created_ms: int = 0
     detail: str = ""
+    last_lines: tuple[str, ...] = ()  # that the replica printed which ended last, while none is ready
     failures: tuple[str, ...] = ()  # of replicas that ended by themselves, the newest last
 
 

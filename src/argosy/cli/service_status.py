@@ -96,6 +96,8 @@ def _say_why(session: Session, service: ServiceView) -> None:
     if service.status != "ready":
         for line in service.failures:
             session.screen.say(f"  {line}", "dim")
+        for line in service.last_lines:
+            session.screen.say(f"  {line}", "dim")
         for each in service.replicas:
             for line in each.last_lines:
                 session.screen.say(f"  {service.name}/{each.number}: {line}", "dim")

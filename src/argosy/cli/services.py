@@ -109,13 +109,20 @@ def parse_steps(text: str) -> tuple[int, ...]:
     return found if found[-1] == 1000 else (*found, 1000)
 
 
-def _task_of(session: Session, words: tuple[str, ...], flags: dict[str, Any]) -> Task:
+def _task_of(
+    session: Session, words: tuple[str, ...], flags: dict[str, Any], model: str = "", runtime: str = ""
+) -> Task:
     from argosy.cli.launching import send_files
     from argosy.model.errors import ArgosyError
 
-    if len(words) != 1:
-        raise click.UsageError("name one task file with a `service:`")
-    parsed = parse_whole(session, words, flags)
+    mapping = None
+    if model:
+        from argosy.spec.recipes import task_of_recipe
+
+        mapping = task_of_recipe(model, runtime)
+    if bool(model) is bool(words) or len(words) > 1:
+        raise click.UsageError("name one task file with a `service:`, or a model: --model Qwen/Qwen3-8B")
+    parsed = parse_whole(session, words, flags, mapping=mapping)
     session.screen.warn(
         each.render() for each in (one.without(("service",)) for one in parsed.warnings) if each.what
     )
@@ -136,6 +143,8 @@ def _task_of(session: Session, words: tuple[str, ...], flags: dict[str, Any]) ->
 Examples:
   argosy serve up examples/serve/hello.yaml
   argosy serve up --service-name chat vllm.yaml --gpus L4:1
+  argosy serve up --model Qwen/Qwen3-8B --gpus L4:1
+  argosy serve up --model ./classifier.onnx --runtime onnxruntime
 
 FILE has a `service:` with `readiness_probe` and `replicas`; its program listens on $ARGOSY_SERVICE_PORT,
 or on the port that the file names.
@@ -145,6 +154,10 @@ or on the port that the file names.
 @click.option(
     "--service-name", "service_name", metavar="NAME", help="Name of the service (default: of the task)."
 )
+@click.option(
+    "--model", default="", metavar="NAME", help="Serve this model, by a recipe, in place of a file."
+)
+@click.option("--runtime", default="", metavar="NAME", help="vllm, sglang, triton, onnxruntime, mlserver ...")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait until it answers.")
 @click.option("-y", "--yes", is_flag=True, hidden=True)
 @task_options
@@ -156,7 +169,8 @@ def up(session: Session, /, words: tuple[str, ...], as_json: bool, **flags: Any)
 
     named, detach = flags.pop("service_name"), flags.pop("detach")
     flags.pop("yes")
-    task = _task_of(session, words, flags)
+    model, runtime = flags.pop("model"), flags.pop("runtime")
+    task = _task_of(session, words, flags, model, runtime)
     name = check_name("service", named or task.name or "service")
     reply = session.client.apply_service(name, task, user=session.user)
     session.screen.warn(reply.warnings)
@@ -194,7 +208,7 @@ def _say_up(session: Session, service: ServiceView) -> None:
         screen.print(f"service `{service.name}` answers at {service.endpoint}")
     elif service.status == "failing":
         screen.print(f"service `{service.name}` does not become ready: {service.detail}")
-        for line in next((each.last_lines for each in service.replicas if each.last_lines), ()):
+        for line in service.last_lines:
             screen.say(f"  {line}", "dim")
     else:
         screen.print(f"service `{service.name}` starts")

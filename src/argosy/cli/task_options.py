@@ -184,17 +184,20 @@ def parse_whole(
     flags: dict[str, Any],  # Any: as click read them
     *,
     job_recovery: str | None = None,
+    mapping: dict[str, object] | None = None,
 ) -> Parsed:
     """What a file or a command line says, with flags in place of it. Errors: "spec-invalid",
     "spec-unreadable", "usage"."""
     from argosy.spec import parse_task, task_from_mapping
 
     overrides = _overrides(session, flags, job_recovery)
+    if mapping is not None:  # in place of words: a task that we have made
+        return task_from_mapping(mapping, where="recipe", overrides=overrides)
     file = _yaml_of(words)
     if file is not None:
         return parse_task(read_text(session, file), source=file, overrides=overrides)
     # Without a program it is a cluster of one node or more: flags say the rest.
-    mapping: dict[str, object] = {"run": command_of(words)} if words else {"num_nodes": 1}
+    mapping = {"run": command_of(words)} if words else {"num_nodes": 1}
     return task_from_mapping(mapping, where="command line", overrides=overrides)
 
 

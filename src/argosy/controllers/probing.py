@@ -31,6 +31,7 @@ from argosy.store import Store
 _log = logging.getLogger(__name__)
 
 FIRST_MS, GROWTH, MOST_MS = 50, 1.3, 1_000  # between probes of a replica that has not been ready yet
+_LOOK_FIRST, _LOOK_EVERY = 8, 20  # after so many refusals we look where it listens instead
 _SUSPECT_MS: Final = 1_000
 _UNSEEN_AFTER: Final = 3  # bad answers in a row that are told; more change nothing
 
@@ -96,11 +97,19 @@ class Probing:
     async def _probe(self, job_id: str) -> None:
         pause_ms = float(FIRST_MS)
         secrets: Mapping[str, str] = {}
+        refusals, elsewhere = 0, ""
         while (target := self._targets.get(job_id)) is not None:
             if target.probe.headers and not secrets:
                 secrets = await self._secrets(target)
             began_ms = self._clock.now_ms()
-            self._note(target, *await self._ask(target, secrets))
+            address, answer = await self._ask(target, secrets)
+            if answer.refused and not answer.good:
+                refusals += 1
+                if refusals % _LOOK_EVERY == _LOOK_FIRST:
+                    elsewhere = await self._elsewhere(target)
+                if elsewhere:
+                    answer = msgspec.structs.replace(answer, why=f"{answer.why}; {elsewhere}")
+            self._note(target, address, answer)
             if target.state is ReplicaState.READY:
                 pause_ms = target.probe.every_ms
             elif target.state is ReplicaState.SUSPECT:
@@ -109,6 +118,16 @@ class Probing:
                 pause_ms = min(pause_ms * GROWTH, MOST_MS, target.probe.every_ms)
             spent_ms = self._clock.now_ms() - began_ms
             await asyncio.sleep(max(FIRST_MS, pause_ms - spent_ms) / 1000)
+
+    async def _elsewhere(self, target: Target) -> str:
+        """Where its program listens instead, in words."""
+        assert self._ports is not None
+        ports = await self._ports.listening(target.node, f"{target.attempt_id}.0")
+        others = [port for port in ports if port != target.port]
+        if not others:
+            return ""
+        listed, hint = ", ".join(map(str, others)), f"write `ports: {others[0]}`"
+        return f"its program listens on {listed}: {hint}, or let it read $ARGOSY_SERVICE_PORT"
 
     async def _secrets(self, target: Target) -> Mapping[str, str]:
         service = await self._store.load(target.service_id)

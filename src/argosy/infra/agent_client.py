@@ -209,6 +209,10 @@ class AgentClient:
         if rank_ids:
             await self._post("/forget", _Ids(rank_ids))
 
+    async def listening(self, rank_ids: Sequence[str]) -> Sequence[int]:
+        answer = await self._post("/listening", _Ids(rank_ids))
+        return msgspec.json.decode(answer, type=dict[str, list[int]])["ports"]
+
     async def missing_chunks(self, digests: Sequence[str]) -> Sequence[str]:
         if not digests:
             return ()

@@ -240,6 +240,9 @@ class AgentPort(Protocol):
         alone by later calls of `prepare`: a second server's late repeat must not run a finished rank
         again."""
 
+    async def listening(self, rank_ids: Sequence[str]) -> Sequence[int]:
+        """TCP ports on which processes of these ranks listen now; of ranks that are not known none."""
+
     def watch(
         self, cursors: Mapping[str, int], answer: Answer = lambda report: None
     ) -> AsyncIterator[Report]:

@@ -3,7 +3,7 @@ own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -29,6 +29,9 @@ class ReplicaPort(Protocol):
 
     async def ask(self, address: str, probe: Probe, secrets: Mapping[str, str]) -> Answer:
         """One request. `secrets`: values of `$NAME` in the headers of the probe. Never raises."""
+
+    async def listening(self, node: Node, rank_id: str) -> Sequence[int]:
+        """Ports on which the rank's processes listen; () where that is not known. Never raises."""
 
     def close(self, node_id: str, port: int) -> None:
         """It is not reached any more; connections that are open go on."""

@@ -18,9 +18,10 @@ import msgspec
 from argosy.infra.buckets import Bucket, Encryption, Extra, OpensBuckets
 from argosy.model.objects import Conditions, ObjectHead, ObjectInfo, ObjectPage, ObjectPart, Upload, Written
 from argosy.storage.shelf import Shelf
-from argosy.storage.shelf_folder import ALWAYS, ENCRYPTS
+from argosy.storage.shelf_folder import ALWAYS, ENCRYPTS, ShelfFolder
 
 SPOOL: Final = ".spool"  # the hidden bucket
+_SPOOL_MS: Final = 24 * 3600 * 1000
 _MARK: Final = "://"
 _WISH: Final = "wish-"  # headers of an upload that is spooled, which the shelf keeps and does not act on
 
@@ -205,6 +206,20 @@ class Everywhere:
 
     async def abort(self, bucket: str, key: str, upload_id: str) -> None:
         await self._shelf.abort(*_spooled(bucket, key), upload_id)
+
+
+def clear_spool(folder: ShelfFolder, now_ms: int) -> int:
+    """Take back what broken-off copies to other stores left here a day ago; how many."""
+    if not folder.index.has_bucket(SPOOL):
+        return 0
+    old_ms = now_ms - _SPOOL_MS
+    uploads = [each for each in folder.index.uploads(SPOOL) if each.begun_ms < old_ms]
+    for each in uploads:
+        folder.abort(SPOOL, each.key, each.id)
+    page = folder.index.page(SPOOL, "", "", "", 1000)
+    keys = [each.key for each in page.objects if each.modified_ms < old_ms]
+    folder.remove(SPOOL, keys)
+    return len(uploads) + len(keys)
 
 
 def only_here(bucket: str) -> bool:

@@ -5,6 +5,7 @@ The façade and the index are loaded with the first request, so that a server wi
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -135,7 +136,12 @@ class Objects:
 
     async def sweep(self) -> int:
         """Remove what killed servers left; how many files. Nothing is made where nobody has buckets."""
-        return await self.shelf.sweep() if (self._folder / "index.db").exists() else 0
+        if not (self._folder / "index.db").exists():
+            return 0
+        from argosy.server.everywhere import clear_spool
+
+        await asyncio.to_thread(clear_spool, self.shelf.folder, self._clock.now_ms())
+        return await self.shelf.sweep()
 
     def close(self) -> None:
         if self._transfers is not None:

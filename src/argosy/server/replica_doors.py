@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -23,6 +23,7 @@ from argosy.model.rows import Node
 from argosy.model.serving import Probe
 
 _PIECE_BYTES: Final = 64 << 10
+_LISTENING_S: Final = 5.0
 _HEAD_BYTES: Final = 64 << 10
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -102,6 +103,13 @@ class ReplicaDoors:
             writer.close()
             with contextlib.suppress(BorderError, OSError):
                 await duplex.close()
+
+    async def listening(self, node: Node, rank_id: str) -> Sequence[int]:
+        try:
+            async with asyncio.timeout(_LISTENING_S):
+                return await (await self._agents.get(node)).listening([rank_id])
+        except (BorderError, OSError, TimeoutError):
+            return ()
 
     async def ask(self, address: str, probe: Probe, secrets: Mapping[str, str]) -> Answer:
         try:

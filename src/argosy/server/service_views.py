@@ -90,6 +90,7 @@ def view_service(
         project=row.project,
         created_ms=row.created_ms,
         detail=_detail(row, ready),
+        last_lines=lines.get("", ()),
         failures=tuple(
             f"replica {each.number} of revision {each.revision}: {each.detail}"
             for each in state.failed[-_FAILURES_SHOWN:]

@@ -86,7 +86,7 @@ def _or(value: int | None, default: int) -> int:
 def _path(text: str, section: Section, findings: Findings) -> str:
     if not text.startswith("/"):
         place = section.places.get("path") or section.places.get("readiness_probe") or section.place
-        findings.error(place, f"the probe path {excerpt(text)} does not begin with `/`", f"write `/{text}`")
+        findings.error(place, f"the probe path `{excerpt(text)}` does not begin with `/`", f"write `/{text}`")
     return text
 
 

@@ -105,6 +105,10 @@ class SimAgent:
                 self.world.forget_rank(machine, rank_id)
         await self._answer("forget", machine)
 
+    async def listening(self, rank_ids: Sequence[str]) -> Sequence[int]:
+        await self._call("listening")
+        return ()
+
     async def watch(
         self, cursors: Mapping[str, int], answer: Answer = lambda report: None
     ) -> AsyncIterator[Report]:

@@ -39,6 +39,7 @@ from argosy.model.routes import (
     RouteTable,
     ServiceCounters,
     ServiceRoute,
+    Wants,
 )
 from argosy.model.rows import Attempt, Node, Row, Workload
 from argosy.model.serving import Probe, Replicas, Serving, Strategy
@@ -81,6 +82,9 @@ class SimReplicas:
             return Answer(good=False, why="no answer in time")
         good = probe.path != "/broken"
         return Answer(good=good, why="" if good else "/broken answers 503")
+
+    async def listening(self, node: Node, rank_id: str) -> Sequence[int]:
+        return ()
 
     def close(self, node_id: str, port: int) -> None:
         """Nothing is kept."""
@@ -141,6 +145,10 @@ class SimGateway:
             replicas=list(replicas.values()),
             revisions=revisions,
         )
+
+    async def wants(self, after: int) -> Wants:
+        await asyncio.sleep(25.0)
+        return Wants(sequence=after)
 
     async def rest(self) -> None:
         """It stays."""

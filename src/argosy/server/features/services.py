@@ -240,6 +240,14 @@ class ServiceFeature:
         rows = await self._store.snapshot()
         return await self._view(find_service(rows, exchange.path["service"], exchange.caller), rows)
 
+    async def _lines_of_failed(self, row: Workload, rows: Snapshot) -> tuple[str, ...]:
+        """What the replica printed last that ended by itself last."""
+        job_id = service_state(row).failed[-1].job_id
+        found = [each for each in rows.ends_for(row.id) if each.id == job_id]
+        job = found[0] if found else await self._store.load(job_id)
+        attempt_id = job_state(job).attempt_id if isinstance(job, Workload) else None
+        return await self._services.streams.last_lines(attempt_id, _LINES) if attempt_id else ()
+
     async def _view(self, row: Workload, rows: Snapshot) -> ServiceView:
         state = service_state(row)
         waits: dict[str, str] = {}
@@ -253,6 +261,8 @@ class ServiceFeature:
             attempt_id = job_state(job).attempt_id
             if attempt_id is not None:
                 lines[job.id] = await self._services.streams.last_lines(attempt_id, _LINES)
+        if state.failed and not any(each.state is ReplicaState.READY for each in state.replicas):
+            lines[""] = await self._lines_of_failed(row, rows)
         served = self._services.controllers.observed.served(row.id)
         place = read_place(Path(self._services.state_dir) / "gateway")
         endpoint = f"http://{place.listen}{prefix_of(row)}" if place.listen else ""
