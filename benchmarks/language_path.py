@@ -1,0 +1,169 @@
+"""What a gateway spends on a request to a language model: key, limits, model, choice of a replica, usage.
+
+    python benchmarks/language_path.py [--json FILE] [--seconds 6] [--rounds 3]
+
+One worker, eight replicas (nginx, which answers at once with a usage), wrk with 32 connections and a key with
+limits; prompts of 1 kB and 48 kB of random words. Requests per second of the worker's CPU time, the best of
+the rounds. Needs nginx and wrk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import http.client
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import cast
+
+import msgspec
+from machine import describe
+
+from argosy.model.routes import (
+    KeyRoute,
+    Policy,
+    PolicyName,
+    ReplicaRoute,
+    RevisionRoute,
+    RouteTable,
+    ServiceRoute,
+)
+
+PORTS = tuple(range(18100, 18108))
+LISTEN = 18200
+SIZES = (1_000, 48_000)
+RULES = ("least-outstanding", "prefix-aware")
+KEY = "sk-benchmark"
+ANSWER = (
+    '{"usage": {"prompt_tokens": 250, "completion_tokens": 20}, "choices": [{"message": {"content": "hi"}}]}'
+)
+REQUESTS = """
+local turn = 0
+local fields = {["Authorization"] = "Bearer %s", ["Content-Type"] = "application/json"}
+request = function()
+  turn = turn %% #bodies + 1
+  return wrk.format("POST", "/s/m/v1/chat/completions", fields, bodies[turn])
+end
+done = function(summary, latency, requests)
+  io.write("DONE ", summary.requests, " ", summary.errors.status, "\\n")
+end
+"""
+
+
+class Control(http.client.HTTPConnection):
+    """The gateway's control socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("gateway")
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self._path)
+
+
+def table(rule: str, generation: int) -> RouteTable:
+    replicas = tuple(ReplicaRoute(id=f"r{port}", address=f"127.0.0.1:{port}") for port in PORTS)
+    key = KeyRoute(
+        id="k",
+        sha256=hashlib.sha256(KEY.encode()).hexdigest(),
+        requests_per_minute=10**9,
+        tokens_per_minute=10**12,
+    )
+    service = ServiceRoute(
+        id="svc",
+        name="m",
+        prefix="/s/m",
+        models=("m",),
+        revisions=(RevisionRoute(id="v1", replicas=replicas),),
+        policy=Policy(name=cast(PolicyName, rule)),
+        keys=(key,),
+    )
+    return RouteTable(generation=generation, services=(service,))
+
+
+def nginx(folder: Path) -> list[str]:
+    servers = "".join(
+        f"server {{ listen 127.0.0.1:{port}; location / {{ return 200 '{ANSWER}'; }} }}\n" for port in PORTS
+    )
+    (folder / "nginx.conf").write_text(
+        f"worker_processes 1; daemon off; error_log /dev/null; pid {folder}/pid;\n"
+        "events { worker_connections 2048; }\n"
+        "http { access_log off; client_body_buffer_size 128k; keepalive_requests 1000000;\n" + servers + "}\n"
+    )
+    return ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]
+
+
+def script(folder: Path, size: int) -> Path:
+    dice = random.Random(size)
+    words = ["".join(dice.choices("abcdefghij", k=dice.randint(2, 9))) for _ in range(3000)]
+    bodies = []
+    for number in range(40):
+        text = " ".join(dice.choices(words, k=size))[:size]
+        body = {"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 20}
+        bodies.append(f"bodies[{number + 1}] = {json.dumps(json.dumps(body))}")
+    path = folder / f"{size}.lua"
+    path.write_text("local bodies = {}\n" + "\n".join(bodies) + REQUESTS % KEY)
+    return path
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(pid: int, path: Path, seconds: int) -> float:
+    before = cpu_s(pid)
+    command = ["wrk", "-t1", "-c32", f"-d{seconds}s", "-s", str(path), f"http://127.0.0.1:{LISTEN}"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    requests, errors = map(int, said.rpartition("DONE ")[2].split()[:2])
+    assert not errors, said
+    return requests / (cpu_s(pid) - before)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seconds", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        command = [sys.executable, "-m", "argosy.gateway", "--control", str(folder / "control.sock")]
+        backend = subprocess.Popen(nginx(folder), stderr=subprocess.DEVNULL)
+        gateway = subprocess.Popen(
+            [*command, "--listen", f"127.0.0.1:{LISTEN}", "--workers", "1"], stdout=subprocess.DEVNULL
+        )
+        try:
+            while not (folder / "control.sock").exists():
+                time.sleep(0.05)
+            generation = 1
+            for size in SIZES:
+                path = script(folder, size)
+                for rule in RULES:
+                    generation += 1
+                    control = Control(folder / "control.sock")
+                    control.request("PUT", "/table", msgspec.json.encode(table(rule, generation)))
+                    assert control.getresponse().status == 200
+                    best = max(measure(gateway.pid, path, given.seconds) for _ in range(given.rounds))
+                    rows.append({"bytes": size, "rule": rule, "requests_per_cpu_s": round(best)})
+                    print(f"{size} bytes, {rule}: {best:.0f} requests per CPU second", flush=True)
+        finally:
+            gateway.terminate()
+            backend.terminate()
+            gateway.wait()
+            backend.wait()
+    if given.json:
+        given.json.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
