@@ -182,9 +182,9 @@ class Apps:
 
     async def _answers(self, rank: Rank, order: Dict[str, object]) -> bool:
         """Whether the app can be used."""
-        if not order.get("listens"):
+        if not order.get("listens") or not order.get("ready"):
             return await self._ask(rank, "status") is not None
-        status, _ = await self._get(rank, str(order.get("ready") or "/"))
+        status, _ = await self._get(rank, str(order["ready"]))
         return 0 < status < 500
 
     async def _note_activity(self, rank: Rank, order: Dict[str, object], used: _Work) -> None:

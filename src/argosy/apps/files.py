@@ -53,7 +53,9 @@ def parse_app(name: str, text: str, where: str) -> App:
         wrong = f"port is {file.port}: 1 to 65535"
     elif file.port and file.listens != "port":
         wrong = "port is given, and listens is not `port`"
-    elif not file.ready.startswith("/") or any(not each.startswith("/") for each in file.quiet):
+    elif (file.ready and not file.ready.startswith("/")) or any(
+        not each.startswith("/") for each in file.quiet
+    ):
         wrong = "paths in ready and quiet begin with /"
     elif (file.needs or file.program) and not file.command:
         wrong = "needs and program are of a command, and there is none"

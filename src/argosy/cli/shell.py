@@ -82,7 +82,22 @@ def _set_up(session: Session, *, yes: bool) -> None:
         screen.confirm(f"Add `{line}` as the first line of {people}?", yes=yes)
         openssh.add_include(people, folder.config)
     screen.say("`ssh NAME` opens a node of cluster NAME; scp, rsync and VS Code Remote take the same name.")
+    screen.say("`ssh NAME.argosy` opens session NAME.")
     screen.say("New clusters are added by `argosy launch` and `argosy status`.")
+
+
+@click.command(
+    "ssh-config",
+    epilog="""\b
+Examples:
+  argosy ssh-config               then: ssh NAME.argosy, scp file NAME.argosy:, rsync, VS Code Remote-SSH
+  argosy ssh-config --yes""",
+)
+@yes_option
+@pass_session
+def ssh_config(session: Session, yes: bool) -> None:
+    """Let OpenSSH and editors open sessions (NAME.argosy) and nodes by name."""
+    _set_up(session, yes=yes)
 
 
 @click.command(
@@ -96,21 +111,28 @@ Example, in ~/.ssh/config (`argosy ssh --setup` writes it):
 @click.option("--node", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the node.")
 @pass_session
 def ssh_proxy(session: Session, cluster: str, node: int) -> None:
-    """Carry the bytes of an OpenSSH connection to a node: what its `ProxyCommand` runs."""
+    """Carry the bytes of an OpenSSH connection to a node or session: what its `ProxyCommand` runs."""
     import msgspec
 
+    from argosy.api.sessions import SessionStreams
     from argosy.api.shell import ShellCalls
     from argosy.client.forwarding import carry_handles
     from argosy.client.node_stream import NodeStream
-    from argosy.client.openssh import SshFolder, host_alias
+    from argosy.client.openssh import SESSION_SUFFIX, SshFolder, host_alias
 
     location = session.client.location
     folder = SshFolder(location.home)
-    target = ShellCalls.ssh(cluster, key=folder.public_key(), node=node).target
-    session.client.cluster(cluster)  # starts the server if need be, and knows the cluster
+    name = cluster.removesuffix(SESSION_SUFFIX)
+    if name != cluster:
+        session.client.session(name)  # starts the server if need be, and knows the session
+        target = SessionStreams.session_ssh(name, key=folder.public_key()).target
+    else:
+        target = ShellCalls.ssh(cluster, key=folder.public_key(), node=node).target
+        session.client.cluster(cluster)
     with NodeStream(location, target) as stream:
         told = msgspec.json.decode(stream.read_line(), type=dict[str, str])
-        folder.know(host_alias(cluster, node), told["host_key"])
+        alias = cluster if name != cluster else host_alias(cluster, node)
+        folder.know(alias, told["host_key"])
         carry_handles(0, 1, stream)
     os._exit(0)  # a thread waits for input that nobody reads any more
 

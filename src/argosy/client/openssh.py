@@ -12,12 +12,16 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from argosy.api.clusters import ClusterView
 from argosy.model.errors import ArgosyError
 
 _HEAD = "# Written by argosy; `argosy ssh --setup` writes it anew. Nodes of clusters, by name.\n"
 _LEAVING = ("finished", "stopping")
+_CONTROL_MAX: Final = (
+    60  # bytes of the folder of a control socket: with its name it is an address of a socket
+)
 _PASSED_ON = ("ARGOSY_HOME", "ARGOSY_SERVER", "ARGOSY_PROJECT")  # never the token: arguments are seen by all
 
 
@@ -133,7 +137,27 @@ def render_config(clusters: Iterable[ClusterView], command: str, project: str, f
                 "  StrictHostKeyChecking yes",
             ]
             parts.append("\n".join(lines) + "\n")
+    parts.append(render_sessions(command, folder))
     return "\n".join(parts)
+
+
+SESSION_SUFFIX: Final = ".argosy"
+
+
+def render_sessions(command: str, folder: SshFolder) -> str:
+    """One entry for all sessions, `NAME.argosy`: those that come later need no other."""
+    lines = [
+        f"Host *{SESSION_SUFFIX}",
+        "  User work",
+        f"  ProxyCommand {command.replace('%', '%%')} %h",
+        f'  IdentityFile "{folder.key}"',
+        "  IdentitiesOnly yes",
+        f'  UserKnownHostsFile "{folder.known_hosts}"',
+        "  StrictHostKeyChecking yes",
+    ]
+    if len(os.fsencode(folder.path)) <= _CONTROL_MAX:
+        lines += ["  ControlMaster auto", f'  ControlPath "{folder.path}/%C"', "  ControlPersist 60"]
+    return "\n".join(lines) + "\n"
 
 
 def include_line(config: Path) -> str:

@@ -32,7 +32,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     command: str = ""
     listens: str = ""  # socket | port; "": to nothing, so nothing is proxied
     port: int = 0  # in the session's own network; 0: any that is free
-    ready: str = "/"  # a path that answers below 500 when the app can be used
+    ready: str = "/"  # a path that answers below 500 when the app can be used; "": it can be at once
     quiet: tuple[
         str, ...
     ] = ()  # patterns of paths whose requests are no activity: a page that looks by itself

@@ -197,7 +197,9 @@ def _front(services: Services, objects: Objects) -> Front:
     keeper = Doorkeeper(services.store, services.clock, services.identity)
     services.apps.is_good = keeper.is_good
     recorder = Recorder(services.store, services.clock, services.ids)
-    return Front(routes, keeper=keeper, recorder=recorder, ids=services.ids, mounts=mounts)
+    front = Front(routes, keeper=keeper, recorder=recorder, ids=services.ids, mounts=mounts)
+    front.form_hosts = services.apps.form_hosts
+    return front
 
 
 def pricing_of(

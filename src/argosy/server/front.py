@@ -97,6 +97,7 @@ class Front:
     ) -> None:
         self.keeper, self._recorder, self._mounts = keeper, recorder, dict(mounts or {})
         self._visitors = Visitors(keeper)
+        self.form_hosts = "'self'"  # where the start page may send forms: hosts of apps
         self.pages: Callable[[Scope, Send], Awaitable[None]] | None = None  # of browsers: to sign in
         self._ids, self._is_encrypted = ids, is_encrypted
         self._by_shape: dict[tuple[str, int], list[Route]] = {}
@@ -125,6 +126,11 @@ class Front:
             if self.pages is not None and scope["path"].startswith(SIGN_IN_PATH) and not is_local:
                 self.keeper.look(scope)
                 await self.pages(scope, send)
+                return
+            if scope["path"] == "/" and scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
+                if not is_local:
+                    self.keeper.look(scope)
+                await _start_page(self.form_hosts, send)
                 return
             mounted = self._mounts.get("/" + scope["path"][1:].partition("/")[0])
             if mounted is not None and scope["type"] == "http":
@@ -270,6 +276,14 @@ def _knows_api(scope: Scope) -> bool:
         if name == b"x-argosy-api":
             return bool(value == str(API_VERSION).encode())
     return True
+
+
+async def _start_page(form_hosts: str, send: Send) -> None:
+    from argosy.server.start_page import page  # most servers are asked by programs
+
+    body, fields = page(form_hosts)
+    await send({"type": "http.response.start", "status": 200, "headers": fields})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _guarded(send: Send, *, is_encrypted: bool) -> Send:

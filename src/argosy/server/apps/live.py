@@ -44,6 +44,13 @@ class LiveApps:
         self._tickets: Tickets | None = None
 
     @property
+    def form_hosts(self) -> str:
+        """Where pages of ours may send forms, as a content security policy says it."""
+        hosts = [f"http://*.{SUFFIX}:* https://*.{SUFFIX}:*"]
+        hosts += [f"https://*.{each}:*" for each in self.suffixes if each != SUFFIX]
+        return " ".join(["'self'", *hosts])
+
+    @property
     def tickets(self) -> Tickets:
         if self._tickets is None:
             from argosy.server.apps.tickets import Tickets
