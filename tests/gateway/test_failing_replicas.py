@@ -157,6 +157,26 @@ def test_a_suspect_that_answers_again_is_used_again() -> None:
     run_house(test, holding=Holding())
 
 
+def test_when_all_are_gone_requests_wait_and_do_not_knock_again_and_again() -> None:
+    async def test(house: House) -> None:
+        port = int(house.replica.address.split(":")[1])
+        for replica in house.replicas:
+            await replica.kill()
+        asking = [asyncio.create_task(house.gate.get("/s/web/")) for _ in range(5)]
+        await _until(lambda: house.router.tell().services[0].held == 5)
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        told = house.router.tell().services[0]
+        assert told.held == 5 and sum(replica.errors for replica in told.replicas) <= 20, "four tries each"
+        await house.replica.start(port)
+        for _ in range(3):
+            house.router.sweep()
+            await asyncio.sleep(0.02)
+        assert all(answer.endswith(b"ok") for answer in await asyncio.gather(*asking))
+
+    run_house(test, 2, holding=Holding())
+
+
 def test_draining_lets_answers_end_and_takes_no_more() -> None:
     async def test(house: House) -> None:
         one, other = house.replicas

@@ -184,6 +184,11 @@ class Router:
             forward = self._send(exchange, trip)
             if forward is not None:
                 return forward
+        return self._hold(exchange, trip)
+
+    def _hold(self, exchange: Exchange, trip: Trip) -> Answer | None:
+        """Let a request wait for a replica, where its service allows that."""
+        service = trip.service
         rule = service.route.holding
         if rule is None:
             return refusal(503, "no-replica", f"no replica of `{service.route.name}` takes requests now",
@@ -231,12 +236,9 @@ class Router:
                 return forward
         if why in _UNSENT and service.route.holding is not None:
             trip.tried.clear()
-            return self._send_or_hold(exchange, trip) if replica.suspect else self._hold_on(exchange, trip)
+            again = self._send(exchange, trip) if exchange.tries <= _TRIES else None
+            return again or self._hold(exchange, trip)
         return refusal(502, "replica-failed", f"a replica of `{service.route.name}` failed: {why}")
-
-    def _hold_on(self, exchange: Exchange, trip: Trip) -> Forward | Answer | None:
-        """The only replica refused once: once more makes it suspect, then the request waits."""
-        return self._send(exchange, trip) or self._send_or_hold(exchange, trip)
 
     def first_byte(self, exchange: Exchange) -> None:
         trip = exchange.memo
