@@ -99,6 +99,24 @@ def test_everything_that_a_folder_can_hold(agent: AgentProcess) -> None:
     assert not list(base.rglob(".argosy-*"))
 
 
+def test_a_tree_may_be_one_link_at_its_target(agent: AgentProcess, tmp_path: Path) -> None:
+    """So a folder on a volume that the node sees appears in a task."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+
+    async def scenario(client: AgentClient) -> None:
+        for _ in range(2):
+            await Source().link("data", str(volume)).send(client, "~/data", is_file=True)
+        with pytest.raises(border.BorderError, match="must hold just that file"):
+            await Source().folder("data").send(client, "~/data", is_file=True)
+
+    agent.use(scenario)
+    placed = agent.root / "home/data"
+    assert placed.is_symlink() and placed.resolve() == volume
+    (placed / "result").write_text("1")
+    assert (volume / "result").read_text() == "1"
+
+
 def test_only_changed_files_are_written_and_others_stay(agent: AgentProcess) -> None:
     async def scenario(client: AgentClient) -> None:
         await Source().file("same", b"1").file("changed", b"1").file("touched", b"1").send(client, "w")

@@ -49,8 +49,9 @@ class Targets:
         self.placed = self.root + "/placed"
         self.outside = Outside(self.root)
 
-    def resolve(self, target: str) -> str:
-        """The target's absolute path. Raises Refused for what may not be touched."""
+    def resolve(self, target: str, is_link: bool = False) -> str:
+        """The target's absolute path. Raises Refused for what may not be touched. `is_link`: what is placed
+        is a link, so that one of an earlier time may be there."""
         if "\0" in target:
             raise Refused("target", "a target must not hold NUL")
         if ".." in target.split("/"):
@@ -61,12 +62,12 @@ class Targets:
             raise Refused("target", "`%s`: the homes of other users are not available; use `~/...`" % target)
         if not target.startswith("/"):
             path = posixpath.normpath(posixpath.join(self.home, target))
-            self._refuse_links(path, target)
+            self._refuse_links(posixpath.dirname(path) if is_link else path, target)
             return path
         path = posixpath.normpath("/" + target.lstrip("/"))
         path = posixpath.join(os.path.realpath(posixpath.dirname(path)), posixpath.basename(path))
         if is_below(path, self.home):
-            self._refuse_links(path, target)
+            self._refuse_links(posixpath.dirname(path) if is_link else path, target)
             return path
         if is_below(path, self.root) or is_below(self.root, path):
             raise Refused("target", "`%s` belongs to Argosy itself; choose a target below `~`" % target)

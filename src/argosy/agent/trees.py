@@ -184,7 +184,7 @@ class Trees:
         """Whether this tree was the last to be placed there, and none of its files is gone or was replaced.
         Costs a look at its folders; at its files only when something was made or removed in one of them."""
         try:
-            path = self._targets.resolve(target)
+            path = self._targets.resolve(target, is_link=True)
         except Refused:
             return False
         record_path = self._targets.record_path(path)
@@ -212,11 +212,11 @@ class Trees:
         entries = sorted((Entry(item) for item in raw), key=lambda entry: entry.parts)
         _refuse_contradictions(entries)
         is_file = bool(tree.get("is_file", False))
-        if is_file and (len(entries) != 1 or entries[0].kind != "f"):
+        if is_file and (len(entries) != 1 or entries[0].kind not in "fl"):
             raise Refused("tree", "the tree of one file must hold just that file")
         if is_file and target.endswith("/"):
             target = target + entries[0].path
-        path = self._targets.resolve(target)
+        path = self._targets.resolve(target, is_file and entries[0].kind == "l")
         if is_below(path, self._targets.home):
             self._place_at(path, entries, is_file, target, digest)
         else:

@@ -70,8 +70,7 @@ def _tool(name: str, about: str, examples: tuple[str, ...]) -> click.Command:
     @click.argument("words", nargs=-1, type=click.UNPROCESSED)
     @click.pass_context
     def call(context: click.Context, words: tuple[str, ...]) -> None:
-        session = context.find_object(Session)
-        assert session is not None
+        session = context.ensure_object(Session)
         cluster = context.meta.get("argosy.files.on")
         status = _on_cluster(session, cluster, [name, *words]) if cluster else _here(session, name, words)
         context.exit(status)

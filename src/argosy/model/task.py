@@ -58,6 +58,16 @@ class StorageMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     extra: str = ""  # JSON text of the fields that have no place above
 
 
+class VolumeMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A virtual folder that appears at `target` on every node; the server makes a `FileMount` of it."""
+
+    target: str
+    folder: str  # its name, or its id
+    sub_path: str = ""  # a folder in it
+    read_only: bool = False
+    extra: str = ""  # JSON text of the fields that have no place above; without a folder nothing is done yet
+
+
 class Returned(msgspec.Struct, frozen=True, kw_only=True):
     """What lies at `path` when the program has ended goes to `url`."""
 
@@ -92,6 +102,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ordered: bool = False  # candidates in order of preference rather than by price
     file_mounts: tuple[FileMount, ...] = ()  # local sources only
     storage_mounts: tuple[StorageMount, ...] = ()
+    volumes: tuple[VolumeMount, ...] = ()
     sync: SyncRules = SyncRules()
     max_duration_s: int | None = None
     grace_s: int = 10  # between SIGTERM and SIGKILL

@@ -260,9 +260,7 @@ class Folders:
     async def volumes(self) -> list[Volume]:
         rows = await self._store.snapshot()
         made = [each for each in rows.people.values() if isinstance(each, Volume)]
-        own = Volume(
-            id=OWN_VOLUME, created_ms=0, name=OWN_VOLUME, path=str(self._own), node_path=str(self._own)
-        )
+        own = Volume(id=OWN_VOLUME, created_ms=0, name=OWN_VOLUME, path=str(self._own))
         return sorted([own, *made], key=lambda each: each.name)
 
     async def volume(self, name: str) -> Volume:

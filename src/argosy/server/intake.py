@@ -15,6 +15,7 @@ from argosy.model.offer import Plan
 from argosy.model.task import Task, render_ignored
 from argosy.server.channels import ChannelFile
 from argosy.server.data_checks import DataChecks
+from argosy.server.folder_mounts import FolderMounts
 from argosy.server.guarding import project_of, require
 from argosy.server.identity import Identity
 from argosy.server.tenancy import Tenants
@@ -37,6 +38,7 @@ class Intake:
         self._store, self._blobs, self._tenants = store, blobs, tenants
         self._channels = channels
         self.data: DataChecks | None = None  # looks at storage that tasks name; None: nobody does
+        self.folders: FolderMounts | None = None  # what `volumes` of a task mean
         self.identity: Identity | None = None  # knows what `argosy:NAME` in a task means
 
     async def task(self, task: Task, caller: Caller, *, with_files: bool, project: str = "") -> Task:
@@ -47,7 +49,9 @@ class Intake:
         if with_files and self.data is not None:
             await self.data.check((checked,))
         ready = self._tenants.prepared(await self._store.snapshot(), checked, caller)
-        return await self._with_secrets(ready, caller, project) if with_files else ready
+        if not with_files:
+            return ready
+        return await self._with_secrets(await self._with_folders(ready, caller), caller, project)
 
     async def tasks(self, tasks: Sequence[Task], caller: Caller, *, project: str = "") -> tuple[Task, ...]:
         checked = self._checked_all(tasks)
@@ -55,7 +59,11 @@ class Intake:
             await self.data.check(checked)
         rows = await self._store.snapshot()
         ready = [self._tenants.prepared(rows, task, caller) for task in checked]
+        ready = [await self._with_folders(task, caller) for task in ready]
         return tuple([await self._with_secrets(task, caller, project) for task in ready])
+
+    async def _with_folders(self, task: Task, caller: Caller) -> Task:
+        return task if self.folders is None else await self.folders.resolved(task, caller)
 
     async def _with_secrets(self, task: Task, caller: Caller, project: str) -> Task:
         if not task.secrets or self.identity is None:

@@ -28,6 +28,7 @@ from argosy.spec.build_data import (
     build_mounts,
     build_returns,
     build_sync,
+    build_volumes,
     json_text,
     texts,
 )
@@ -81,6 +82,7 @@ def build_task(
         ordered=ordered,
         file_mounts=file_mounts,
         storage_mounts=storage_mounts,
+        volumes=build_volumes(merged, reader, findings),
         sync=build_sync(merged),
         max_duration_s=merged.get("max_duration", int),
         grace_s=Task().grace_s if grace_s is None else grace_s,

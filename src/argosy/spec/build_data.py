@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.model.task import CheckpointRules, FileMount, Returned, StorageMount, SyncRules
+from argosy.model.task import CheckpointRules, FileMount, Returned, StorageMount, SyncRules, VolumeMount
 from argosy.spec.findings import Findings
 from argosy.spec.notation import split_url
 from argosy.spec.reader import Reader
@@ -63,6 +63,31 @@ def build_returns(task: Section, reader: Reader, findings: Findings) -> tuple[Re
             findings.error(entry.place, text, "write `path/on/the/node: s3://bucket/folder/`")
         else:
             made.append(Returned(path=key, url=entry.value))
+    return tuple(made)
+
+
+def build_volumes(task: Section, reader: Reader, findings: Findings) -> tuple[VolumeMount, ...]:
+    """Folders by path: `NAME`, `NAME/PART`, either with `:ro` or `:rw`, or a mapping with `name` and
+    `sub_path`. Storage that a task would make for itself is not there yet."""
+    made = []
+    for entry in task.get("volumes", tuple) or ():
+        if not isinstance(entry, Entry):
+            raise TypeError(entry)
+        target, value, extra = str(entry.key), entry.value, ""
+        if isinstance(value, Section):
+            name, part, mode = value.get("name", str) or "", value.get("sub_path", str) or "", ""
+            extra = json_text(value.plain)
+            if extra or not name:
+                reader.postpone(f"volumes {target}", entry.place)
+        else:
+            text, _, mode = str(value).partition(":")
+            name, _, part = text.partition("/")
+        if mode not in ("", "ro", "rw"):
+            text = f"`{mode}` is no way to mount a folder"
+            findings.error(entry.place, text, f"write `{name}`, or `{name}:ro` to read only")
+        made.append(
+            VolumeMount(target=target, folder=name, sub_path=part, read_only=mode == "ro", extra=extra)
+        )
     return tuple(made)
 
 

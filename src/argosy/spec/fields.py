@@ -77,12 +77,20 @@ _VOLUME: Final = OneOf(
             name="volumes",
             fields=(
                 Field(name="name", shape=Text(), doc="Name.", example="data"),
-                Field(name="size", shape=SIZE, doc="Size.", example="100GB"),
+                Field(name="size", shape=SIZE, doc="Size.", example="100GB", later=True),
                 Field(name="sub_path", shape=PATH, doc="Folder in it.", example="runs"),
-                Field(name="type", shape=Text(), doc="Kind.", example="k8s-pvc"),
-                Field(name="labels", shape=MapOf(key=Text(), value=AsText()), doc="Tags.", example="{a: b}"),
-                Field(name="infra", shape=Text(), doc="Where.", example="k8s/lab"),
-                Field(name="config", shape=OPEN_MAP, doc="Settings.", example="{host_path: /data}"),
+                Field(name="type", shape=Text(), doc="Kind.", example="k8s-pvc", later=True),
+                Field(
+                    name="labels",
+                    shape=MapOf(key=Text(), value=AsText()),
+                    doc="Tags.",
+                    example="{a: b}",
+                    later=True,
+                ),
+                Field(name="infra", shape=Text(), doc="Where.", example="k8s/lab", later=True),
+                Field(
+                    name="config", shape=OPEN_MAP, doc="Settings.", example="{host_path: /data}", later=True
+                ),
             ),
         ),
     ),
@@ -248,9 +256,8 @@ TASK: Final = Table(
         Field(
             name="volumes",
             shape=MapOf(key=TARGET, value=_VOLUME, says="a mapping from path to volume"),
-            doc="Storage that lives on.",
-            example="{/mnt/data: data, /mnt/tmp: {size: 100GB}}",
-            later=True,
+            doc="Folders that live on (`argosy folder create`), by path on the node; `:ro` to read only.",
+            example="{/mnt/data: data:ro, /mnt/runs: {name: runs, sub_path: seven}}",
         ),
         Field(
             name="storage_mounts",

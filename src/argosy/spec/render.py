@@ -10,7 +10,7 @@ from argosy.model.hooks import TIMEOUT_S, Hook
 from argosy.model.notify import ENDS, Notify, is_channel
 from argosy.model.resources import Edge, Exclusion, Networking, Recovery, Resources
 from argosy.model.scheduling import Scheduling
-from argosy.model.task import CheckpointRules, StorageMount, SyncRules, Task
+from argosy.model.task import CheckpointRules, StorageMount, SyncRules, Task, VolumeMount
 from argosy.spec.accelerators import render_accelerator
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.notation import (
@@ -80,6 +80,7 @@ def task_document(task: Task) -> Document:
         "secrets": dict.fromkeys(task.secrets, MASK),
         "file_mounts": {mount.target: mount.source for mount in task.file_mounts}
         | {mount.target: _storage(mount) for mount in task.storage_mounts},
+        "volumes": {mount.target: _volume(mount) for mount in task.volumes},
         "sync": _sync(task.sync),
     }
     tail: Document = {
@@ -98,6 +99,14 @@ def task_document(task: Task) -> Document:
     }
     # What is kept for later is written as it was, also where it is empty.
     return {**_given(head), **_decoded(task.extra), **_given(tail)}
+
+
+def _volume(mount: VolumeMount) -> object:
+    if mount.extra or not mount.folder:
+        known = {"name": mount.folder or None, "sub_path": mount.sub_path or None}
+        return {**{name: value for name, value in known.items() if value}, **_decoded(mount.extra)}
+    part = f"/{mount.sub_path}" if mount.sub_path else ""
+    return f"{mount.folder}{part}" + (":ro" if mount.read_only else "")
 
 
 def _sync(rules: SyncRules) -> Document:

@@ -26,7 +26,7 @@ static void change_mode(int at, const char *name, const char *path, int flags, c
   else if (fstatat(at, name, &st, flags)) { failed("cannot access", path, errno); return; }
   if (S_ISLNK(st.st_mode)) return;
   mode_t old = st.st_mode & 07777, now = apply_mode(mode, old, S_ISDIR(st.st_mode), umask_bits);
-  if (!opt_dryrun && fchmodat(at, name, now, flags)) { failed("changing permissions of", path, errno); return; }
+  if (!opt_dryrun && set_mode(at, name, now, flags)) { failed("changing permissions of", path, errno); return; }
   tell(path, now != old);
   mode_t naive = surprising ? apply_mode(mode, old, S_ISDIR(st.st_mode), 0) : now;
   if (now & ~naive) complain("the umask keeps back permissions of", path, 0);

@@ -236,7 +236,7 @@ static bool make_special(const Way *way, const char *text) {
   }
   if (keep.owner && fchownat(way->to, name, way->st.st_uid, way->st.st_gid, AT_SYMLINK_NOFOLLOW) && errno != EPERM)
     complain("cannot keep the owner of", way->to_path, errno);
-  if (!text && keep.mode) fchmodat(way->to, name, way->st.st_mode & 07777, AT_SYMLINK_NOFOLLOW);
+  if (!text && keep.mode) set_mode(way->to, name, way->st.st_mode & 07777, AT_SYMLINK_NOFOLLOW);
   struct timespec times[] = {way->st.st_atim, way->st.st_mtim};
   if (keep.times) utimensat(way->to, name, times, AT_SYMLINK_NOFOLLOW);
   if (name == way->to_name || !renameat(way->to, name, way->to, way->to_name)) return true;

@@ -123,6 +123,7 @@ typedef struct Mode Mode;
 Mode *parse_mode(const char *text);                  // NULL: not a mode
 Mode *mode_of(mode_t mode);
 mode_t apply_mode(const Mode *mode, mode_t old, bool folder, mode_t umask_bits);
+int set_mode(int at, const char *name, mode_t mode, int flags);
 bool parse_number(const char *text, uint64_t *into);
 bool id_of(const char *name, bool group, uint32_t *id);
 

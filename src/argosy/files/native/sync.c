@@ -50,7 +50,7 @@ static void adjust(const Way *way, const struct stat *there) {
     struct timespec at[] = {st->st_atim, st->st_mtim};
     if (owner && fchownat(way->to, way->to_name, st->st_uid, st->st_gid, AT_SYMLINK_NOFOLLOW) && errno != EPERM)
       complain("cannot keep the owner of", way->to_path, errno);
-    if ((mode || owner) && !S_ISLNK(st->st_mode)) fchmodat(way->to, way->to_name, st->st_mode & 07777, AT_SYMLINK_NOFOLLOW);
+    if ((mode || owner) && !S_ISLNK(st->st_mode)) set_mode(way->to, way->to_name, st->st_mode & 07777, AT_SYMLINK_NOFOLLOW);
     if (times) utimensat(way->to, way->to_name, at, AT_SYMLINK_NOFOLLOW);
   }
   told_change("adjust", way->to_path, 0);

@@ -27,6 +27,7 @@ from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.folders import WORDS, Access, Folder, Volume
 from argosy.server.exchange import Exchange
+from argosy.server.folder_mounts import FolderMounts
 from argosy.server.folder_transfers import Transfers
 from argosy.server.folders import Folders
 from argosy.server.guarding import made_by, project_of, require_new
@@ -39,6 +40,7 @@ class FolderFeature:
     def __init__(self, services: Services) -> None:
         self._clock = services.clock
         self._folders = Folders(services.store, services.clock, services.ids, services.state_dir)
+        services.intake.folders = FolderMounts(self._folders, services.blobs)
         self._transfers = Transfers(self._folders, services.clock, services.ids)
 
     # -- folders --------------------------------------------------------------------------------------

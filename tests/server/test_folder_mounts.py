@@ -1,0 +1,76 @@
+"""Folders in tasks: a link where nodes see the volume, a copy where a folder is only read, else a refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from raw_requests import Raw
+
+from argosy.infra.system import SystemClock, SystemIds
+from argosy.model.access import OWNER
+from argosy.model.errors import ArgosyError
+from argosy.model.task import FileMount, Task, VolumeMount
+from argosy.model.tree import Tree
+from argosy.server.folder_mounts import FolderMounts
+from argosy.server.folders import Folders
+from argosy.testing.idle_server import IdleServer
+
+
+def resolved(server: IdleServer, *wanted: VolumeMount) -> tuple[FileMount, ...]:
+    folders = Folders(server.store, SystemClock(), SystemIds(), str(server.home))
+    mounts = FolderMounts(folders, server.blobs)
+    task: Task = server.do(mounts.resolved(Task(run="true", volumes=wanted), OWNER))
+    return task.file_mounts
+
+
+def tree_of(server: IdleServer, mount: FileMount) -> Tree:
+    assert mount.tree is not None
+    return msgspec.json.decode(server.do(server.blobs.tree(mount.tree)), type=Tree)
+
+
+def test_what_is_only_read_is_copied_without_links(raw: Raw, server: IdleServer) -> None:
+    made = raw.ask("POST", "/folders", {"name": "train", "user": "ann"}).json
+    inside = server.home / "folders" / made["id"]
+    raw.ask("POST", "/folders/train/files", {"path": "images/a"})
+    (inside / "images" / "one").write_bytes(b"x" * 5000)
+    (inside / "images" / "out").symlink_to("/etc")
+    (mount,) = resolved(
+        server, VolumeMount(target="/data", folder="train", sub_path="images", read_only=True)
+    )
+    assert (mount.target, mount.source, mount.is_file) == ("/data", "folder:train/images", False)
+    tree = tree_of(server, mount)
+    assert [(each.path, each.kind, each.size) for each in tree.entries] == [("a", "d", 0), ("one", "f", 5000)]
+    again = resolved(server, VolumeMount(target="/data", folder="train", sub_path="images", read_only=True))
+    assert again == (mount,)
+
+
+def test_where_nodes_see_the_volume_it_is_a_link(raw: Raw, server: IdleServer, tmp_path: Path) -> None:
+    raw.ask("POST", "/volumes", {"name": "nas", "path": str(tmp_path), "node_path": "/nas/argosy"})
+    made = raw.ask("POST", "/folders", {"name": "runs", "volume": "nas"}).json
+    (mount,) = resolved(server, VolumeMount(target="~/out", folder="runs"))
+    (link,) = tree_of(server, mount).entries
+    assert mount.is_file and (link.kind, link.target) == ("l", f"/nas/argosy/{made['id']}")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "what"),
+    [
+        (VolumeMount(target="/d", folder="nothing"), "there is no folder `nothing`"),
+        (
+            VolumeMount(target="/d", folder="train"),
+            "`/d`: nodes do not see the volume `server` of `train`, so that they cannot write there",
+        ),
+        (VolumeMount(target="/d", folder="train", sub_path="no", read_only=True), "there is no `no`"),
+        (
+            VolumeMount(target="/d", folder="train", sub_path="../x", read_only=True),
+            "`../x` is no path within a folder",
+        ),
+    ],
+)
+def test_what_is_refused(raw: Raw, server: IdleServer, wanted: VolumeMount, what: str) -> None:
+    raw.ask("POST", "/folders", {"name": "train"})
+    with pytest.raises(ArgosyError) as caught:
+        resolved(server, wanted)
+    assert caught.value.what == what and caught.value.hint
