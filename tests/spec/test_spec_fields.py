@@ -113,7 +113,14 @@ def test_deeper_fields_are_known_too() -> None:
           autostop: {idle_minutes: 5, hook: sync, hook_timeout: 10}
         """  # noqa: E501
     )
-    assert task.not_executed == ("autostop.hook", "autostop.hook_timeout", "service.tls")
+    assert task.not_executed == (
+        "autostop.hook",
+        "autostop.hook_timeout",
+        "service.replica_policy.base_ondemand_fallback_replicas",
+        "service.replica_policy.dynamic_ondemand_fallback",
+        "service.replica_policy.spot_placer",
+        "service.tls",
+    )
     assert task.resources[0].extra == '{"autostop":{"hook":"sync","hook_timeout":10}}'
     assert parse_one(render_task(task)) == task
 
