@@ -187,7 +187,7 @@ def _commands(group: click.Group, path: str = "") -> Iterator[str]:
             yield f"{path}{name}"
 
 
-#: They print API types that `tests/server/test_folder_requests.py` reads from a real server; the fake here has no
+#: They print API types that `tests/server/test_folder_requests.py` reads from a real server: the fake has no
 #: folders. `files build` compiles.
 ELSEWHERE = ("folder ", "files ")
 
