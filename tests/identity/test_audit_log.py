@@ -230,3 +230,19 @@ def test_the_log_is_shown_and_proved(site: Site) -> None:
     assert site.ask("GET", "/audit/verify", token=token).json["broken"] == "row 2 was changed"
     later = site.ask("GET", "/audit?after=2&limit=1", token=token).json
     assert later["records"][0]["seq"] == 3 and later["more"]
+
+
+def test_a_commit_of_many_rows_names_some(store: Store) -> None:
+    from argosy.model.people import Project
+    from argosy.store.audit import ACTING, Acting
+
+    async def main() -> None:
+        token = ACTING.set(Acting(an_act(1)))
+        rows = [Project(id=f"prj-{at:04d}", created_ms=1, name=f"p{at}") for at in range(1000)]
+        await store.commit(rows)
+        ACTING.reset(token)
+        [record] = await store.load_acts()
+        assert record.act.target.endswith("prj-0049 (p49) and 950 more")
+        assert len(record.act.changes) < 16_385
+
+    asyncio.run(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,8 +72,10 @@ def _settings(options: argparse.Namespace) -> Settings:
     from argosy.server.run import Settings
 
     keys = os.environ.get("ARGOSY_KEY_FILE", "")
+    home = Path(options.state_dir).absolute() if options.state_dir else state_dir(os.environ)
+    rules = parse_rules(os.environ)
     return Settings(
-        state_dir=Path(options.state_dir).absolute() if options.state_dir else state_dir(os.environ),
+        state_dir=home,
         listen=getattr(options, "listen", ""),
         gateway=getattr(options, "gateway", "") or os.environ.get("ARGOSY_GATEWAY", ""),
         s3=getattr(options, "s3", "") or os.environ.get("ARGOSY_S3", ""),
@@ -81,10 +83,30 @@ def _settings(options: argparse.Namespace) -> Settings:
         store=os.environ.get("ARGOSY_STORE", ""),
         keys=Path(keys).absolute() if keys else None,
         retention=parse_retention(os.environ),
-        public=parse_public(os.environ),
-        rules=parse_rules(os.environ),
+        public=parse_public({**os.environ, **_own_certificate(home, options, rules.hosts)}),
+        rules=rules,
         provider=_provider(),
     )
+
+
+def _own_certificate(home: Path, options: argparse.Namespace, hosts: Iterable[str]) -> Mapping[str, str]:
+    """Where the certificate is that ARGOSY_TLS=generate asks for. Raises ArgosyError `usage`."""
+    wish = os.environ.get("ARGOSY_TLS", "")
+    if not wish or not getattr(options, "listen", ""):
+        return {}
+    if wish != "generate" or os.environ.get("ARGOSY_TLS_CERT"):
+        raise ArgosyError(
+            "usage",
+            f"ARGOSY_TLS is `{wish}`: `generate`, without ARGOSY_TLS_CERT",
+            hint="a certificate of your own is named with ARGOSY_TLS_CERT and ARGOSY_TLS_KEY",
+        )
+    from argosy.infra.system import SystemClock
+    from argosy.server.own_certificate import ensure_certificate
+
+    listens = options.listen.rpartition(":")[0]
+    now_s = SystemClock().now_ms() / 1000
+    certificate, key = ensure_certificate(home / "tls", {*hosts, listens} - {"0.0.0.0", "[::]"}, now_s)  # noqa: S104
+    return {"ARGOSY_TLS_CERT": str(certificate), "ARGOSY_TLS_KEY": str(key)}
 
 
 def _provider() -> Provider | None:

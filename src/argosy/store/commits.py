@@ -26,6 +26,7 @@ from argosy.store.schema import read_row
 from argosy.store.secrets import Vault
 from argosy.store.snapshot import Snapshot
 
+_ROWS_NAMED: Final = 50  # of one commit in the audit log
 _OWNERS: Final = ("kind", "host_id", "parent_id", "workload_id", "claim_id")
 
 
@@ -311,8 +312,10 @@ class Writer:
         """What the request said, and that whoever asks has changed these rows."""
         acts, acting = list(request.acts), request.acting
         if acting is not None and (request.rows or request.secrets):
-            pairs = [(snapshot.stored(row.id), row) for row in request.rows]
-            target, changes = audit.changes_of(pairs)
+            some = request.rows[:_ROWS_NAMED]
+            target, changes = audit.changes_of([(snapshot.stored(row.id), row) for row in some])
+            if len(request.rows) > len(some):
+                target += f" and {len(request.rows) - len(some)} more"
             target = target or ", ".join(request.secrets)
             if acting.used:
                 target += f"; with the secrets {', '.join(sorted(set(acting.used)))}"

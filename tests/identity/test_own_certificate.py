@@ -1,0 +1,78 @@
+"""A certificate that the server makes for itself."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import ssl
+import stat
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from argosy.model.errors import ArgosyError
+from argosy.server.__main__ import _own_certificate
+from argosy.server.own_certificate import ensure_certificate
+
+
+def shake_hands(certificate: Path, key: Path, name: str) -> str:
+    """The TLS version of a connection whose client trusts this certificate alone."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate, key)
+    here, there = socket.socketpair()
+
+    def serve() -> None:
+        try:
+            with server.wrap_socket(there, server_side=True) as peer:
+                peer.recv(1)
+        except (ssl.SSLError, OSError):
+            pass
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        context = ssl.create_default_context(cafile=str(certificate))
+        with context.wrap_socket(here, server_hostname=name) as peer:
+            return str(peer.version())
+    finally:
+        here.close()
+        thread.join()
+
+
+def test_whoever_has_the_file_trusts_its_hosts_and_no_others(tmp_path: Path) -> None:
+    certificate, key = ensure_certificate(tmp_path / "tls", ["gpu-box", "10.0.0.5", ""], time.time())
+    for name in ("localhost", "127.0.0.1", "gpu-box", "10.0.0.5"):
+        assert shake_hands(certificate, key, name) == "TLSv1.3"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake_hands(certificate, key, "evil.example")
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "tls").stat().st_mode) == 0o700
+
+
+def test_it_is_kept_until_it_must_not_be(tmp_path: Path) -> None:
+    now_s = time.time()
+    first = ensure_certificate(tmp_path, ["a"], now_s)[0].read_bytes()
+    assert ensure_certificate(tmp_path, ["a"], now_s + 300 * 86_400)[0].read_bytes() == first
+    second = ensure_certificate(tmp_path, ["a", "b"], now_s)[0].read_bytes()
+    assert second != first, "another name"
+    assert ensure_certificate(tmp_path, ["a"], now_s)[0].read_bytes() == second, "it names that, too"
+    later = ensure_certificate(tmp_path, ["a"], now_s + 340 * 86_400)[0].read_bytes()
+    assert later != second, "less than a month was left"
+    (tmp_path / "server.pem").write_text("damaged")
+    assert ensure_certificate(tmp_path, ["a"], now_s)[0].read_bytes().startswith(b"-----BEGIN")
+
+
+def test_it_is_made_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = argparse.Namespace(listen="0.0.0.0:7421")
+    monkeypatch.delenv("ARGOSY_TLS", raising=False)
+    monkeypatch.delenv("ARGOSY_TLS_CERT", raising=False)
+    assert _own_certificate(tmp_path, options, ()) == {}
+    monkeypatch.setenv("ARGOSY_TLS", "generate")
+    assert _own_certificate(tmp_path, argparse.Namespace(listen=""), ()) == {}, "nothing listens"
+    made = _own_certificate(tmp_path, options, ("gpu-box",))
+    assert shake_hands(Path(made["ARGOSY_TLS_CERT"]), Path(made["ARGOSY_TLS_KEY"]), "gpu-box")
+    monkeypatch.setenv("ARGOSY_TLS", "yes")
+    with pytest.raises(ArgosyError, match="ARGOSY_TLS is `yes`: `generate`, without ARGOSY_TLS_CERT"):
+        _own_certificate(tmp_path, options, ())
