@@ -24,6 +24,7 @@ from argosy.model.kinds.service import (
 )
 from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, Desired, Outcome, WorkloadPhase
+from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Row, Workload
 from argosy.model.served import Count, ReplicaFact, ServedFact
 from argosy.model.serving import Probe, Replicas, Serving, Strategy
@@ -146,7 +147,7 @@ class Stage:
                 self._start(job)
             elif attempt is not None and revision in self.crashing:
                 self.end(job.id, Outcome.FAILED, "the program exited with code 1")
-            elif attempt is not None:
+            elif attempt is not None and attempt.phase is AttemptPhase.RUNNING:
                 self._answer(job, attempt, good=revision not in self.broken)
         if self.is_gateway_there and "svc-1" in self.rows.workloads:
             self.facts.services["svc-1"] = ServedFact(
@@ -180,6 +181,20 @@ class Stage:
             at_ms=self.now_ms,
             why="" if good else "/health answers 503",
         )
+
+    def must_leave(self, job_id: str, why: str, reason: Reason = Reason.PREEMPTED) -> None:
+        """Its node was given notice, or it was evicted."""
+        attempt = self.rows.attempt_of(job_id)
+        assert attempt is not None
+        ending = msgspec.structs.replace(
+            attempt,
+            phase=AttemptPhase.ENDING,
+            outcome=Outcome.PREEMPTED,
+            reason=reason,
+            detail=why,
+            ending_ms=self.now_ms,
+        )
+        self.put(ending)
 
     def end(self, job_id: str, outcome: Outcome, detail: str = "") -> None:
         job, attempt = self.rows.workloads[job_id], self.rows.attempt_of(job_id)

@@ -95,6 +95,9 @@ def _why_ended(job: Workload | None) -> str:
 
 def _advance(draft: Draft, replica: Replica, job: Workload) -> None:
     attempt = draft.view.rows.attempt_of(job.id)
+    if attempt is not None and job.desired is Desired.RUN and _must_leave(attempt):
+        _leave(draft, replica, attempt)
+        return
     if job.desired is Desired.END or attempt is None or attempt.phase is not AttemptPhase.RUNNING:
         if replica.state is not _S.STARTING:
             draft.change(replica, state=_S.STARTING, why=job.detail)
@@ -116,6 +119,22 @@ def _advance(draft: Draft, replica: Replica, job: Workload) -> None:
         _look(draft, replica, fact)
     elif replica.state is _S.SUSPECT:
         _doubt(draft, replica, fact)
+
+
+def _must_leave(attempt: Attempt) -> bool:
+    """Its node was given notice, or others need the room; its program is there until its requests are
+    done."""
+    return (
+        attempt.phase is AttemptPhase.ENDING
+        and attempt.outcome is Outcome.PREEMPTED
+        and attempt.reason in (Reason.PREEMPTED, Reason.EVICTED)
+    )
+
+
+def _leave(draft: Draft, replica: Replica, attempt: Attempt) -> None:
+    """Out of the routes at once. It counts no more, so that another one is ordered in the same decision."""
+    draft.drain(replica, attempt.detail)
+    draft.tell("replica-leaves", f"replica {replica.number}: {attempt.detail}; another one takes its place")
 
 
 def _has_ended(draft: Draft, attempt: Attempt) -> bool:
@@ -201,7 +220,9 @@ def _doubt(draft: Draft, replica: Replica, fact: ReplicaFact | None) -> None:
 def _drain(draft: Draft, replica: Replica, job: Workload) -> None:
     if job.desired is Desired.END:
         return
-    if is_drained(draft, replica):
+    attempt = draft.view.rows.attempt_of(job.id)
+    is_over = attempt is None or attempt.id != replica.attempt_id
+    if is_over or is_drained(draft, replica):
         draft.end_job(job.id, Reason.DRAINED, replica.why)
     else:
         draft.wake(draft.now_ms + 1000)
