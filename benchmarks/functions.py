@@ -4,9 +4,9 @@
 
 The program that replicas run is started with a handler that has imported numpy. Cold: an event for which a
 process has to be forked (its CPU time is that of the fork server, the process and the front together), beside
-a plain interpreter that imports the same. Warm: boto3's `invoke` to a process that is there, beside an event
-that goes to the worker without HTTP. Events per second of CPU time of all processes of the function, with
-eight connections that speak boto3's wire.
+a plain interpreter that imports the same. Warm: the Invoke API, over Python's http.client, to a process that
+is there, beside an event that goes to the worker without HTTP. Events per second of CPU time of all processes
+of the function, with eight connections to the Invoke API.
 """
 
 from __future__ import annotations

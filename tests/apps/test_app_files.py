@@ -55,12 +55,19 @@ def test_what_is_wrong_is_told_with_the_file(text: str, told: str) -> None:
     assert caught.value.code == "spec-invalid" and caught.value.where == "/x/board.toml"
 
 
-def test_names_are_names() -> None:
+def test_names_are_names(tmp_path: Path) -> None:
     with pytest.raises(ArgosyError, match="`My Board` is no name of an app"):
         parse_app("My Board", "", "x")
     with pytest.raises(ArgosyError, match="there is no app `jupiter`") as caught:
-        find_app(SHIPPED, "jupiter")
-    assert "jupyter" in caught.value.hint
+        find_app(tmp_path, "jupiter")
+    assert "jupyter" in caught.value.hint and find_app(tmp_path, "jupyter") == SHIPPED["jupyter"]
+
+
+def test_one_bad_file_keeps_nobody_from_the_others(tmp_path: Path) -> None:
+    (tmp_path / "board.toml").write_text("port = 80\n")
+    assert known_apps(tmp_path) == dict(sorted(SHIPPED.items()))
+    with pytest.raises(ArgosyError, match="port is given"):
+        find_app(tmp_path, "board")
 
 
 def test_what_is_needed_is_installed_by_content() -> None:

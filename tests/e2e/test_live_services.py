@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from e2e_house import House
 
 from argosy.testing.service_load import Load
@@ -52,6 +53,12 @@ async def until(house: House, what: str, good: Callable[[dict[str, Any]], bool])
 
 
 def test_nobody_notices_an_update_a_smaller_number_nor_that_the_server_is_killed(fresh_house: House) -> None:
+    asyncio.run(_story(fresh_house))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("turn", range(20))
+def test_nobody_notices_twenty_times(fresh_house: House, turn: int) -> None:
     asyncio.run(_story(fresh_house))
 
 

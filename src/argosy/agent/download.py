@@ -35,6 +35,11 @@ class StoreClient:
     def __init__(self) -> None:
         self._open: dict[str, http.client.HTTPConnection] = {}
 
+    @staticmethod
+    def failed(why: str) -> Failed:
+        """Nothing that the store has said."""
+        return Failed(0, why)
+
     def close(self) -> None:
         for connection in self._open.values():
             connection.close()

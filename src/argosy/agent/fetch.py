@@ -11,7 +11,8 @@ What it says and is told comes over the socket at handle 3 (`argosy.infra.agent_
 
 At any time it may say {"error": field, "text"} and end. Nothing half written is ever visible: files grow in a
 folder of their own below the target and are renamed when they are complete. What was done stays done when it
-is ended in the middle: whole files are in a journal, and parts of large ones beside them.
+is ended in the middle: whole files are in a journal, and parts of large ones beside them. Where
+little is new that journal stays, as part of what is known.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ import sys
 import threading
 import time
 
-from argosy.agent.download import Failed, StoreClient
 from argosy.agent.orders import Refused
 from argosy.agent.outside import is_below, write_json
 from argosy.agent.targets import Known, Targets, is_as_recorded, stamp_of
@@ -38,12 +38,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from argosy.agent.download import Failed, StoreClient
+
 HANDLE = 3
 WORKERS = 16
 PART_BYTES = 16 << 20
 _DRAFTS = b".argosy-new"
 _TELL_S = 0.2
 _TELL_FILES = 128
+_JOURNAL_MAX_BYTES = 1 << 20
+_JOURNAL_MAX = 500  # files that are new: fewer are left in the journal, which the next run reads
 _MD5_MAX_BYTES = 32 << 20  # up to this size content is checked against an MD5
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -69,7 +73,7 @@ class Fetch:
     """One run. `stream`: to the server."""
 
     def __init__(self, stream: socket.socket, targets: Targets, node_name: str) -> None:
-        self._stream, self._targets, self._node = stream, targets, node_name
+        self.stream, self._targets, self._node = stream, targets, node_name
         self._source = stream.makefile("rb")
         self._sending, self._placing_lock = threading.Lock(), threading.Lock()
         self._work: queue.SimpleQueue[tuple[_File, str, int] | None] = queue.SimpleQueue()
@@ -90,21 +94,26 @@ class Fetch:
         if single and target.endswith("/"):
             target += rows[0][0].rpartition("/")[2]
         path = self._targets.resolve(target)
-        name = posixpath.basename(path)
-        files = [
-            _File(index, "" if single else row[0], int(row[1]), row[2], name)
-            for index, row in enumerate(rows)
-        ]
-        entries = sorted((each.entry for each in files), key=lambda entry: entry.parts)
+        if single:
+            rows[0][0] = ""
+        self._name = posixpath.basename(path)
         if not is_below(path, self._targets.home):
-            with self._targets.outside.claimed(path, entries, lambda: self._top(path, target)):
+            with self._targets.outside.claimed(path, self._entries(rows), lambda: self._top(path, target)):
                 pass
         record = self._targets.record_path(path)
         os.makedirs(os.path.dirname(record), mode=0o700, exist_ok=True)
         with open(record + ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # nodes of one machine may want the same files at one place
-            removed = self._fetch(path, record, target, files, single, bool(head.get("full")))
-        self._say({"files": len(files), "bytes": self._bytes, "removed": removed})
+            removed = self._fetch(path, record, target, rows, single, bool(head.get("full")))
+        self.say({"files": len(rows), "bytes": self._bytes, "removed": removed})
+
+    def _file(self, index: int, row: list[Any]) -> _File:
+        return _File(index, row[0], int(row[1]), row[2], self._name)
+
+    def _entries(self, rows: list[list[Any]]) -> list[Entry]:
+        """Of all files, checked, in order. Costs more than all else where little is new."""
+        entries = [self._file(index, row).entry for index, row in enumerate(rows)]
+        return sorted(entries, key=lambda entry: entry.parts)
 
     def _top(self, path: str, target: str) -> str:
         try:
@@ -121,7 +130,7 @@ class Fetch:
         )
 
     def _fetch(
-        self, path: str, record: str, target: str, files: list[_File], single: bool, full: bool
+        self, path: str, record: str, target: str, rows: list[list[Any]], single: bool, full: bool
     ) -> int:
         """How many files of an earlier copy have gone."""
         known = Known(record)
@@ -137,26 +146,28 @@ class Fetch:
         try:
             self._placing, self._drafts, self._new = placing, drafts, new
             need = []
-            for each in files:
-                old = known.files.get(each.path)
-                place = posixpath.join(path, each.path) if each.path else path
+            for index, row in enumerate(rows):
+                old = known.files.get(row[0])
+                is_old = old is not None and not full and old[3] == ["e:" + row[2]]
                 if (
                     old is not None
-                    and not full
-                    and old[3] == each.entry.chunks
-                    and is_as_recorded(place, old)
+                    and is_old
+                    and is_as_recorded(path + "/" + row[0] if row[0] else path, old)
                 ):
-                    new.files[each.path] = old
+                    new.files[row[0]] = old
                 else:
-                    need.append(each)
+                    need.append(self._file(index, row))
             self._check_room(base, target, need)
             with open(record + ".journal", "a", encoding="utf-8") as self._journal:
                 self._take(need)
-            if not single:
-                placing.remove_stale(sorted((each.entry for each in files), key=lambda entry: entry.parts))
-            write_json(record, vars(new))
-            os.unlink(record + ".journal")
-            return len(set(known.files) - set(new.files))
+            gone = len(set(known.files) - set(new.files))
+            is_long = len(need) > _JOURNAL_MAX or os.path.getsize(record + ".journal") > _JOURNAL_MAX_BYTES
+            if gone or is_long or not is_below(path, self._targets.home):
+                if not single:
+                    placing.remove_stale(self._entries(rows))
+                write_json(record, vars(new))
+                os.unlink(record + ".journal")
+            return gone
         finally:
             placing.close()
             _close_drafts(drafts, base)
@@ -193,7 +204,7 @@ class Fetch:
                 first = min(each.parts, default=count)
                 if first:
                     have[each.index] = first * PART_BYTES
-        self._say({"need": [each.index for each in need], "have": have, "bytes": sum(e.size for e in need)})
+        self.say({"need": [each.index for each in need], "have": have, "bytes": sum(e.size for e in need)})
         workers = [threading.Thread(target=self._work_on, daemon=True) for _ in range(WORKERS)]
         started = 0
         while True:
@@ -249,6 +260,8 @@ class Fetch:
         self._tell()
 
     def _work_on(self) -> None:
+        from argosy.agent.download import Failed, StoreClient  # TLS: not needed where the server sends all
+
         client = StoreClient()
         while True:
             task = self._work.get()
@@ -261,8 +274,10 @@ class Fetch:
             except Failed as error:
                 self._give_up(each, error)
             except OSError as error:
-                self._end(
-                    "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "target", str(error.strerror)
+                _end(
+                    self,
+                    "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "target",
+                    str(error.strerror),
                 )
         client.close()
 
@@ -285,7 +300,7 @@ class Fetch:
             if count:
                 client.get(href, first, count, whole, each.etag, sink)
             if digest is not None and digest.hexdigest() != each.etag:
-                raise Failed(0, "the bytes that came are not those of the object")
+                raise client.failed("the bytes that came are not those of the object")
             if whole:
                 os.ftruncate(handle, each.size)
         finally:
@@ -304,7 +319,7 @@ class Fetch:
                 return
             each.over = True
             self._finished += 1
-        self._say({"failed": each.index, "status": error.status, "why": str(error)})
+        self.say({"failed": each.index, "status": error.status, "why": str(error)})
 
     def _complete(self, each: _File) -> None:
         """All bytes are here: the file appears, and is written down."""
@@ -339,9 +354,9 @@ class Fetch:
             raise EOFError
         return json.loads(line)
 
-    def _say(self, what: dict[str, object]) -> None:
+    def say(self, what: dict[str, object]) -> None:
         with self._sending:
-            self._stream.sendall(json.dumps(what).encode() + b"\n")
+            self.stream.sendall(json.dumps(what).encode() + b"\n")
 
     def _tell(self) -> None:
         """What is done, a few times a second and when nothing is left to wait for."""
@@ -353,15 +368,16 @@ class Fetch:
             self._told_s = now_s
             done, self._done = self._done, []
             self._journal.flush()
-        self._say({"done": done, "bytes": self._bytes})
+        self.say({"done": done, "bytes": self._bytes})
 
-    def _end(self, field: str, text: str) -> None:
-        try:
-            self._say({"error": field, "text": text})
-            self._stream.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
-        os._exit(1)
+
+def _end(fetch: Fetch, field: str, text: str) -> None:
+    try:
+        fetch.say({"error": field, "text": text})
+        fetch.stream.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+    os._exit(1)
 
 
 def _finished_parts(each: _File, drafts: int) -> set[int]:
@@ -447,12 +463,12 @@ def run(root: str, home: str, node_name: str) -> int:
     except EOFError:
         return 1
     except Refused as error:
-        fetch._end(error.field, str(error))
+        _end(fetch, error.field, str(error))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         text = "disk full on " + node_name if full else "%s: %s" % (node_name, error.strerror or error)
-        fetch._end("disk" if full else "transient", text)
+        _end(fetch, "disk" if full else "transient", text)
     except (KeyError, ValueError, TypeError, IndexError) as error:
         sys.stderr.write("argosy-agent: fetch: %s: %s\n" % (type(error).__name__, error))
-        fetch._end("body", "%s: %s" % (type(error).__name__, error))
+        _end(fetch, "body", "%s: %s" % (type(error).__name__, error))
     return 1

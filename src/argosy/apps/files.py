@@ -75,16 +75,26 @@ def shipped() -> dict[str, App]:
 
 
 def known_apps(own: Path) -> dict[str, App]:
-    """All apps by name: files in the folder `own` (it need not be there) replace shipped ones. Raises
-    "spec-invalid"."""
+    """All apps by name: files in the folder `own` (it need not be there) replace shipped ones. One that
+    cannot be read is left out: it must not keep people from the others (`find_app` says what is wrong with
+    it)."""
     apps = shipped()
     for path in sorted(own.glob("*.toml")):
-        apps[path.stem] = parse_app(path.stem, path.read_text("utf-8"), str(path))
+        apps.pop(path.stem, None)
+        try:
+            apps[path.stem] = parse_app(path.stem, path.read_text("utf-8"), str(path))
+        except (ArgosyError, OSError, UnicodeDecodeError):
+            continue
     return dict(sorted(apps.items()))
 
 
-def find_app(apps: dict[str, App], name: str) -> App:
-    """Raises "not-found", with the names that there are."""
+def find_app(own: Path, name: str) -> App:
+    """Raises "not-found", with the names that there are, and "spec-invalid" for a file that cannot be
+    read."""
+    path = own / f"{name}.toml"
+    if _NAME.fullmatch(name) and path.is_file():
+        return parse_app(name, path.read_text("utf-8"), str(path))
+    apps = known_apps(own)
     if name not in apps:
         raise ArgosyError(
             "not-found",

@@ -446,7 +446,7 @@ class StorageMode(StrEnum):
 
 
 class Storage:
-    """A bucket to be mounted. It is kept with the task; a warning says that nothing mounts it yet.
+    """A bucket of a task: mounted on its nodes, or copied to them, as `mode` says.
 
     >>> Task(run="ls").set_storage_mounts({"/data": Storage(source="s3://b")}).build().storage_mounts[0].sources
     ('s3://b',)

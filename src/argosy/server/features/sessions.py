@@ -63,11 +63,12 @@ class SessionFeature:
     def __init__(self, services: Services) -> None:
         self._services, self._store, self._writer = services, services.store, services.writer
 
-    def _apps(self) -> dict[str, App]:
-        return known_apps(Path(self._services.state_dir) / "apps")
+    @property
+    def _own_apps(self) -> Path:
+        return Path(self._services.state_dir) / "apps"
 
     async def apps(self, exchange: Exchange) -> AppList:
-        return AppList(apps=tuple(self._apps().values()))
+        return AppList(apps=tuple(known_apps(self._own_apps).values()))
 
     # -- made ---------------------------------------------------------------------------------------
 
@@ -75,7 +76,7 @@ class SessionFeature:
         from argosy.spec.names import check_name
 
         request, caller = await exchange.decode(SessionRequest), exchange.caller
-        app = find_app(self._apps(), request.app)
+        app = find_app(self._own_apps, request.app)
         if request.name:
             check_name("cluster", request.name)
         _check_idle(request.idle)

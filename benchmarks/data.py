@@ -1,0 +1,182 @@
+"""Data: the pause of a program that saves a large checkpoint, and sync of many small files to a far node. A
+table, and JSON with --json FILE.
+
+    python benchmarks/data.py [--runs N] [--gb 2] [--files 20000] [--one-way-ms 10] [--json FILE]
+
+The pause is compared with a plain write of the same bytes to the same disk, by turns. The sync goes through
+one SSH connection to a host in a network namespace, whose every packet is late: `rsync -a` and our copy
+(objects of a folder, sent through the server's connection) use the same connection, by turns. Needs root,
+sshd and rsync.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import machine
+
+from argosy.checkpoint import Checkpoints
+from argosy.infra.agent_client import AgentClient, StreamChannel
+from argosy.infra.agent_port import DataFile, FetchOrder
+from argosy.infra.boot import agent_zipapp
+from argosy.testing.hosts import HostLab, why_no_hosts
+
+FILE_BYTES = 10_000
+
+
+def pauses(gb: float, folder: Path) -> dict[str, float]:
+    """Seconds of one plain write, of `save` until it returns, and until it is on the disk."""
+    data = os.urandom(1 << 20) * int(gb * 1024)
+    plain = folder / "plain"
+    began = time.perf_counter()
+    with plain.open("wb") as file:
+        file.write(data)
+    found = {"plain write, s": time.perf_counter() - began}
+    os.sync()
+    plain.unlink()
+    checkpoints = Checkpoints(folder / "kept", keep_last=1, format="pickle")
+    began = time.perf_counter()
+    checkpoints.save(1, {"weights": data})
+    found["pause of a save, s"] = time.perf_counter() - began
+    checkpoints.wait()
+    found["until it is on the disk, s"] = time.perf_counter() - began
+    shutil.rmtree(folder / "kept")
+    os.sync()
+    return found
+
+
+class Folder:
+    """Files as `infra.agent_port.DataSource`: a store without addresses."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+    def order(self) -> FetchOrder:
+        files = []
+        for path in self.paths:
+            info = (self.root / path).stat()
+            files.append(DataFile(path, info.st_size, f"{info.st_mtime_ns:x}-{info.st_size:x}"))
+        return FetchOrder(target="~/ours", files=tuple(files))
+
+    def address(self, index: int) -> str:
+        return ""
+
+    def read(self, index: int, first: int) -> Iterator[bytes]:
+        yield (self.root / self.paths[index]).read_bytes()[first:]
+
+    def told(self, files: int, done_bytes: int, total_files: int, total_bytes: int) -> None:
+        """Nobody looks."""
+
+
+def syncs(count: int, one_way_ms: float) -> dict[str, float]:
+    """Seconds of the first sync, of one where nothing changed, and of one after one change."""
+    found = {}
+    with HostLab(1, disk_bytes=4 << 30) as lab, tempfile.TemporaryDirectory() as temporary:
+        host, root = lab.hosts[0], Path(temporary) / "files"
+        for number in range(count):
+            place = root / f"{number % 200:03d}"
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{number}").write_bytes(os.urandom(FILE_BYTES))
+        shared = f"-o ControlMaster=auto -o ControlPersist=60 -o ControlPath={temporary}/c"
+        line = f"ssh -F {lab.config_file} {shared}"
+        subprocess.run([*line.split(), host.name, "true"], check=True)
+        pyz = agent_zipapp(Path(temporary))
+        subprocess.run(
+            [*line.split(), host.name, "cat > agent.pyz; mkdir -p node"], input=pyz.read_bytes(), check=True
+        )
+        serving = subprocess.Popen(
+            [*line.split(), host.name, "python3 agent.pyz serve --root $PWD/node --socket $PWD/node/s"],
+            stdout=subprocess.PIPE,
+        )
+        assert serving.stdout is not None
+        serving.stdout.readline()
+        host.slow(one_way_ms)
+
+        def rsync() -> float:
+            began = time.perf_counter()
+            subprocess.run(
+                ["rsync", "-a", "--delete", "-e", line, f"{root}/", f"{host.name}:theirs/"], check=True
+            )
+            return time.perf_counter() - began
+
+        async def connect() -> StreamChannel:
+            process = await asyncio.create_subprocess_exec(
+                *line.split(), host.name, "python3 agent.pyz connect --socket $PWD/node/s",
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=2 << 20,
+            )  # fmt: skip
+            assert process.stdout is not None and process.stdin is not None
+            await process.stdout.readline()  # it greets
+            return StreamChannel(process.stdout, process.stdin)
+
+        def ours() -> float:
+            async def act() -> float:
+                ready = (
+                    await connect()
+                )  # the server has its connection to a node before there is anything to send
+
+                async def at_hand() -> StreamChannel:
+                    return ready
+
+                client = AgentClient(at_hand)
+                began = time.perf_counter()
+                source = Folder(root)
+                await client.fetch(source.order(), source)
+                took = time.perf_counter() - began
+                await client.close()
+                return took
+
+            return asyncio.run(act())
+
+        for name, change in (("first", False), ("again", False), ("after one change", True)):
+            if change:
+                (root / "000" / "0").write_bytes(os.urandom(FILE_BYTES))
+            found[f"rsync, {name}, s"] = rsync()
+            found[f"ours, {name}, s"] = ours()
+        same = host.run("diff -r ~ann/theirs ~ann/node/home/ours | head -3")
+        assert same.strip() == "", same
+        serving.terminate()
+        subprocess.run([*line.split(), "-O", "exit", host.name], check=False, capture_output=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--gb", type=float, default=2)
+    parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--one-way-ms", type=float, default=10)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    about, samples = machine.describe(), {}
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        for _ in range(options.runs):
+            for name, value in pauses(options.gb, Path(folder)).items():
+                samples.setdefault(name, []).append(round(value, 3))
+    why = why_no_hosts()
+    for _ in range(0 if why else max(1, options.runs // 2)):
+        for name, value in syncs(options.files, options.one_way_ms).items():
+            samples.setdefault(name, []).append(round(value, 3))
+    for name, values in samples.items():
+        print(
+            f"{name:32}{statistics.median(values):12.3f}   of {len(values)}: {min(values)} to {max(values)}"
+        )
+    if why:
+        print(f"no sync was measured: {why}", file=sys.stderr)
+    if options.json:
+        options.json.write_text(json.dumps({"machine": about, "samples": samples}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
