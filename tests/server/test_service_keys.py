@@ -56,7 +56,7 @@ def test_a_key_of_the_same_name_takes_the_place_of_the_older_one() -> None:
 @pytest.mark.parametrize(
     ("keys", "public", "is_local", "access", "is_open"),
     [
-        (False, False, True, "local", True),
+        (False, False, True, "machine", True),
         (False, False, False, "nobody", False),
         (False, True, False, "public", True),
         (True, True, True, "keys", False),

@@ -136,7 +136,7 @@ class ServiceView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     hourly_micro_usd: int = 0
     user: str = ""
     project: str = ""
-    access: str = ""  # who may send requests: local (whoever is on the machine), public, keys, nobody
+    access: str = ""  # who may send requests: machine (whoever is on it), public, keys, nobody
     created_ms: int = 0
     detail: str = ""
     last_lines: tuple[str, ...] = ()  # that the replica printed which ended last, while none is ready

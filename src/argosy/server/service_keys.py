@@ -80,4 +80,4 @@ def access_of(row: Workload, *, is_local: bool) -> str:
         return "keys"
     if spec.public:
         return "public"
-    return "local" if is_local else "nobody"
+    return "machine" if is_local else "nobody"
