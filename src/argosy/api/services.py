@@ -18,7 +18,6 @@ class ServeRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     note: str = ""
     user: str = ""
     project: str = ""
-    public: bool | None = None  # it answers without a key, also beyond its machine; None: as it was
 
 
 class ScaleRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -35,6 +34,12 @@ class RevisionRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 class DownRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     now: bool = False  # requests that are under way are cut
+
+
+class AccessRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """`public`: while it has no keys, it answers everybody, also where others reach the gateway."""
+
+    public: bool
 
 
 class ServiceKeyRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -168,7 +173,6 @@ class ServiceCalls:
         note: str = "",
         user: str = "",
         project: str = "",
-        public: bool | None = None,
     ) -> ServiceReply:
         """Make a service, or with `update` give one a new revision.
 
@@ -194,6 +198,10 @@ class ServiceCalls:
     @endpoint("POST", "/services/{service}/rollback", RevisionRequest, permission="services.write")
     def rollback_service(self, service: str, revision: int = 0) -> ServiceReply:
         """Go back to an earlier revision. Errors: "not-found", "wrong-state"."""
+
+    @endpoint("POST", "/services/{service}/access", AccessRequest, permission="services.write")
+    def set_service_access(self, service: str, public: bool) -> ServiceReply:
+        """Whether a service without keys answers everybody. Errors: "not-found"."""
 
     @endpoint("GET", "/services/{service}/keys", permission="services.write")
     def service_keys(self, service: str) -> ServiceKeyList:

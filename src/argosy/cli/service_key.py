@@ -35,13 +35,12 @@ A client says `Authorization: Bearer KEY`. From the first key on, no request pas
 def key(
     session: Session,
     service: str,
+    /,
     name: str | None,
-    requests_per_minute: int,
-    tokens_per_minute: int,
-    concurrency: int,
     expires: str,
     remove: bool,
     as_json: bool,
+    **limits: int,
 ) -> None:
     """Keys that let requests in: list them, make one, remove one."""
     from argosy.model.units import parse_duration_s
@@ -61,9 +60,9 @@ def key(
     made = client.make_service_key(
         service,
         name,
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        max_concurrency=concurrency,
+        requests_per_minute=limits["requests_per_minute"],
+        tokens_per_minute=limits["tokens_per_minute"],
+        max_concurrency=limits["concurrency"],
         expires_s=parse_duration_s(expires) if expires else 0,
     )
     if as_json:

@@ -174,7 +174,9 @@ def up(session: Session, /, words: tuple[str, ...], as_json: bool, **flags: Any)
     model, runtime, public = flags.pop("model"), flags.pop("runtime"), flags.pop("public")
     task = _task_of(session, words, flags, model, runtime)
     name = check_name("service", named or task.name or "service")
-    reply = session.client.apply_service(name, task, user=session.user, public=public or None)
+    reply = session.client.apply_service(name, task, user=session.user)
+    if public:
+        session.client.set_service_access(name, public=True)
     session.screen.warn(reply.warnings)
     service = reply.service if detach else _wait(session, name, reply.service)
     if as_json:
@@ -255,18 +257,14 @@ def update(session: Session, /, service: str, words: tuple[str, ...], as_json: b
     flags.pop("yes")
     task = _task_of(session, words, flags)
     reply: ServiceReply = session.client.apply_service(
-        service,
-        task,
-        update=True,
-        strategy=strategy,
-        force=force,
-        note=note,
-        user=session.user,
-        public=public,
+        service, task, update=True, strategy=strategy, force=force, note=note, user=session.user
     )
+    shown = reply.service
+    if public is not None:
+        shown = session.client.set_service_access(service, public).service
     session.screen.warn(reply.warnings)
     if as_json:
-        session.screen.json(reply.service)
+        session.screen.json(shown)
         return
     session.screen.print(reply.said)
     session.screen.say(f"  watch it:  argosy serve status {service}", "dim")

@@ -11,6 +11,7 @@ import msgspec
 
 from argosy.api.endpoint import Done
 from argosy.api.services import (
+    AccessRequest,
     DownRequest,
     RevisionRequest,
     ScaleRequest,
@@ -117,9 +118,7 @@ class ServiceFeature:
             id=self._services.ids.new(SERVICE.prefix),
             kind=SERVICE.name,
             name=request.name,
-            spec=ServiceSpec(
-                revisions=(_revision(1, request, confirmed, now_ms),), wanted=1, public=bool(request.public)
-            ),
+            spec=ServiceSpec(revisions=(_revision(1, request, confirmed, now_ms),), wanted=1),
             status=ServiceStatus(),
             user=request.user,
             project=request.project,
@@ -131,8 +130,6 @@ class ServiceFeature:
         self, old: Workload, request: ServeRequest, confirmed: Confirmed | None
     ) -> tuple[Workload, str]:
         spec, state = service_spec(old), service_state(old)
-        if request.public is not None:
-            spec = msgspec.structs.replace(spec, public=request.public)
         last = spec.revisions[-1].number
         new = _revision(last + 1, request, confirmed, self._services.clock.now_ms())
         if new.digest in state.bad and not request.force:
@@ -201,6 +198,16 @@ class ServiceFeature:
         return await self._change(exchange, "rolled-back", act)
 
     # -- who may send requests ----------------------------------------------------------------------
+
+    async def set_service_access(self, exchange: Exchange) -> ServiceReply:
+        request = await exchange.decode(AccessRequest)
+
+        def act(row: Workload) -> tuple[Workload, str]:
+            spec = msgspec.structs.replace(service_spec(row), public=request.public)
+            what = "public" if request.public else "no longer public"
+            return msgspec.structs.replace(row, spec=spec), f"`{row.name}` is {what}"
+
+        return await self._change(exchange, "access-changed", act)
 
     async def service_keys(self, exchange: Exchange) -> ServiceKeyList:
         rows = await self._store.snapshot()
