@@ -34,8 +34,8 @@ A client says `Authorization: Bearer KEY`. From the first key on, no request pas
 @pass_session
 def key(
     session: Session,
-    service: str,
     /,
+    service: str,
     name: str | None,
     expires: str,
     remove: bool,
