@@ -46,9 +46,7 @@ def refuse(connection: ServerConnection, request: Request) -> Response | None:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("ws") / "s"
-    with unix_serve(
-        echo, str(path), max_size=None, process_request=refuse, compression="deflate"
-    ) as server:
+    with unix_serve(echo, str(path), max_size=None, process_request=refuse, compression="deflate") as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield path
         server.shutdown()

@@ -1,5 +1,5 @@
-"""The client's half of a WebSocket (RFC 6455) over a connected socket. Standard library only: every `ssh` to a
-session starts a program that speaks it, and importing a library for it took a third of that program's time."""
+"""The client's half of a WebSocket (RFC 6455) over a connected socket. Standard library only: every `ssh` to
+a session starts a program that speaks it, and importing a library for it took a third of its time."""
 
 from __future__ import annotations
 
@@ -31,12 +31,7 @@ class WebSocket:
     """An open WebSocket. `recv` is for one thread; `send` for any."""
 
     def __init__(
-        self,
-        raw: socket.socket,
-        target: str,
-        host: str,
-        headers: Sequence[tuple[str, str]],
-        limit_bytes: int,
+        self, raw: socket.socket, target: str, host: str, headers: Sequence[tuple[str, str]], limit_bytes: int
     ) -> None:
         """Shakes hands over `raw`, which it owns from now on. `limit_bytes`: of one message that comes.
         Raises Refused, WireError, OSError."""
