@@ -12,6 +12,7 @@ from argosy.controllers.kinds import decide_workload
 from argosy.controllers.observed import Facts
 from argosy.controllers.view import Emit, Put, View
 from argosy.model.kinds import kind_of
+from argosy.model.kinds.job import job_spec
 from argosy.model.kinds.service import (
     SERVICE,
     Replica,
@@ -44,6 +45,10 @@ def a_revision(number: int, replicas: int = 2, most: int = 0, strategy: Strategy
     return Revision(number=number, digest=f"digest-{number}", task=task, strategy=strategy)
 
 
+def _is_spot(job: Workload) -> bool:
+    return any(wish.use_spot for wish in job_spec(job).task.resources)
+
+
 class Stage:
     """`beat` lets time pass and the service decide until it has nothing more to say."""
 
@@ -57,6 +62,7 @@ class Stage:
         self.is_gateway_there = True
         self.broken: set[int] = set()  # revisions that never answer
         self.crashing: set[int] = set()  # revisions whose program ends
+        self.hold_spot = False  # no spot machine is to be had
         self.room = 100  # replicas that find a machine
         self.all: dict[str, Row] = {}
         row = Workload(
@@ -142,6 +148,8 @@ class Stage:
             attempt = self.rows.attempt_of(job.id)
             if job.desired is Desired.END:
                 self.end(job.id, Outcome.CANCELLED)
+            elif attempt is None and self.hold_spot and _is_spot(job):
+                continue
             elif attempt is None and running < self.room:
                 running += 1
                 self._start(job)

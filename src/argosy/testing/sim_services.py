@@ -356,14 +356,17 @@ class ServiceUsers(Users):
             await self._change(row.id, desired=Desired.END)
 
     def _revision(self, number: int, is_bad: bool) -> Revision:
-        dice = self.dice
+        dice, mixes = self.dice, self.simulation.world.dice("mixes")
         path, run = "/health", _FOREVER
         if is_bad and dice.random() < 0.5:
             path = "/broken"
         elif is_bad:
             run = "sim work_s=3 exit=1"
         serving = Serving(
-            probe=Probe(path=path, start_ms=120_000, failing_ms=30_000), replicas=Replicas(least=2, most=2)
+            probe=Probe(path=path, start_ms=120_000, failing_ms=30_000),
+            replicas=Replicas(
+                least=2, most=2, on_demand=mixes.choice([0, 0, 1]), fallback=mixes.random() < 0.4
+            ),
         )
         spot = dice.random() < 0.3
         wish = Resources(cpus=Bound(1000), use_spot=spot, infra=Infra(provider="cloud"))

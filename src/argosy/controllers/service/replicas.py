@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from argosy.controllers.service.draft import Draft
+from argosy.controllers.service.mix import is_mixed, mix_of, on_demand_task
 from argosy.controllers.view import backoff_ms
 from argosy.model.facts import RankPhase
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus, ReplicaOf
@@ -249,19 +250,36 @@ def staff(draft: Draft, wanted: dict[int, int], new_id: object) -> None:
         there = draft.of(number)
         count = wanted.get(number, 0)
         revision = draft.revision(number)
-        for replica in victims(draft, there)[: max(0, len(there) - count)]:
-            if replica.state is _S.READY and _ready(draft) <= draft.floor:
-                continue
-            draft.drain(replica, _why_drained(draft, number, count))
-        if revision is not None and count > len(there):
-            _make(draft, revision, count - len(there), new_id)
+        if revision is None or not is_mixed(revision):
+            _fill(draft, number, there, count, new_id)
+            continue
+        spot = [each for each in there if not each.on_demand]
+        mix = mix_of(count, revision.serving.replicas, sum(each.state is _S.READY for each in spot))
+        _fill(draft, number, spot, mix.spot, new_id)
+        steady = [each for each in there if each.on_demand]
+        _fill(draft, number, steady, mix.on_demand, new_id, on_demand=True)
+
+
+def _fill(
+    draft: Draft, number: int, there: list[Replica], count: int, new_id: object, *, on_demand: bool = False
+) -> None:
+    """So many of `there` as `count` says, and what is missing."""
+    revision = draft.revision(number)
+    for replica in victims(draft, there)[: max(0, len(there) - count)]:
+        if replica.state is _S.READY and _ready(draft) <= draft.floor:
+            continue
+        draft.drain(replica, _why_drained(draft, number, count, on_demand=on_demand))
+    if revision is not None and count > len(there):
+        _make(draft, revision, count - len(there), new_id, on_demand=on_demand)
 
 
 def _ready(draft: Draft) -> int:
     return sum(each.state is _S.READY for each in draft.replicas)
 
 
-def _why_drained(draft: Draft, number: int, count: int) -> str:
+def _why_drained(draft: Draft, number: int, count: int, *, on_demand: bool = False) -> str:
+    if on_demand and number == draft.serves:
+        return f"{count} on demand {'is' if count == 1 else 'are'} wanted"
     if count == 0 and number != draft.serves:
         return f"revision {number} does not serve any more"
     return f"{count} {'replica is' if count == 1 else 'replicas are'} wanted"
@@ -292,13 +310,16 @@ def not_before_ms(draft: Draft, revision: int) -> int:
     return last_ms + backoff_ms(draft.view.policy, count) if count else 0
 
 
-def _make(draft: Draft, revision: Revision, count: int, new_id: object) -> None:
+def _make(draft: Draft, revision: Revision, count: int, new_id: object, *, on_demand: bool) -> None:
     due_ms = not_before_ms(draft, revision.number)
     if draft.now_ms < due_ms:
         draft.wake(due_ms)
         return
     made = draft.changes.get("made", draft.before.made)
     assert callable(new_id)
+    if on_demand:
+        task = on_demand_task(revision.task)
+        revision = msgspec.structs.replace(revision, task=task, confirmed=None)
     for number in range(made + 1, made + count + 1):
         port = _port(draft, number)
         job = _job(draft, revision, number, port, new_id(JOB.prefix))
@@ -309,6 +330,7 @@ def _make(draft: Draft, revision: Revision, count: int, new_id: object) -> None:
                 number=number,
                 revision=revision.number,
                 port=port,
+                on_demand=on_demand,
                 since_ms=draft.now_ms,
                 made_ms=draft.now_ms,
             )
