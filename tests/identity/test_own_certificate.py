@@ -14,7 +14,7 @@ import pytest
 
 from argosy.model.errors import ArgosyError
 from argosy.server.__main__ import _own_certificate
-from argosy.server.own_certificate import ensure_certificate
+from argosy.gateway.own_certificate import ensure_certificate
 
 
 def shake_hands(certificate: Path, key: Path, name: str) -> str:
