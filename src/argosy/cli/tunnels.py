@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from argosy.cli.session import Session, json_option, pass_session
@@ -76,19 +78,7 @@ Examples:
 @click.option("--sockets", metavar="FOLDER", help="One unix socket for each name; default: the state folder.")
 @json_option
 @pass_session
-def accept(
-    session: Session,
-    /,
-    listen: str,
-    tokens: str,
-    certificate: tuple[tuple[str, str], ...],
-    name: tuple[str, ...],
-    http: tuple[str, ...],
-    https: tuple[str, ...],
-    publish: tuple[str, ...],
-    sockets: str | None,
-    as_json: bool,
-) -> None:
+def accept(session: Session, /, listen: str, tokens: str, as_json: bool, **flags: Any) -> None:
     """Take tunnels on this machine, and pass requests through them, until it is stopped.
 
     Each name is also a unix socket in a folder, which the table of another gateway can name as a
@@ -97,11 +87,13 @@ def accept(
     from argosy.api.location import state_dir
 
     folder = state_dir(session.env) / "tunnel"
-    words = ["accept", "--listen", listen, "--tokens", tokens, "--sockets", sockets or str(folder)]
-    words += [word for pair in certificate for word in ("--certificate", *pair)]
-    words += [] if certificate else ["--make-certificate", str(folder / "tls"), *name]
-    for option, places in (("--http", http), ("--https", https), ("--publish", publish)):
-        words += [word for place in places for word in (option, place)]
+    words = ["accept", "--listen", listen, "--tokens", tokens]
+    words += ["--sockets", flags["sockets"] or str(folder)]
+    words += [word for pair in flags["certificate"] for word in ("--certificate", *pair)]
+    if not flags["certificate"]:
+        words += ["--make-certificate", str(folder / "tls"), *flags["name"]]
+    for option in ("http", "https", "publish"):
+        words += [word for place in flags[option] for word in (f"--{option}", place)]
     _become([*words, *(["--json"] if as_json else [])])
 
 
