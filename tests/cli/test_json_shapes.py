@@ -96,6 +96,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "status": ("status", "-a"),
     "serve down": ("serve", "down", "chat", "-y"),
     "serve endpoint": ("serve", "endpoint", "chat"),
+    "serve key": ("serve", "key", "chat"),
     "serve promote": ("serve", "promote", "chat"),
     "serve rollback": ("serve", "rollback", "chat"),
     "serve scale": ("serve", "scale", "chat", "3"),

@@ -38,7 +38,7 @@ def test_a_route_has_who_is_ready_and_who_leaves_with_their_shares() -> None:
     stage.busy = {each.job_id: 1 for each in stage.replicas()}
     stage.want(fixed=1)
     stage.beat()
-    route = route_of(stage.row)
+    route = route_of(stage.row, is_local=True)
     assert route.prefix == "/s/chat" and route.policy.name == "least-outstanding"
     [revision] = route.revisions
     assert (revision.id, revision.weight) == ("1", 10_000)
@@ -51,14 +51,14 @@ def test_a_shadow_is_no_part_of_the_shares() -> None:
     stage.beat()
     stage.update(Strategy(name="shadow"))
     stage.beat(times=4)
-    route = route_of(stage.row)
+    route = route_of(stage.row, is_local=True)
     assert {each.id: each.weight for each in route.revisions} == {"1": 10_000, "2": 0}
     assert route.shadow is not None and route.shadow.revision == "2"
 
 
 def test_a_service_of_another_project_has_its_own_place() -> None:
     row = msgspec.structs.replace(Stage().row, project="vision")
-    assert route_of(row).prefix == "/s/vision/chat"
+    assert route_of(row, is_local=True).prefix == "/s/vision/chat"
 
 
 def counters(requests: int, errors: int = 0, fast: int = 0, slow: int = 0, **fields: int) -> ServiceCounters:
@@ -122,6 +122,8 @@ class FakeGateway:
         service = ServiceCounters(id="svc-1", held=self.held, replicas=replicas)
         generation = self.tables[-1].generation if self.tables else 0
         return GatewayCounters(generation=generation, since_ms=self.since_ms, services=[service])
+
+    is_local = True
 
     async def wants(self, after: int) -> Wants:
         began_s = asyncio.get_running_loop().time()

@@ -170,6 +170,8 @@ _BODIES: dict[str, Any] = {
     "retry": lambda t, p: {"task": f"{t['group'].number}/0"},
     "apply_job_pool": lambda t, p: {"name": t["pool"].name, "task": _TASK, "workers": 1, "project": p},
     "apply_service": lambda t, p: {"name": t["service"].name, "task": _SERVED, "project": p},
+    "set_service_access": lambda t, p: {"public": False},
+    "make_service_key": lambda t, p: {"name": "ann"},
     "set_session_idle": lambda t, p: {"idle": {}},
     "start_session": lambda t, p: {"name": "new", "app": "terminal", "task": _TASK, "project": p},
     "set_budget": lambda t, p: {"project": p, "monthly_micro_usd": 5},

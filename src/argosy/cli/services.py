@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from argosy.cli.service_key import key
 from argosy.cli.service_status import down, endpoint, logs, promote, rollback, scale, status
 from argosy.cli.session import Session, json_option, pass_session
 from argosy.cli.task_options import parse_whole, task_options
@@ -158,6 +159,7 @@ or on the port that the file names.
     "--model", default="", metavar="NAME", help="Serve this model, by a recipe, in place of a file."
 )
 @click.option("--runtime", default="", metavar="NAME", help="vllm, sglang, triton, onnxruntime, mlserver ...")
+@click.option("--public", is_flag=True, help="It answers without a key, also where others reach the gateway.")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait until it answers.")
 @click.option("-y", "--yes", is_flag=True, hidden=True)
 @task_options
@@ -169,10 +171,12 @@ def up(session: Session, /, words: tuple[str, ...], as_json: bool, **flags: Any)
 
     named, detach = flags.pop("service_name"), flags.pop("detach")
     flags.pop("yes")
-    model, runtime = flags.pop("model"), flags.pop("runtime")
+    model, runtime, public = flags.pop("model"), flags.pop("runtime"), flags.pop("public")
     task = _task_of(session, words, flags, model, runtime)
     name = check_name("service", named or task.name or "service")
     reply = session.client.apply_service(name, task, user=session.user)
+    if public:
+        session.client.set_service_access(name, public=True)
     session.screen.warn(reply.warnings)
     service = reply.service if detach else _wait(session, name, reply.service)
     if as_json:
@@ -206,6 +210,8 @@ def _say_up(session: Session, service: ServiceView) -> None:
     screen = session.screen
     if service.ready and service.endpoint:
         screen.print(f"service `{service.name}` answers at {service.endpoint}")
+        if service.access in ("keys", "nobody"):
+            screen.say(f"  it asks for a key:  argosy serve key {service.name} NAME", "dim")
     elif service.status == "failing":
         screen.print(f"service `{service.name}` does not become ready: {service.detail}")
         for line in service.last_lines:
@@ -233,6 +239,11 @@ good, and takes over again when the new one fails.
 @click.argument("service")
 @click.argument("words", nargs=-1, metavar="FILE.yaml")
 @strategy_options
+@click.option(
+    "--public/--private",
+    default=None,
+    help="Whether it answers without a key where others reach the gateway.",
+)
 @click.option("--force", is_flag=True, help="Also a revision that was taken back before.")
 @click.option("--note", default="", help="A word about this revision, for `serve status`.")
 @click.option("-y", "--yes", is_flag=True, hidden=True)
@@ -242,19 +253,22 @@ good, and takes over again when the new one fails.
 def update(session: Session, /, service: str, words: tuple[str, ...], as_json: bool, **flags: Any) -> None:
     """Give a service a new revision."""
     strategy = strategy_of(flags)
-    force, note = flags.pop("force"), flags.pop("note")
+    force, note, public = flags.pop("force"), flags.pop("note"), flags.pop("public")
     flags.pop("yes")
     task = _task_of(session, words, flags)
     reply: ServiceReply = session.client.apply_service(
         service, task, update=True, strategy=strategy, force=force, note=note, user=session.user
     )
+    shown = reply.service
+    if public is not None:
+        shown = session.client.set_service_access(service, public).service
     session.screen.warn(reply.warnings)
     if as_json:
-        session.screen.json(reply.service)
+        session.screen.json(shown)
         return
     session.screen.print(reply.said)
     session.screen.say(f"  watch it:  argosy serve status {service}", "dim")
 
 
-for _command in (up, update, status, logs, endpoint, scale, promote, rollback, down):
+for _command in (up, update, key, status, logs, endpoint, scale, promote, rollback, down):
     serve.add_command(_command)

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 ARCHITECTURES = ("x86_64", "aarch64")
-LIMIT_BYTES = 64 << 10  # of each program: it travels to nodes
+LIMIT_BYTES = 64 << 10  # of each program that `ziglang` compiles: it travels to nodes
 _SMALL = (
     "-Oz",
     "-s",

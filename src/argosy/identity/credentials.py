@@ -13,6 +13,7 @@ from argosy.infra.system import random_bytes
 PERSONAL: Final = "argosy_pat_"
 SERVICE: Final = "argosy_sa_"
 SIGNED_IN: Final = "argosy_cli_"  # of a command line that somebody signed in with
+REQUESTS: Final = "argosy_sk_"  # of requests to a service: gateways ask for it, the API knows nothing of it
 KINDS: Final = (PERSONAL, SERVICE, SIGNED_IN)
 _SECRET_BYTES: Final = 25  # 200 bits
 _ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # no vowels: no words; no letters that look alike

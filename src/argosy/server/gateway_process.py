@@ -53,6 +53,11 @@ class GatewayProcess:
     def control(self) -> Path:
         return self._folder / "control.sock"
 
+    @property
+    def is_local(self) -> bool:
+        listen = self._listen or read_place(self._folder).listen
+        return not listen or is_loopback(listen)
+
     async def take(self, table: RouteTable) -> int:
         body = msgspec.json.encode(table)
         await self._ensure()
@@ -183,6 +188,16 @@ def read_place(folder: Path) -> Place:
         return msgspec.json.decode((folder / "place.json").read_bytes(), type=Place)
     except (OSError, msgspec.MsgspecError):
         return Place(listen="")
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether only programs on this machine reach HOST:PORT.
+
+    >>> is_loopback("127.0.0.1:80"), is_loopback("[::1]:80"), is_loopback("0.0.0.0:80")
+    (True, True, False)
+    """
+    host = listen.rpartition(":")[0].strip("[]")
+    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _free_port() -> str:

@@ -23,6 +23,7 @@ from argosy.model.phases import Desired
 from argosy.model.rows import Workload
 from argosy.model.served import Rate, ServedFact
 from argosy.server.guarding import project_of, require_over, sees
+from argosy.server.service_keys import access_of
 from argosy.server.views import render_place
 from argosy.store.snapshot import Snapshot
 
@@ -58,6 +59,7 @@ def view_service(
     rows: Snapshot,
     *,
     endpoint: str = "",
+    is_local: bool = True,
     served: ServedFact | None = None,
     waits: Mapping[str, str] | None = None,
     lines: Mapping[str, tuple[str, ...]] | None = None,
@@ -88,6 +90,7 @@ def view_service(
         hourly_micro_usd=sum(each.hourly_micro_usd for each in replicas),
         user=row.user,
         project=row.project,
+        access=access_of(row, is_local=is_local),
         created_ms=row.created_ms,
         detail=_detail(row, ready),
         last_lines=lines.get("", ()),

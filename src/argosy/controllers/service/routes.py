@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.model.kinds.service import (
+    AccessKey,
     Replica,
     ReplicaState,
     RolloutPhase,
     ServiceStatus,
     revision_of,
+    service_spec,
     service_state,
     wanted_revision,
 )
@@ -17,6 +19,7 @@ from argosy.model.routes import (
     WHOLE,
     HashBy,
     Holding,
+    KeyRoute,
     Policy,
     PolicyName,
     ReplicaRoute,
@@ -48,9 +51,12 @@ def prefix_of(row: Workload) -> str:
     return f"/s/{row.name}" if row.project == "default" else f"/s/{row.project}/{row.name}"
 
 
-def route_of(row: Workload) -> ServiceRoute:
-    """Replicas that are ready, and those that leave; every revision with its share."""
-    state = service_state(row)
+def route_of(row: Workload, *, is_local: bool) -> ServiceRoute:
+    """Replicas that are ready, and those that leave; every revision with its share.
+
+    `is_local`: only programs on the gateway's own machine reach it. There a service without keys answers
+    everybody; elsewhere only one that was made public does."""
+    spec, state = service_spec(row), service_state(row)
     serving = (revision_of(row, state.serves) or wanted_revision(row)).serving
     weights = dict(state.weights)
     numbers = sorted({each.revision for each in state.replicas} | set(weights))
@@ -72,8 +78,20 @@ def route_of(row: Workload) -> ServiceRoute:
         sticky_by=_sticky(row, state),
         shadow=_shadow(row, state),
         holding=Holding(start_s=_start_s(state)),
-        public=True,
+        public=not spec.keys and (spec.public or is_local),
+        keys=tuple(_key_route(key) for key in spec.keys),
         answer_timeout_s=max(600, serving.stream_ms // 1000),
+    )
+
+
+def _key_route(key: AccessKey) -> KeyRoute:
+    return KeyRoute(
+        id=key.name,
+        sha256=key.sha256,
+        requests_per_minute=key.requests_per_minute,
+        tokens_per_minute=key.tokens_per_minute,
+        max_concurrency=key.max_concurrency,
+        expires_at_ms=key.expires_ms,
     )
 
 

@@ -51,6 +51,18 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.task.service or Serving()
 
 
+class AccessKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who may send requests to a service, and how many; 0 is no limit. Of the secret its SHA-256 is kept."""
+
+    name: str
+    sha256: str  # hexadecimal
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    max_concurrency: int = 0
+    expires_ms: int = 0  # 0: never
+    made_ms: int = 0
+
+
 class ServiceSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="service", tag_field="kind"):
     """What is to be served: the revision that is wanted, and earlier ones."""
 
@@ -58,7 +70,8 @@ class ServiceSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="
     wanted: int  # number of the revision that is to serve
     fixed: int | None = None  # so many replicas, whatever the revision says (`serve scale`)
     promote: int = 0  # revision that a person has promoted
-    public: bool = False  # without a key
+    public: bool = False  # it answers whoever reaches the gateway
+    keys: tuple[AccessKey, ...] = ()  # with any, no request passes without one
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -11,15 +11,20 @@ import msgspec
 
 from argosy.api.endpoint import Done
 from argosy.api.services import (
+    AccessRequest,
     DownRequest,
     RevisionRequest,
     ScaleRequest,
     ServeRequest,
+    ServiceKeyList,
+    ServiceKeyReply,
+    ServiceKeyRequest,
     ServiceList,
     ServiceReply,
     ServiceView,
 )
 from argosy.controllers.service.routes import prefix_of
+from argosy.identity.credentials import REQUESTS, digest, make_token
 from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.job import job_state
@@ -42,10 +47,11 @@ from argosy.model.rows import Workload
 from argosy.model.serving import Replicas, Serving
 from argosy.model.task import Task
 from argosy.server.exchange import Exchange
-from argosy.server.gateway_process import read_place
+from argosy.server.gateway_process import is_loopback, read_place
 from argosy.server.guarding import made_by, project_of, require_new, require_over, scopes
 from argosy.server.intake import check_fixed
 from argosy.server.kept_plans import subject_of
+from argosy.server.service_keys import view_keys, with_key, without_key
 from argosy.server.service_views import find_service, view_service
 from argosy.server.services import Services
 from argosy.store.snapshot import Snapshot
@@ -191,6 +197,42 @@ class ServiceFeature:
 
         return await self._change(exchange, "rolled-back", act)
 
+    # -- who may send requests ----------------------------------------------------------------------
+
+    async def set_service_access(self, exchange: Exchange) -> ServiceReply:
+        request = await exchange.decode(AccessRequest)
+
+        def act(row: Workload) -> tuple[Workload, str]:
+            spec = msgspec.structs.replace(service_spec(row), public=request.public)
+            what = "public" if request.public else "no longer public"
+            return msgspec.structs.replace(row, spec=spec), f"`{row.name}` is {what}"
+
+        return await self._change(exchange, "access-changed", act)
+
+    async def service_keys(self, exchange: Exchange) -> ServiceKeyList:
+        rows = await self._store.snapshot()
+        return ServiceKeyList(keys=view_keys(find_service(rows, exchange.path["service"], exchange.caller)))
+
+    async def make_service_key(self, exchange: Exchange) -> ServiceKeyReply:
+        request = await exchange.decode(ServiceKeyRequest)
+        secret = make_token(REQUESTS)
+
+        def act(row: Workload) -> tuple[Workload, str]:
+            changed = with_key(row, request, digest(secret), self._services.clock.now_ms())
+            return changed, f"key `{request.name.strip()}` lets requests in"
+
+        reply = await self._change(exchange, "key-made", act)
+        return ServiceKeyReply(name=request.name.strip(), secret=secret, endpoint=reply.service.endpoint)
+
+    async def remove_service_key(self, exchange: Exchange) -> Done:
+        name = exchange.path["key"]
+
+        def act(row: Workload) -> tuple[Workload, str]:
+            return without_key(row, name), f"key `{name}` lets nobody in any longer"
+
+        await self._change(exchange, "key-removed", act)
+        return Done(names=(name,))
+
     async def _change(
         self, exchange: Exchange, code: str, act: Callable[[Workload], tuple[Workload, str]]
     ) -> ServiceReply:
@@ -266,7 +308,10 @@ class ServiceFeature:
         served = self._services.controllers.observed.served(row.id)
         place = read_place(Path(self._services.state_dir) / "gateway")
         endpoint = f"http://{place.listen}{prefix_of(row)}" if place.listen else ""
-        return view_service(row, rows, endpoint=endpoint, served=served, waits=waits, lines=lines)
+        is_local = not place.listen or is_loopback(place.listen)
+        return view_service(
+            row, rows, endpoint=endpoint, is_local=is_local, served=served, waits=waits, lines=lines
+        )
 
 
 def check_serving(task: Task) -> None:
