@@ -112,8 +112,8 @@ class Fetch:
 
     def run(self) -> None:
         """Raises Refused, OSError, and EOFError when the server has gone."""
-        head = self._line()
-        rows = self._rows(head)
+        head = self.line()
+        rows = self.rows(head)
         self._md5 = bool(head.get("md5"))
         single, target = bool(head.get("single")), str(head["target"])
         if single and target.endswith("/"):
@@ -132,53 +132,22 @@ class Fetch:
             _read_journal(record, path, known)
             kept: dict[str, list[Any]] = {}
             if head.get("groups"):
-                kept, rows = self._compare(path, known, str(head["digest"]), int(head["groups"]))
+                kept, rows = _compare(self, path, known, str(head["digest"]), int(head["groups"]))
             if not is_below(path, self._targets.home):
                 content = str(head.get("digest")) + ("1" if single else "")
-                with self._targets.outside.claimed(path, content, lambda: self._top(path, target)):
+                with self._targets.outside.claimed(
+                    path, content, lambda: _top(self._targets, self._node, path, target)
+                ):
                     pass
             plan = _Plan(path, record, target, kept, rows, single)
             removed = self._fetch(plan, known, bool(head.get("full")), str(head.get("digest", "")))
         self.say({"files": len(kept) + len(rows), "bytes": self._bytes, "removed": removed})
 
-    def _rows(self, order: dict[str, Any]) -> list[list[Any]]:
-        return [self._line() for _ in range(int(order["count"]))]
-
-    def _compare(
-        self, path: str, known: Known, digest: str, groups: int
-    ) -> tuple[dict[str, list[Any]], list[list[Any]]]:
-        """Files that are here as they should be, and rows of those of which that is not known."""
-        here = {
-            name: row
-            for name, row in known.files.items()
-            if is_as_recorded(path + "/" + name, row) and _etag_of(row) is not None
-        }
-        if known.digest and len(here) == len(known.files) and known.digest == _LISTING + digest:
-            return here, []
-        told = [(name, row[0], _etag_of(row)) for name, row in here.items()]
-        if digest_of(told) == digest:
-            return here, []
-        self.say({"groups": digests_of_groups(told, groups)})
-        order = self._line()
-        rows, new = self._rows(order), set(order["groups"])
-        return {name: row for name, row in here.items() if group_of(name, groups) not in new}, rows
+    def rows(self, order: dict[str, Any]) -> list[list[Any]]:
+        return [self.line() for _ in range(int(order["count"]))]
 
     def _file(self, row: list[Any]) -> _File:
         return _File(int(row[3]), row[0], int(row[1]), row[2], self._name)
-
-    def _top(self, path: str, target: str) -> str:
-        try:
-            if not os.listdir(path):
-                return path + "/"  # an empty folder of the machine: it stays
-        except NotADirectoryError:
-            pass
-        except FileNotFoundError:
-            return self._targets.top_to_make(path, target)
-        raise Refused(
-            "target",
-            "`%s` on %s is not empty and was not made by Argosy; choose a new path, or one below `~`"
-            % (target, self._node),
-        )
 
     def _fetch(self, plan: _Plan, known: Known, full: bool, digest: str) -> int:
         """How many files of an earlier copy have gone."""
@@ -211,7 +180,7 @@ class Fetch:
                     new.files[row[0]] = old
                 else:
                     need.append(self._file(row))
-            self._check_room(base, plan.target, need)
+            _check_room(self._node, base, plan.target, need)
             with open(record + ".journal", "a", encoding="utf-8") as self._journal:
                 self._take(need)
                 if need:
@@ -228,25 +197,6 @@ class Fetch:
         finally:
             placing.close()
             _close_drafts(drafts, base)
-
-    def _check_room(self, base: str, target: str, need: list[_File]) -> None:
-        disk = os.statvfs(base)
-        free, wanted = disk.f_bavail * disk.f_frsize, sum(each.size for each in need)
-        if wanted > free:
-            largest = max(need, key=lambda each: each.size)
-            raise Refused(
-                "disk",
-                "`%s` needs %s on %s, where %s are free (the largest file is `%s` with %s); ask for a larger "
-                "`disk_size`, leave files out with `sync: {exclude: …}`, or use `mode: MOUNT`"
-                % (
-                    target,
-                    _size(wanted),
-                    self._node,
-                    _size(free),
-                    largest.path or target,
-                    _size(largest.size),
-                ),
-            )
 
     # ---- taking files
 
@@ -267,7 +217,7 @@ class Fetch:
         workers = [threading.Thread(target=self._work_on, daemon=True) for _ in range(WORKERS)]
         started = 0
         while True:
-            order = self._line()
+            order = self.line()
             if "url" in order:
                 if not started:
                     for worker in workers:
@@ -407,7 +357,7 @@ class Fetch:
 
     # ---- the server
 
-    def _line(self) -> Any:  # Any: JSON
+    def line(self) -> Any:  # Any: JSON
         line = self._source.readline()
         if not line.endswith(b"\n"):
             raise EOFError
@@ -428,6 +378,54 @@ class Fetch:
             done, self._done = self._done, []
             self._journal.flush()
         self.say({"done": done, "bytes": self._bytes})
+
+
+def _compare(
+    fetch: Fetch, path: str, known: Known, digest: str, groups: int
+) -> tuple[dict[str, list[Any]], list[list[Any]]]:
+    """Files that are here as they should be, and rows of those of which that is not known."""
+    here = {
+        name: row
+        for name, row in known.files.items()
+        if is_as_recorded(path + "/" + name, row) and _etag_of(row) is not None
+    }
+    if known.digest and len(here) == len(known.files) and known.digest == _LISTING + digest:
+        return here, []
+    told = [(name, row[0], _etag_of(row)) for name, row in here.items()]
+    if digest_of(told) == digest:
+        return here, []
+    fetch.say({"groups": digests_of_groups(told, groups)})
+    order = fetch.line()
+    rows, new = fetch.rows(order), set(order["groups"])
+    return {name: row for name, row in here.items() if group_of(name, groups) not in new}, rows
+
+
+def _top(targets: Targets, node: str, path: str, target: str) -> str:
+    try:
+        if not os.listdir(path):
+            return path + "/"  # an empty folder of the machine: it stays
+    except NotADirectoryError:
+        pass
+    except FileNotFoundError:
+        return targets.top_to_make(path, target)
+    raise Refused(
+        "target",
+        "`%s` on %s is not empty and was not made by Argosy; choose a new path, or one below `~`"
+        % (target, node),
+    )
+
+
+def _check_room(node: str, base: str, target: str, need: list[_File]) -> None:
+    disk = os.statvfs(base)
+    free, wanted = disk.f_bavail * disk.f_frsize, sum(each.size for each in need)
+    if wanted > free:
+        largest = max(need, key=lambda each: each.size)
+        raise Refused(
+            "disk",
+            "`%s` needs %s on %s, where %s are free (the largest file is `%s` with %s); ask for a larger "
+            "`disk_size`, leave files out with `sync: {exclude: …}`, or use `mode: MOUNT`"
+            % (target, _size(wanted), node, _size(free), largest.path or target, _size(largest.size)),
+        )
 
 
 def _end(fetch: Fetch, field: str, text: str) -> None:
