@@ -295,7 +295,7 @@ class Tenants:
             if waiting is not None:
                 code, starts_at_ms = waiting.code, waiting.starts_at_ms
         elif kind_of(workload) is SERVICE:
-            lines = self._service_lines(rows, workload)
+            lines = list(self._service_lines(rows, workload))
         elif not kind_of(workload).runs:
             lines = self._parent_lines(rows, workload)
         else:
