@@ -294,8 +294,6 @@ class Tenants:
             )
             if waiting is not None:
                 code, starts_at_ms = waiting.code, waiting.starts_at_ms
-        elif kind_of(workload) is SERVICE:
-            lines = list(self._service_lines(rows, workload))
         elif not kind_of(workload).runs:
             lines = self._parent_lines(rows, workload)
         else:
@@ -333,6 +331,8 @@ class Tenants:
         return service_lines(service, self._controllers.observed.served(service.id), waits, now_ms)
 
     def _parent_lines(self, rows: Snapshot, cluster: Workload) -> list[str]:
+        if kind_of(cluster) is SERVICE:
+            return list(self._service_lines(rows, cluster))
         if kind_of(cluster).gathers:
             return explain_group(rows, cluster)
         lines = []
