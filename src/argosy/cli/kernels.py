@@ -32,7 +32,7 @@ def _place_options(function: Any) -> Any:  # Any: click's decorators
             click.option("--gpus", metavar="A100:1", help="Accelerators."),
             click.option("--cpus", metavar="2+", help="CPUs; `2+` is at least two."),
             click.option("--memory", metavar="4+", help="Memory, in GB."),
-            click.option("--infra", metavar="local", help="Where: PROVIDER[/REGION[/ZONE]]."),
+            click.option("--infra", metavar="PLACE", help="Where: PROVIDER[/REGION[/ZONE]]."),
             click.option("--isolation", type=click.Choice(ISOLATION), help="[default: sandbox]"),
             click.option("--idle", type=Span(), help="Ended when unused for so long. [default: 2h]"),
             click.option("--session", "into", metavar="NAME", help="In this session, which stays."),
