@@ -190,9 +190,7 @@ class Agent:
         """Never longer than the patience that we have with drivers; then with what was known before."""
         if self._devices_known.done() and self._node.has_devices:
             self._devices_known = self._loop.run_in_executor(None, self._node.sample_devices)
-        levels = self._loop.run_in_executor(None, self._node.levels)
-        await self._devices()
-        await levels
+        await asyncio.gather(self._devices(), self._loop.run_in_executor(None, self._node.levels))
         return self._node.facts()
 
     async def _devices(self) -> None:
