@@ -172,12 +172,12 @@ def filled(argosy: CommandLine, server: FakeServer) -> CommandLine:
     (argosy.folder / "worker.yaml").write_text("setup: x\n")
     (argosy.folder / "quota.yaml").write_text("queues:\n  acme:\n    limit: {gpus: 8}\n")
     argosy.good("quota", "set", "acme", "--limit", "gpus=12")
-    train = server.folders.add("train", model=b"weights", step=b"7")
+    train = server.folders.add("train", {"model": b"weights", "step": b"7"})
     server.folders.rows["train"] = folder_rules.shared(train, "bob", "rw")
     old = server.folders.add("old")
     server.folders.rows["old"] = folder_rules.trashed(old, STARTED_MS)
     offered = folder_rules.invited(
-        server.folders.add("offered", "bob"), "ada", "ro", by="bob", until_ms=STARTED_MS + 1
+        server.folders.add("offered", owner="bob"), "ada", "ro", by="bob", until_ms=STARTED_MS + 1
     )
     server.folders.rows["offered"] = offered
     server.buckets.held["data"] = {"a/x": b"one", "a/y": b"two", "b": b"three"}

@@ -6,6 +6,8 @@ from __future__ import annotations
 import base64
 import io
 import tarfile
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -45,7 +47,7 @@ class FakeFolders:
         self.volumes = {"server": VolumeView(name="server", path="/fake/folders")}
         self._uploads: dict[str, tuple[str, int, bytes]] = {}
 
-    def add(self, name: str, owner: str = _ME, **files: bytes) -> Folder:
+    def add(self, name: str, files: Mapping[str, bytes] = MappingProxyType({}), owner: str = _ME) -> Folder:
         row = Folder(
             id=f"fld-{len(self.rows) + 1}", created_ms=STARTED_MS, name=name, project="default", owner=owner
         )
@@ -56,7 +58,11 @@ class FakeFolders:
         """To a request without a body. None: no endpoint of these."""
         match endpoint:
             case "folders":
-                kept = [each for each in self.rows.values() if query.get("trashed") == "true" or not each.trashed_ms]
+                kept = [
+                    each
+                    for each in self.rows.values()
+                    if query.get("trashed") == "true" or not each.trashed_ms
+                ]
                 return FolderList(folders=tuple(map(self._view, kept)))
             case "folder":
                 return self._view(self._named(path["folder"]))
@@ -83,7 +89,7 @@ class FakeFolders:
         """The reply to a request with a body. None: it is about something else."""
         match request:
             case FolderRequest():
-                made = self.add(request.name, **self.held.get(request.clone_of, {}))
+                made = self.add(request.name, self.held.get(request.clone_of, {}))
                 used = sum(map(len, self.held[made.name].values()))
                 return self._put(
                     msgspec.structs.replace(made, quota_bytes=request.quota_bytes, used_bytes=used)
@@ -173,6 +179,7 @@ class FakeFolders:
             used_bytes=row.used_bytes,
             created_ms=row.created_ms,
             trashed_ms=row.trashed_ms,
+            purge_at_ms=rules.purge_at_ms(row),
             invited_by=next((each.by for each in row.invitations if each.to == _ME), ""),
             grants=grants,
             invitations=asked,
