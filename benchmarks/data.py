@@ -61,14 +61,21 @@ class Folder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+        self.files = sorted(self._below(str(root), ""), key=lambda each: each.path)
+        self.paths = [each.path for each in self.files]
+
+    def _below(self, folder: str, name: str) -> Iterator[DataFile]:
+        with os.scandir(folder) as entries:
+            for each in entries:
+                if each.is_dir():
+                    yield from self._below(each.path, f"{name}{each.name}/")
+                else:
+                    info = each.stat()
+                    etag = f"{info.st_mtime_ns:x}-{info.st_size:x}"
+                    yield DataFile(name + each.name, info.st_size, etag)
 
     def order(self) -> FetchOrder:
-        files = []
-        for path in self.paths:
-            info = (self.root / path).stat()
-            files.append(DataFile(path, info.st_size, f"{info.st_mtime_ns:x}-{info.st_size:x}"))
-        return FetchOrder(target="~/ours", files=tuple(files))
+        return FetchOrder(target="~/ours", files=tuple(self.files))
 
     def address(self, index: int) -> str:
         return ""
@@ -159,7 +166,8 @@ def main() -> None:
     parser.add_argument("--one-way-ms", type=float, default=10)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    about, samples = machine.describe(), {}
+    about = machine.describe()
+    samples: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         for _ in range(options.runs):
             for name, value in pauses(options.gb, Path(folder)).items():

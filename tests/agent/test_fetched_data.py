@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import stat
@@ -14,7 +15,7 @@ import pytest
 from agent_process import AgentProcess
 
 from argosy.infra import border
-from argosy.infra.agent_client import AgentClient
+from argosy.infra.agent_client import AgentClient, StreamChannel, unix_channel
 from argosy.infra.agent_port import DataFile, Fetched, FetchOrder
 from argosy.testing.signed_store import SignedStore
 
@@ -209,3 +210,87 @@ def test_an_object_that_changes_while_it_is_read_is_told(agent: AgentProcess, st
     with pytest.raises(border.Transient, match=r"`a\.txt` changed while it was read"):
         fetch(agent, source, order)
     assert not (agent.root / "home" / "data" / "a.txt").exists()
+
+
+class CountingClient:
+    """A client, and the bytes that it sent."""
+
+    def __init__(self, agent: AgentProcess) -> None:
+        self.agent, self.sent = agent, 0
+
+    async def connect(self) -> StreamChannel:
+        channel = await unix_channel(self.agent.socket)
+        write = channel.writer.write
+
+        def counted(data: bytes) -> None:
+            self.sent += len(data)
+            write(data)
+
+        channel.writer.write = counted  # type: ignore[method-assign, assignment]
+        return channel
+
+    def fetch(self, source: Source, order: FetchOrder) -> Fetched:
+        async def scenario() -> Fetched:
+            client = AgentClient(self.connect)
+            self.sent = 0
+            try:
+                return await client.fetch(order, source)
+            finally:
+                await client.close()
+
+        return asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_of_many_files_only_groups_that_differ_are_told(
+    agent: AgentProcess, store: SignedStore, outside: bool
+) -> None:
+    store.objects = {f"{number % 7}/{number:03d}": b"%d" % number for number in range(400)}
+    place = agent.folder / "elsewhere" if outside else agent.root / "home" / "many"
+    target, wire = str(place) if outside else "~/many", CountingClient(agent)
+
+    def again() -> tuple[int, int, int]:
+        source = Source(store, signs=False)
+        source.keys.reverse()  # the order does not matter
+        got = wire.fetch(source, source.order(target))
+        assert files_of(place) == store.objects
+        return got.files, got.bytes, got.removed
+
+    assert again()[0] == 400
+    assert again() == (400, 0, 0)
+    assert wire.sent < 400  # nothing is new: no file is named
+    store.objects["3/003"] = b"new"
+    assert again() == (400, 3, 0)
+    assert 400 < wire.sent < 8000  # one of six groups
+    assert again() == (400, 0, 0)
+    assert wire.sent < 400
+    (place / "5" / "005").write_text("somebody's")
+    (place / "6" / "006").unlink()
+    assert again() == (400, 2, 0)
+    del store.objects["3/003"]
+    assert again() == (399, 0, 1)
+    assert again() == (399, 0, 0)
+    assert wire.sent < 400
+
+
+def test_what_an_interrupted_copy_has_done_is_part_of_the_comparison(
+    agent: AgentProcess, store: SignedStore
+) -> None:
+    store.objects = {f"{number:03d}": b"%d" % number for number in range(200)}
+    source = Source(store, signs=False)
+    order, read = source.order("~/many"), source.read
+
+    def breaks(index: int, first: int) -> Iterator[bytes]:
+        if index == 150:
+            raise OSError("the store has gone")
+        return read(index, first)
+
+    source.read = breaks  # type: ignore[method-assign]
+    with pytest.raises((OSError, border.Unreachable)):
+        fetch(agent, source, order)
+    source = Source(store, signs=False)
+    assert fetch(agent, source, order).files == 200
+    assert files_of(agent.root / "home" / "many") == store.objects
+    assert len(source.read_keys) < 200
+    source = Source(store, signs=False)
+    assert fetch(agent, source, order).bytes == 0

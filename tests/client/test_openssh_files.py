@@ -41,10 +41,10 @@ def test_one_entry_for_each_node(tmp_path: Path) -> None:
   StrictHostKeyChecking yes"""
     )
     assert [line for line in text.splitlines() if line.startswith("Host ")] == [
-        "Host dev", "Host dev-node1", "Host team.vision",
+        "Host dev", "Host dev-node1", "Host team.vision", "Host *.argosy",
     ]  # fmt: skip
     assert "ssh-proxy --node 0 vision/team\n" in text
-    assert text.count("User ") == 2  # nobody knows it of the third yet
+    assert text.count("User ") == 3  # nobody knows it of the third node yet; one is of all sessions
 
 
 def test_percent_signs_are_not_sshs_own(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_the_server_that_is_meant_is_passed_on_and_the_token_is_not() -> None:
         {"ARGOSY_SERVER": "http://gpu:7421", "ARGOSY_TOKEN": "secret", "ARGOSY_HOME": "/a b"}
     )
     assert command.startswith("env 'ARGOSY_HOME=/a b' ARGOSY_SERVER=http://gpu:7421 ")
-    assert command.endswith(" ssh-proxy") and "secret" not in command
+    assert command.endswith(" -P -m argosy.client.ssh_proxy") and "secret" not in command
 
 
 def test_a_new_host_key_takes_the_place_of_the_old_one(tmp_path: Path) -> None:

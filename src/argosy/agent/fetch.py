@@ -2,8 +2,12 @@
 
 What it says and is told comes over the socket at handle 3 (`argosy.infra.agent_data` is the other end):
 
-    to us    {"target", "count", "single", "full", "md5"}, then `count` lines [path, size, etag]
-    from us  {"need": [index, ...], "have": {index: bytes of it that are here}, "bytes"}
+    to us    {"target", "single", "full", "md5", "digest": of all files, "groups": how many, "count"}, then
+             `count` lines [path, size, etag, index]
+    from us  {"groups": digests}, when there are groups and the digest is not that of what is here
+    to us    {"groups": those that differ, "count"}, then lines as above: all files of these
+    from us  {"need": [index, ...], "have": {index: bytes of it that are here}, "bytes"}; when it is empty,
+             the last line follows at once
     to us    {"url": index, "href": address} | {"data": index, "first": offset, "size"} and so many bytes
     from us  {"done": [index, ...], "bytes": of all} | {"failed": index, "status", "why"}
     to us    {"end": true}
@@ -29,6 +33,7 @@ import sys
 import threading
 import time
 
+from argosy.agent.listing import digest_of, digests_of_groups, group_of
 from argosy.agent.orders import Refused
 from argosy.agent.outside import is_below, write_json
 from argosy.agent.targets import Known, Targets, is_as_recorded, stamp_of
@@ -49,6 +54,7 @@ _TELL_FILES = 128
 _JOURNAL_MAX_BYTES = 1 << 20
 _JOURNAL_MAX = 500  # files that are new: fewer are left in the journal, which the next run reads
 _MD5_MAX_BYTES = 32 << 20  # up to this size content is checked against an MD5
+_LISTING = "listing:"  # before a digest that is of a listing, not of a tree
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -69,6 +75,25 @@ class _File:
         self.lock = threading.Lock()
 
 
+class _Plan:
+    """What lies at `path` in the end. `kept`: records of files that are there; `rows`: [path, size, etag,
+    index] of files that may not be."""
+
+    __slots__ = ("kept", "path", "record", "rows", "single", "target")
+
+    def __init__(
+        self,
+        path: str,
+        record: str,
+        target: str,
+        kept: dict[str, list[Any]],
+        rows: list[list[Any]],
+        single: bool,
+    ) -> None:
+        self.path, self.record, self.target = path, record, target
+        self.kept, self.rows, self.single = kept, rows, single
+
+
 class Fetch:
     """One run. `stream`: to the server."""
 
@@ -87,8 +112,8 @@ class Fetch:
 
     def run(self) -> None:
         """Raises Refused, OSError, and EOFError when the server has gone."""
-        head = self._line()
-        rows = [self._line() for _ in range(int(head["count"]))]
+        head = self.line()
+        rows = self.rows(head)
         self._md5 = bool(head.get("md5"))
         single, target = bool(head.get("single")), str(head["target"])
         if single and target.endswith("/"):
@@ -97,58 +122,56 @@ class Fetch:
         if single:
             rows[0][0] = ""
         self._name = posixpath.basename(path)
-        if not is_below(path, self._targets.home):
-            with self._targets.outside.claimed(path, self._entries(rows), lambda: self._top(path, target)):
-                pass
         record = self._targets.record_path(path)
         os.makedirs(os.path.dirname(record), mode=0o700, exist_ok=True)
         with open(record + ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # nodes of one machine may want the same files at one place
-            removed = self._fetch(path, record, target, rows, single, bool(head.get("full")))
-        self.say({"files": len(rows), "bytes": self._bytes, "removed": removed})
+            known = Known(record)
+            if known.base != path:
+                known = Known()
+            _read_journal(record, path, known)
+            kept: dict[str, list[Any]] = {}
+            if head.get("groups"):
+                kept, rows = _compare(self, path, known, str(head["digest"]), int(head["groups"]))
+            if not is_below(path, self._targets.home):
+                content = str(head.get("digest")) + ("1" if single else "")
+                with self._targets.outside.claimed(
+                    path, content, lambda: _top(self._targets, self._node, path, target)
+                ):
+                    pass
+            plan = _Plan(path, record, target, kept, rows, single)
+            removed = self._fetch(plan, known, bool(head.get("full")), str(head.get("digest", "")))
+        self.say({"files": len(kept) + len(rows), "bytes": self._bytes, "removed": removed})
 
-    def _file(self, index: int, row: list[Any]) -> _File:
-        return _File(index, row[0], int(row[1]), row[2], self._name)
+    def rows(self, order: dict[str, Any]) -> list[list[Any]]:
+        return [self.line() for _ in range(int(order["count"]))]
 
-    def _entries(self, rows: list[list[Any]]) -> list[Entry]:
-        """Of all files, checked, in order. Costs more than all else where little is new."""
-        entries = [self._file(index, row).entry for index, row in enumerate(rows)]
-        return sorted(entries, key=lambda entry: entry.parts)
+    def _file(self, row: list[Any]) -> _File:
+        return _File(int(row[3]), row[0], int(row[1]), row[2], self._name)
 
-    def _top(self, path: str, target: str) -> str:
-        try:
-            if not os.listdir(path):
-                return path + "/"  # an empty folder of the machine: it stays
-        except NotADirectoryError:
-            pass
-        except FileNotFoundError:
-            return self._targets.top_to_make(path, target)
-        raise Refused(
-            "target",
-            "`%s` on %s is not empty and was not made by Argosy; choose a new path, or one below `~`"
-            % (target, self._node),
-        )
-
-    def _fetch(
-        self, path: str, record: str, target: str, rows: list[list[Any]], single: bool, full: bool
-    ) -> int:
+    def _fetch(self, plan: _Plan, known: Known, full: bool, digest: str) -> int:
         """How many files of an earlier copy have gone."""
-        known = Known(record)
-        if known.base != path:
-            known = Known()
-        _read_journal(record, path, known)
-        base = posixpath.dirname(path) if single else path
-        placing = Placing(None, known, target)
+        path, record = plan.path, plan.record
+        is_ours = is_below(path, self._targets.home)
+        if (
+            not plan.rows
+            and len(plan.kept) == len(known.files)
+            and (is_ours or not os.path.exists(record + ".journal"))
+        ):
+            self.say({"need": []})
+            return 0
+        base = posixpath.dirname(path) if plan.single else path
+        placing = Placing(None, known, plan.target)
         placing.open(base)
         new = placing.new
-        new.base = path
+        new.base, new.files = path, dict(plan.kept)
         drafts = _open_drafts(base)
         try:
             self._placing, self._drafts, self._new = placing, drafts, new
             need = []
-            for index, row in enumerate(rows):
+            for row in plan.rows:
                 old = known.files.get(row[0])
-                is_old = old is not None and not full and old[3] == ["e:" + row[2]]
+                is_old = old is not None and not full and old[0] == row[1] and old[3] == ["e:" + row[2]]
                 if (
                     old is not None
                     and is_old
@@ -156,40 +179,24 @@ class Fetch:
                 ):
                     new.files[row[0]] = old
                 else:
-                    need.append(self._file(index, row))
-            self._check_room(base, target, need)
+                    need.append(self._file(row))
+            _check_room(self._node, base, plan.target, need)
             with open(record + ".journal", "a", encoding="utf-8") as self._journal:
                 self._take(need)
+                if need:
+                    self._journal.write(json.dumps([None, _LISTING + digest]) + "\n")
             gone = len(set(known.files) - set(new.files))
             is_long = len(need) > _JOURNAL_MAX or os.path.getsize(record + ".journal") > _JOURNAL_MAX_BYTES
-            if gone or is_long or not is_below(path, self._targets.home):
-                if not single:
-                    placing.remove_stale(self._entries(rows))
+            if gone or is_long or not is_ours:
+                if not plan.single:
+                    placing.remove_stale([Entry({"path": name, "kind": "f"}) for name in new.files])
+                new.digest = _LISTING + digest
                 write_json(record, vars(new))
                 os.unlink(record + ".journal")
             return gone
         finally:
             placing.close()
             _close_drafts(drafts, base)
-
-    def _check_room(self, base: str, target: str, need: list[_File]) -> None:
-        disk = os.statvfs(base)
-        free, wanted = disk.f_bavail * disk.f_frsize, sum(each.size for each in need)
-        if wanted > free:
-            largest = max(need, key=lambda each: each.size)
-            raise Refused(
-                "disk",
-                "`%s` needs %s on %s, where %s are free (the largest file is `%s` with %s); ask for a larger "
-                "`disk_size`, leave files out with `sync: {exclude: …}`, or use `mode: MOUNT`"
-                % (
-                    target,
-                    _size(wanted),
-                    self._node,
-                    _size(free),
-                    largest.path or target,
-                    _size(largest.size),
-                ),
-            )
 
     # ---- taking files
 
@@ -205,10 +212,12 @@ class Fetch:
                 if first:
                     have[each.index] = first * PART_BYTES
         self.say({"need": [each.index for each in need], "have": have, "bytes": sum(e.size for e in need)})
+        if not need:
+            return
         workers = [threading.Thread(target=self._work_on, daemon=True) for _ in range(WORKERS)]
         started = 0
         while True:
-            order = self._line()
+            order = self.line()
             if "url" in order:
                 if not started:
                     for worker in workers:
@@ -348,7 +357,7 @@ class Fetch:
 
     # ---- the server
 
-    def _line(self) -> Any:  # Any: JSON
+    def line(self) -> Any:  # Any: JSON
         line = self._source.readline()
         if not line.endswith(b"\n"):
             raise EOFError
@@ -369,6 +378,54 @@ class Fetch:
             done, self._done = self._done, []
             self._journal.flush()
         self.say({"done": done, "bytes": self._bytes})
+
+
+def _compare(
+    fetch: Fetch, path: str, known: Known, digest: str, groups: int
+) -> tuple[dict[str, list[Any]], list[list[Any]]]:
+    """Files that are here as they should be, and rows of those of which that is not known."""
+    here = {
+        name: row
+        for name, row in known.files.items()
+        if is_as_recorded(path + "/" + name, row) and _etag_of(row) is not None
+    }
+    if known.digest and len(here) == len(known.files) and known.digest == _LISTING + digest:
+        return here, []
+    told = [(name, row[0], _etag_of(row)) for name, row in here.items()]
+    if digest_of(told) == digest:
+        return here, []
+    fetch.say({"groups": digests_of_groups(told, groups)})
+    order = fetch.line()
+    rows, new = fetch.rows(order), set(order["groups"])
+    return {name: row for name, row in here.items() if group_of(name, groups) not in new}, rows
+
+
+def _top(targets: Targets, node: str, path: str, target: str) -> str:
+    try:
+        if not os.listdir(path):
+            return path + "/"  # an empty folder of the machine: it stays
+    except NotADirectoryError:
+        pass
+    except FileNotFoundError:
+        return targets.top_to_make(path, target)
+    raise Refused(
+        "target",
+        "`%s` on %s is not empty and was not made by Argosy; choose a new path, or one below `~`"
+        % (target, node),
+    )
+
+
+def _check_room(node: str, base: str, target: str, need: list[_File]) -> None:
+    disk = os.statvfs(base)
+    free, wanted = disk.f_bavail * disk.f_frsize, sum(each.size for each in need)
+    if wanted > free:
+        largest = max(need, key=lambda each: each.size)
+        raise Refused(
+            "disk",
+            "`%s` needs %s on %s, where %s are free (the largest file is `%s` with %s); ask for a larger "
+            "`disk_size`, leave files out with `sync: {exclude: …}`, or use `mode: MOUNT`"
+            % (target, _size(wanted), node, _size(free), largest.path or target, _size(largest.size)),
+        )
 
 
 def _end(fetch: Fetch, field: str, text: str) -> None:
@@ -429,7 +486,16 @@ def _read_journal(record: str, path: str, known: Known) -> None:
             name, row = json.loads(line)
         except ValueError:
             break
-        known.files[name] = row
+        if name is None:
+            known.digest = row  # all files that are known by now
+        else:
+            known.digest, known.files[name] = "", row
+
+
+def _etag_of(row: list[Any]) -> str | None:
+    """Of a file that was fetched; None: it was placed with a tree."""
+    chunks = row[3]
+    return chunks[0][2:] if len(chunks) == 1 and chunks[0].startswith("e:") else None
 
 
 def _new_md5() -> hashlib._Hash | None:

@@ -16,7 +16,7 @@ import time
 
 from argosy.agent import processes, programs
 from argosy.agent.orders import Refused
-from argosy.agent.outside import is_below, write_json
+from argosy.agent.outside import content_of, is_below, write_json
 from argosy.agent.targets import Targets
 from argosy.agent.trees import Entry
 
@@ -157,7 +157,7 @@ class Mounts:
         if not is_below(path, self._targets.home):
             entry = Entry({"path": "mount", "kind": "d"})
             top = path + "/" if os.path.isdir(path) else self._targets.top_to_make(path, target)
-            with self._targets.outside.claimed(path, [entry], lambda: top):
+            with self._targets.outside.claimed(path, content_of([entry]), lambda: top):
                 pass
         os.makedirs(path, exist_ok=True)
 

@@ -50,9 +50,9 @@ class Outside:
         return [self.folder + "/" + name for name in names if name.endswith(".json")]
 
     @contextmanager
-    def claimed(self, path: str, entries: Sequence[Entry], top_to_make: Callable[[], str]) -> Iterator[None]:
-        """Nobody else changes such paths meanwhile, and `path` is ours to fill. Raises Refused."""
-        content = _content_of(entries)
+    def claimed(self, path: str, content: str, top_to_make: Callable[[], str]) -> Iterator[None]:
+        """Nobody else changes such paths meanwhile, and `path` is ours to fill with this content, which other
+        nodes of the machine have to want, too. Raises Refused."""
         with self._locked() as claims:
             claim = claims.get(path)
             others = [user for user in claim["users"] if user != self._root] if claim else []
@@ -131,7 +131,8 @@ def _identity(root: str) -> str:
     return "%x-%x" % (info.st_dev, info.st_ino)
 
 
-def _content_of(entries: Sequence[Entry]) -> str:
+def content_of(entries: Sequence[Entry]) -> str:
+    """A digest of a tree."""
     import hashlib
 
     text = json.dumps([[one.path, one.kind, one.mode, one.chunks, one.target] for one in entries])

@@ -16,7 +16,7 @@ import time
 import zlib
 
 from argosy.agent.orders import Busy, Refused
-from argosy.agent.outside import is_below, write_json
+from argosy.agent.outside import content_of, is_below, write_json
 from argosy.agent.rank import warn
 from argosy.agent.targets import Known, Targets, is_as_recorded, stamp_of
 from argosy.agent.wire import CHUNK_LIMIT_BYTES
@@ -220,7 +220,9 @@ class Trees:
         if is_below(path, self._targets.home):
             self._place_at(path, entries, is_file, target, digest)
         else:
-            with self._outside.claimed(path, entries, lambda: self._targets.top_to_make(path, target)):
+            with self._outside.claimed(
+                path, content_of(entries), lambda: self._targets.top_to_make(path, target)
+            ):
                 self._place_at(path, entries, is_file, target, digest)
         try:
             self._collect({chunk for entry in entries for chunk in entry.chunks})

@@ -44,7 +44,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "cancel": _Entry("jobs", "cancel", "Cancel jobs of a cluster."),
         "ssh": _Entry("shell", "ssh", "Open a shell on a node of a cluster."),
         "ssh-config": _Entry("shell", "ssh_config", "Let ssh and editors open sessions and nodes by name."),
-        "ssh-proxy": _Entry("shell", "ssh_proxy", "Carry OpenSSH to a node: what ProxyCommand runs."),
+        "ssh-proxy": _Entry("shell", "ssh_proxy", "Carry OpenSSH to a node, as a ProxyCommand."),
         "port-forward": _Entry("forwarding", "port_forward", "Reach a port of a node from here."),
         "cp": _Entry("copying", "cp", "Copy files to and from a node."),
         "stop": _Entry("clusters", "stop", "Stop clusters, keeping their disks."),

@@ -103,7 +103,7 @@ def ssh_config(session: Session, yes: bool) -> None:
 @click.command(
     "ssh-proxy",
     epilog="""\b
-Example, in ~/.ssh/config (`argosy ssh --setup` writes it):
+Example, in ~/.ssh/config (`argosy ssh --setup` writes a faster way to the same):
   Host dev
     ProxyCommand argosy ssh-proxy dev""",
 )
@@ -111,29 +111,10 @@ Example, in ~/.ssh/config (`argosy ssh --setup` writes it):
 @click.option("--node", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the node.")
 @pass_session
 def ssh_proxy(session: Session, cluster: str, node: int) -> None:
-    """Carry the bytes of an OpenSSH connection to a node or session: what its `ProxyCommand` runs."""
-    import msgspec
+    """Carry the bytes of an OpenSSH connection to a node or session, as a `ProxyCommand` does."""
+    from argosy.client.ssh_proxy import carry_ssh
 
-    from argosy.api.sessions import SessionStreams
-    from argosy.api.shell import ShellCalls
-    from argosy.client.forwarding import carry_handles
-    from argosy.client.node_stream import NodeStream
-    from argosy.client.openssh import SESSION_SUFFIX, SshFolder, host_alias
-
-    location = session.client.location
-    folder = SshFolder(location.home)
-    name = cluster.removesuffix(SESSION_SUFFIX)
-    if name != cluster:
-        session.client.session(name)  # starts the server if need be, and knows the session
-        target = SessionStreams.session_ssh(name, key=folder.public_key()).target
-    else:
-        target = ShellCalls.ssh(cluster, key=folder.public_key(), node=node).target
-        session.client.cluster(cluster)
-    with NodeStream(location, target) as stream:
-        told = msgspec.json.decode(stream.read_line(), type=dict[str, str])
-        alias = cluster if name != cluster else host_alias(cluster, node)
-        folder.know(alias, told["host_key"])
-        carry_handles(0, 1, stream)
+    carry_ssh(session.env, cluster, node)
     os._exit(0)  # a thread waits for input that nobody reads any more
 
 

@@ -1,22 +1,20 @@
-"""A byte stream to a node through the server, over a WebSocket. Imports `websockets`, and only when one is
-opened."""
+"""A byte stream to a node through the server, over a WebSocket."""
 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 import msgspec
 
 from argosy.api.location import Location
 from argosy.client.connection import host_of, open_socket, unreachable
-from argosy.client.replies import error_of
+from argosy.client.web_socket import Refused, WebSocket
+from argosy.client.wire import WireError
 from argosy.model.errors import ArgosyError
 
-if TYPE_CHECKING:
-    from websockets.sync.client import ClientConnection
-
 FRAME_LIMIT_BYTES: Final = 16 << 20
+_OPENING_S: Final = 60.0  # a node may make its host key first
 _END: Final = '{"end":true}'
 
 
@@ -24,32 +22,26 @@ class _Said(msgspec.Struct, frozen=True):
     end: bool = False
 
 
-def open_web_socket(location: Location, target: str) -> ClientConnection:
+def open_web_socket(location: Location, target: str) -> WebSocket:
     """A WebSocket to an endpoint. The server must run. Errors: those that the server tells, and
     "server-unreachable"."""
-    from websockets.exceptions import InvalidHandshake, InvalidStatus
-    from websockets.sync.client import connect
-
-    headers = {"Authorization": f"Bearer {location.token}"} if location.token else {}
+    headers = [("authorization", f"Bearer {location.token}")] if location.token else []
     if location.project:
-        headers["X-Argosy-Project"] = location.project
+        headers.append(("x-argosy-project", location.project))
     try:
         raw = open_socket(location)
+        raw.settimeout(_OPENING_S)
+        opened = WebSocket(raw, location.prefix + target, host_of(location), headers, FRAME_LIMIT_BYTES)
         raw.settimeout(None)
-        return connect(
-            f"ws://{host_of(location)}{location.prefix}{target}",  # `raw` is already TLS where it must be
-            sock=raw,
-            additional_headers=headers,
-            compression=None,
-            proxy=None,
-            max_size=FRAME_LIMIT_BYTES,
-        )
-    except InvalidStatus as error:
-        raise error_of(error.response.status_code, bytes(error.response.body or b"")) from None
-    except InvalidHandshake as error:
+        return opened
+    except Refused as error:
+        from argosy.client.replies import error_of
+
+        raise error_of(error.status, error.body) from None
+    except WireError as error:
         raise ArgosyError("version-mismatch", f"the server does not open streams: {error}") from None
-    except (OSError, EOFError, TimeoutError) as error:
-        raise unreachable(location, str(error)) from None
+    except OSError as error:
+        raise unreachable(location, error.strerror or str(error)) from None
 
 
 class NodeStream:
@@ -70,8 +62,6 @@ class NodeStream:
 
     def read(self) -> bytes:
         """Some bytes; b"" when the node has sent all. Raises "node-unreachable" when the stream broke."""
-        from websockets.exceptions import ConnectionClosed
-
         if self._line:
             left, self._line = self._line, b""
             return left
@@ -83,7 +73,7 @@ class NodeStream:
                         return message
                 elif msgspec.json.decode(message, type=_Said).end:
                     return b""
-        except (ConnectionClosed, msgspec.MsgspecError, OSError):
+        except (msgspec.MsgspecError, OSError):
             raise ArgosyError("node-unreachable", "the connection to the node was lost") from None
 
     def read_line(self) -> bytes:
@@ -99,21 +89,17 @@ class NodeStream:
 
     def write(self, data: bytes) -> bool:
         """False when it goes nowhere any more."""
-        from websockets.exceptions import ConnectionClosed
-
         try:
             self._connection.send(data)
-        except (ConnectionClosed, OSError):
+        except OSError:
             return False
         return True
 
     def end(self) -> None:
         """Nothing more will be written."""
-        from websockets.exceptions import ConnectionClosed
-
         try:
             self._connection.send(_END)
-        except (ConnectionClosed, OSError):
+        except OSError:
             pass
 
     def close(self) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from argosy.api.clusters import ClusterView
 from argosy.model.errors import ArgosyError
+
+if TYPE_CHECKING:
+    from argosy.api.clusters import ClusterView
 
 _HEAD = "# Written by argosy; `argosy ssh --setup` writes it anew. Nodes of clusters, by name.\n"
 _LEAVING = ("finished", "stopping")
@@ -52,6 +51,9 @@ class SshFolder:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.key.exists():
             return
+        import shutil
+        import subprocess
+
         program = shutil.which("ssh-keygen")
         if program is None:
             raise ArgosyError(
@@ -106,16 +108,19 @@ def host_alias(cluster: str, node: int) -> str:
 
 
 def proxy_command(env: Mapping[str, str]) -> str:
-    """How OpenSSH comes back to this program, with the server that is meant now."""
-    mine = Path(sys.argv[0])
-    is_program = mine.name == "argosy" and os.access(mine, os.X_OK)
-    words = [str(mine.absolute())] if is_program else [sys.executable, "-m", "argosy.cli"]
+    """How OpenSSH comes back to Argosy, with the server that is meant now: past the command line, whose start
+    would be most of the time that a log-in takes."""
+    import shlex
+
     given = [f"{name}={env[name]}" for name in _PASSED_ON if env.get(name)]
-    return shlex.join([*(("env", *given) if given else ()), *words, "ssh-proxy"])
+    words = [sys.executable, "-P", "-m", "argosy.client.ssh_proxy"]  # -P: nothing of the folder we are in
+    return shlex.join([*(("env", *given) if given else ()), *words])
 
 
 def render_config(clusters: Iterable[ClusterView], command: str, project: str, folder: SshFolder) -> str:
     """A file for ssh's `Include`: one `Host` for each node. `project`: in which names need no project."""
+    import shlex
+
     parts = [_HEAD]
     for cluster in sorted(clusters, key=lambda one: (one.project, one.name)):
         if cluster.status in _LEAVING:

@@ -1,20 +1,17 @@
-"""A terminal on a node, over the WebSocket endpoint `shell`. Imports `websockets`, and only when it is
-opened."""
+"""A terminal on a node, over the WebSocket endpoint `shell`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import msgspec
 
 from argosy.api.location import Location
 from argosy.api.shell import ShellCalls
 from argosy.client.node_stream import open_web_socket
-
-if TYPE_CHECKING:
-    from websockets.sync.client import ClientConnection
+from argosy.client.web_socket import WebSocket
 
 
 class Size(NamedTuple):
@@ -33,7 +30,7 @@ class _Said(msgspec.Struct, frozen=True, kw_only=True):
 class Shell:
     """An open terminal. `read` and `write` may be used from two threads."""
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: WebSocket) -> None:
         self._connection = connection
         self.exit_code: int | None = None  # known after `read` has come to its end
 
@@ -47,10 +44,9 @@ class Shell:
 
     def read(self) -> Iterator[bytes]:
         """What the terminal prints, until the program ends or the connection is lost."""
-        from websockets.exceptions import ConnectionClosed
-
         try:
-            for message in self._connection:
+            while True:
+                message = self._connection.recv()
                 if isinstance(message, bytes):
                     yield message
                     continue
@@ -58,24 +54,20 @@ class Shell:
                     self.exit_code = msgspec.json.decode(message, type=_Said).exit_code
                 except msgspec.DecodeError:
                     continue  # said by a newer server
-        except ConnectionClosed:
+        except OSError:
             return
 
     def write(self, data: bytes) -> None:
         """What the user types. After the end it goes nowhere."""
-        from websockets.exceptions import ConnectionClosed
-
         try:
             self._connection.send(data)
-        except ConnectionClosed:
+        except OSError:
             pass
 
     def resize(self, size: Size) -> None:
-        from websockets.exceptions import ConnectionClosed
-
         try:
             self._connection.send(msgspec.json.encode({"rows": size.rows, "columns": size.columns}).decode())
-        except ConnectionClosed:
+        except OSError:
             pass
 
     def close(self) -> None:

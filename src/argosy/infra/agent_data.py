@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 import msgspec
 
+from argosy.agent.listing import differing, digest_of, digests_of_groups, group_of, groups_for
 from argosy.infra import border
-from argosy.infra.agent_port import Channel, DataSource, Fetched, FetchOrder
+from argosy.infra.agent_port import Channel, DataFile, DataSource, Fetched, FetchOrder
 
+_FEW: Final = 64  # files that are told without asking what the node has
 _WINDOW: Final = 1024  # addresses that the node has not used yet
 _READERS: Final = 8
 _AHEAD: Final = 32  # small objects that are read before their turn
@@ -29,6 +31,7 @@ _UNREACHED_MAX: Final = 3  # so many addresses nobody answered at, before all go
 class _News(msgspec.Struct):
     """What the node says."""
 
+    groups: str | None = None
     need: tuple[int, ...] | None = None
     have: dict[int, int] = {}
     bytes: int = 0
@@ -55,14 +58,13 @@ class Fetching:
         self._left: set[int] = set()
         self._have: dict[int, int] = {}
         self._unreached, self._reached, self._relayed = 0, False, 0
-        self._why = ""
+        self._why, self._ended = "", False
         self._changed = asyncio.Event()
 
     async def run(self) -> Fetched:
         """Raises a border error, what the source raises, OSError and EOFError when the connection ends."""
         try:
-            await self._begin()
-            need = await self._hear()
+            need = await self._begin()
             if need.need is None:
                 raise border.Unreachable("the agent does not speak our wire")
             self._left, self._have = set(need.need), need.have
@@ -79,7 +81,8 @@ class Fetching:
                 hearing.cancel()
                 feeding.cancel()
                 await asyncio.wait({hearing, feeding})
-            self._say({"end": True})
+            if need.need and not self._ended:
+                self._say({"end": True})
             while (last := await self._hear()).files < 0:
                 pass
             return Fetched(
@@ -88,15 +91,36 @@ class Fetching:
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _begin(self) -> None:
-        order = self._order
+    async def _begin(self) -> _News:
+        """Tell what is wanted: everything when that is little, else what differs from what the node has."""
+        order, files = self._order, self._order.files
         head = {"target": order.target, "single": order.single, "full": order.full, "md5": order.md5}
-        self._say(head | {"count": len(order.files)})
-        encoder = msgspec.json.Encoder()
-        lines = bytearray()
-        for each in order.files:
-            encoder.encode_into(each, lines, len(lines))
+        head["digest"] = await asyncio.to_thread(digest_of, map(_row, files))
+        if order.full or len(files) <= _FEW:
+            await self._list(head | {"groups": 0}, range(len(files)))
+            return await self._hear()
+        count = groups_for(len(files))
+        self._say(head | {"groups": count, "count": 0})
+        told, ours = await asyncio.gather(
+            self._hear(), asyncio.to_thread(digests_of_groups, map(_row, files), count)
+        )
+        if told.groups is None:
+            return told
+        try:
+            groups = frozenset(differing(ours, told.groups))
+        except ValueError:
+            raise border.Unreachable("the agent does not speak our wire") from None
+        some = [index for index, each in enumerate(files) if group_of(each.path, count) in groups]
+        await self._list({"groups": sorted(groups)}, some)
+        return await self._hear()
+
+    async def _list(self, head: Mapping[str, object], indices: Sequence[int]) -> None:
+        encoder, lines = msgspec.json.Encoder(), bytearray()
+        for index in indices:
+            each = self._order.files[index]
+            encoder.encode_into((each.path, each.size, each.etag, index), lines, len(lines))
             lines += b"\n"
+        self._say({**head, "count": len(indices)})
         self._channel.writer.write(bytes(lines))
         await self._channel.writer.drain()
 
@@ -167,6 +191,10 @@ class Fetching:
                     continue
             if self._through_here:
                 await self._relay()
+                if not (self._by_url or self._outstanding or self._through_here):
+                    self._say({"end": True})  # in the same packet as the last bytes
+                    self._ended = True
+                    return
                 continue
             await self._changed.wait()
 
@@ -221,6 +249,10 @@ class Fetching:
 
     def _say(self, what: dict[str, object]) -> None:
         self._channel.writer.write(msgspec.json.encode(what) + b"\n")
+
+
+def _row(each: DataFile) -> tuple[object, ...]:
+    return each.path, each.size, each.etag
 
 
 def _next(pieces: Iterator[bytes]) -> bytes:
