@@ -121,6 +121,7 @@ MAY_READ_THE_CLOCK = (
     "functions/__main__.py",  # a function's process; the rest has the clock as an argument
     "functions/worker.py",  # handlers ask how long they have left, and dice are thrown anew after a fork
     "gateway/run.py",  # the gateway's process
+    "gateway/tunnel.py",  # the process of one end of a tunnel
     "server/run.py",  # the server's process: it waits for its own shutdown
     "testing/",
 )

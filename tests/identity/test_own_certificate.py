@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from argosy.gateway.own_certificate import ensure_certificate
 from argosy.model.errors import ArgosyError
 from argosy.server.__main__ import _own_certificate
-from argosy.server.own_certificate import ensure_certificate
 
 
 def shake_hands(certificate: Path, key: Path, name: str) -> str:

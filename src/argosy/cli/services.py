@@ -11,6 +11,7 @@ from argosy.cli.service_key import key
 from argosy.cli.service_status import down, endpoint, logs, promote, rollback, scale, status
 from argosy.cli.session import Session, json_option, pass_session
 from argosy.cli.task_options import parse_whole, task_options
+from argosy.cli.tunnels import tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -270,5 +271,5 @@ def update(session: Session, /, service: str, words: tuple[str, ...], as_json: b
     session.screen.say(f"  watch it:  argosy serve status {service}", "dim")
 
 
-for _command in (up, update, key, status, logs, endpoint, scale, promote, rollback, down):
+for _command in (up, update, key, status, logs, endpoint, scale, promote, rollback, down, tunnel):
     serve.add_command(_command)

@@ -129,7 +129,7 @@ class DataPlane:
         if tls:
             certificates = load_certificates(self._settings)
             self.secure.serves = certificates.covers
-            self._tasks.append(self._loop.create_task(_renew(certificates)))
+            self._tasks.append(self._loop.create_task(renew_certificates(certificates)))
             for sock in tls:
                 server = await self._loop.create_server(
                     clients(self.secure), sock=sock, backlog=_BACKLOG, ssl=certificates.context,
@@ -142,6 +142,12 @@ class DataPlane:
         for sock in inner:
             server = await self._loop.create_unix_server(clients(self.inner), sock=sock, backlog=_BACKLOG)
             self._servers.append(server)
+
+    def places(self) -> list[str]:
+        """HOST:PORT of every listener on a network."""
+        socks = [sock for server in self._servers for sock in server.sockets]
+        inet = [sock.getsockname()[:2] for sock in socks if sock.family != socket.AF_UNIX]
+        return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in inet]
 
     async def close(self) -> None:
         """Accept nothing new; answers that have begun go on for `stop_s`."""
@@ -181,7 +187,7 @@ def load_certificates(settings: Settings) -> Certificates:
     return Certificates(files, datetime.datetime.now(datetime.UTC))
 
 
-async def _renew(certificates: Certificates) -> None:
+async def renew_certificates(certificates: Certificates) -> None:
     """Take over new certificates when their files change; connections go on."""
     while True:
         await asyncio.sleep(_RENEW_S)

@@ -100,8 +100,8 @@ def _own_certificate(home: Path, options: argparse.Namespace, hosts: Iterable[st
             f"ARGOSY_TLS is `{wish}`: `generate`, without ARGOSY_TLS_CERT",
             hint="a certificate of your own is named with ARGOSY_TLS_CERT and ARGOSY_TLS_KEY",
         )
+    from argosy.gateway.own_certificate import ensure_certificate
     from argosy.infra.system import SystemClock
-    from argosy.server.own_certificate import ensure_certificate
 
     listens = options.listen.rpartition(":")[0]
     now_s = SystemClock().now_ms() / 1000

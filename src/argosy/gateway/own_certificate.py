@@ -1,7 +1,7 @@
-"""A certificate that the server makes for itself, for where there is no authority that could.
+"""A certificate that a server, or the accepting end of tunnels, makes for itself where no authority could.
 
-It stands in `<state folder>/tls`: `server.pem` is for clients (SSL_CERT_FILE), `server.key` (0600) for nobody
-else. It is kept as long as it names the same hosts and has a month left; then another takes its place.
+In its folder `server.pem` is for clients (SSL_CERT_FILE), `server.key` (0600) for nobody else. It is kept as
+long as it names the same hosts and has a month left; then another takes its place.
 """
 
 from __future__ import annotations

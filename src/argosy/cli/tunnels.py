@@ -1,0 +1,161 @@
+"""`serve tunnel`: services behind a firewall, reached through a machine outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from argosy.cli.session import Session, json_option, pass_session
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  argosy serve tunnel token chat
+  argosy serve tunnel accept --listen 0.0.0.0:7443 --tokens tunnels.txt --https 0.0.0.0:443 \\
+      --certificate web.pem web.key
+  argosy serve tunnel open chat --to gateway.example.org:7443 --token-file chat.token
+"""
+)
+def tunnel() -> None:
+    """Reach a service behind a firewall through a machine outside.
+
+    The machine inside connects to the one outside, never the other way, and comes back when the
+    connection ends.
+    """
+
+
+@tunnel.command(
+    epilog="""\b
+Examples:
+  argosy serve tunnel token chat
+  argosy serve tunnel token chat --host chat.example.org --json
+"""
+)
+@click.argument("name")
+@click.option("--host", multiple=True, metavar="HOST", help="Requests for this host go through the tunnel.")
+@json_option
+@pass_session
+def token(session: Session, name: str, host: tuple[str, ...], as_json: bool) -> None:
+    """Make a token for a tunnel, and its line for the file of tokens of the machine outside."""
+    import json
+    import secrets
+
+    from argosy.gateway.tunnel_greeting import parse_allowed, sha256_of
+
+    made = secrets.token_urlsafe(32)
+    line = " ".join((name, sha256_of(made), *host))
+    try:
+        parse_allowed(line)
+    except ValueError as error:
+        raise click.UsageError(str(error).removeprefix("line 1: ")) from None
+    if as_json:
+        click.echo(json.dumps({"name": name, "token": made, "line": line}, indent=2))
+        return
+    session.screen.print(f"The token, for a file inside (mode 0600):\n  {made}")
+    session.screen.print(f"Its line, for the file of tokens outside:\n  {line}")
+
+
+@tunnel.command(
+    epilog="""\b
+Examples:
+  argosy serve tunnel accept --listen 0.0.0.0:7443 --tokens tunnels.txt --https 0.0.0.0:443 \\
+      --certificate web.pem web.key
+  argosy serve tunnel accept --listen 0.0.0.0:7443 --tokens tunnels.txt --name 203.0.113.7 \\
+      --publish lab=127.0.0.1:2222
+"""
+)
+@click.option("--listen", required=True, metavar="HOST:PORT", help="Take tunnels here, over TLS.")
+@click.option("--tokens", required=True, metavar="FILE", help="Lines of `serve tunnel token`.")
+@click.option(
+    "--certificate", multiple=True, nargs=2, metavar="FILE KEYFILE", help="In PEM; else one is made."
+)
+@click.option("--name", multiple=True, metavar="HOST", help="In the certificate that is made.")
+@click.option("--http", multiple=True, metavar="HOST:PORT", help="Take requests for /s/NAME here.")
+@click.option("--https", multiple=True, metavar="HOST:PORT", help="The same, over TLS.")
+@click.option("--publish", multiple=True, metavar="NAME=HOST:PORT", help="Any bytes for NAME come in here.")
+@click.option("--sockets", metavar="FOLDER", help="One unix socket for each name; default: the state folder.")
+@json_option
+@pass_session
+def accept(session: Session, /, listen: str, tokens: str, as_json: bool, **flags: Any) -> None:
+    """Take tunnels on this machine, and pass requests through them, until it is stopped.
+
+    Each name is also a unix socket in a folder, which the table of another gateway can name as a
+    replica. With --json, what happens is told as lines of JSON.
+    """
+    from argosy.api.location import state_dir
+
+    folder = state_dir(session.env) / "tunnel"
+    words = ["accept", "--listen", listen, "--tokens", tokens]
+    words += ["--sockets", flags["sockets"] or str(folder)]
+    words += [word for pair in flags["certificate"] for word in ("--certificate", *pair)]
+    if not flags["certificate"]:
+        words += ["--make-certificate", str(folder / "tls"), *flags["name"]]
+    for option in ("http", "https", "publish"):
+        words += [word for place in flags[option] for word in (f"--{option}", place)]
+    _become([*words, *(["--json"] if as_json else [])])
+
+
+@tunnel.command(
+    "open",
+    epilog="""\b
+Examples:
+  argosy serve tunnel open chat --to gateway.example.org:7443 --token-file chat.token
+  argosy serve tunnel open lab=127.0.0.1:22 --to 203.0.113.7:7443 --token-file lab.token --pin 3f0c...
+""",
+)
+@click.argument("name", metavar="SERVICE|NAME=HOST:PORT")
+@click.option("--to", required=True, metavar="HOST:PORT", help="Where tunnels are taken.")
+@click.option("--token-file", required=True, metavar="FILE", help="With the token of this name.")
+@click.option("--pin", default="", metavar="SHA256", help="Of the only certificate that is good there.")
+@click.option(
+    "--ca", default="", metavar="FILE", help="Authority of that certificate, instead of the system's."
+)
+@click.option("--public", is_flag=True, help="HOST:PORT may answer everybody who reaches the gateway.")
+@json_option
+@pass_session
+def open_(
+    session: Session, name: str, to: str, token_file: str, pin: str, ca: str, public: bool, as_json: bool
+) -> None:
+    """Hold a tunnel open to a machine outside, until it is stopped.
+
+    A service of this machine's server is reached through its gateway, which checks its keys. With
+    NAME=HOST:PORT, everything goes to that place: without --public only programs on the machine
+    outside reach it (its socket and --publish). With --json, what happens is told as lines of JSON.
+    """
+    called, equals, target = name.partition("=")
+    if public and not equals:
+        raise click.UsageError("--public is for NAME=HOST:PORT: whether a service is public, it says itself")
+    serves = "public" if public else "private" if equals else "gateway"
+    if not equals:
+        called, target = _place_of(session, called)
+    words = ["open", called, target, "--to", to, "--token-file", token_file, "--serves", serves]
+    words += ["--pin", pin] if pin else []
+    words += ["--authority", ca] if ca else []
+    _become([*words, *(["--json"] if as_json else [])])
+
+
+def _place_of(session: Session, service: str) -> tuple[str, str]:
+    """The name of a service as its address says it, and the place of its gateway."""
+    from urllib.parse import urlsplit
+
+    from argosy.model.errors import ArgosyError
+
+    found = session.client.service(service)
+    parts = urlsplit(found.endpoint)
+    if parts.scheme != "http" or parts.port is None or not parts.path.startswith("/s/"):
+        raise ArgosyError(
+            "wrong-state",
+            f"`{service}` has no address at a gateway of this machine: {found.endpoint or 'none yet'}",
+            hint=f"wait for a replica (`argosy serve status {service}`), or say NAME=HOST:PORT",
+        )
+    return parts.path.removeprefix("/s/").strip("/"), f"{parts.hostname}:{parts.port}"
+
+
+def _become(words: list[str]) -> None:
+    import os
+    import sys
+
+    command = [sys.executable, "-m", "argosy.gateway.tunnel", *words]
+    os.execv(command[0], command)  # noqa: S606  this process becomes one end of the tunnel
