@@ -4,8 +4,8 @@
 
 Small requests and a large body through one connection from behind a firewall: requests, and MB, per second
 of processor time of each end (not of the clock: other load does not count). Then the time of small requests
-while 1 GB passes through the same tunnel. The backend is nginx, the load is wrk and curl. `--peer` is a Python
-that has asyncssh.
+while 1 GB passes through the same tunnel. The backend is nginx, the load is wrk and curl. `--peer` is a
+Python that has asyncssh.
 """
 
 from __future__ import annotations
