@@ -538,3 +538,13 @@ def test_a_recycled_pid_is_not_taken_for_a_rank(agent: AgentProcess) -> None:
     agent.start().use(look)
     assert not gone(bystander)
     wait_for(lambda: count_marked(agent, "a.0") == 0)
+
+
+def test_a_script_that_chooses_a_python_is_asked_once(tmp_path: Path) -> None:
+    script, asked = tmp_path / "python3", tmp_path / "asked"
+    script.write_text(f'#!/bin/sh\necho >> {asked}\nexec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    for number in range(2):
+        env = {"PATH": f"{tmp_path}:/usr/bin"}
+        venv.entered(env, f"{tmp_path}/node{number}/venv")
+    assert asked.read_text() == "\n"

@@ -46,7 +46,8 @@ def test_files_of_users_come_first(tmp_path: Path) -> None:
         ('listens = "tcp"', "listens is `tcp`: socket or port"),
         ('listens = "port"\nport = 70000', "port is 70000: 1 to 65535"),
         ('ready = "x"', "paths in ready and quiet begin with /"),
-        ('needs = ["a"]', "needs and program are of a command, and there is none"),
+        ('listens = "port"\nneeds = ["a"]', "needs and program are of a command, and there is none"),
+        ('program = "a"', "needs and program are of a command, and there is none"),
     ],
 )
 def test_what_is_wrong_is_told_with_the_file(text: str, told: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import json
 
-from argosy.agent import wire
+from argosy.agent import venv, wire
 from argosy.agent.kept_calls import KeptCalls
 from argosy.agent.node import Node, boot_id
 from argosy.agent.orders import Busy, Refused, base_env
@@ -64,6 +64,7 @@ class Agent:
         self._tree_lock = asyncio.Lock()
         kept = KeptCalls(self._ranks.home, loop, UPGRADED)
         self._devices_known: asyncio.Future[None] = loop.run_in_executor(None, self._discover)
+        loop.run_in_executor(None, venv.look_ahead)
         self.done = asyncio.Event()
         self._calls: dict[tuple[str, str], Callable[[dict[str, object]], Awaitable[dict[str, object]]]] = {
             ("GET", "/node"): lambda _: self._node_facts(),
@@ -189,8 +190,7 @@ class Agent:
         """Never longer than the patience that we have with drivers; then with what was known before."""
         if self._devices_known.done() and self._node.has_devices:
             self._devices_known = self._loop.run_in_executor(None, self._node.sample_devices)
-        await self._devices()
-        await self._loop.run_in_executor(None, self._node.levels)
+        await asyncio.gather(self._devices(), self._loop.run_in_executor(None, self._node.levels))
         return self._node.facts()
 
     async def _devices(self) -> None:

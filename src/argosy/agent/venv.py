@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 
 from argosy.agent import programs
 
@@ -17,6 +18,10 @@ here=$(dirname "$0")
 "$here/python" -c 'import pip' 2>/dev/null || "$here/python" -m ensurepip -q --default-pip >/dev/null || exit
 exec "$here/python" -m pip "$@"
 """
+
+
+_looking = threading.Lock()
+_chosen: dict[str, str] = {}  # a script that chooses a Python -> the program that it has chosen
 
 
 def without_own(path: str, own: str = "") -> str:
@@ -47,6 +52,15 @@ def entered(env: dict[str, str], folder: str) -> None:
     env["VIRTUAL_ENV"] = folder
 
 
+def look_ahead() -> None:
+    """Find out which program `python3` is before somebody waits for it. A script that chooses one (of pyenv,
+    asdf) takes a third of a second."""
+    try:
+        _python_of(without_own(os.environ.get("PATH", "")))
+    except OSError:
+        pass  # who needs it finds that again
+
+
 def _python_of(path: str) -> str:
     """The real program behind `python3`, which may be a script that chooses one."""
     for folder in path.split(":"):
@@ -55,12 +69,17 @@ def _python_of(path: str) -> str:
             if folder and os.access(found, os.X_OK):
                 with open(found, "rb") as file:
                     is_program = file.read(4) == b"\x7fELF"
-                if is_program:
-                    return found
-                return programs.answer_of(
-                    [found, "-I", "-c", "import sys; print(sys.executable)"], 10.0
-                ).strip()
+                return found if is_program else _choice_of(found)
     return ""
+
+
+def _choice_of(script: str) -> str:
+    """Asked once for the life of this process, and again when what was chosen is no longer there."""
+    with _looking:
+        if not os.access(_chosen.get(script, ""), os.X_OK):
+            asked = [script, "-I", "-c", "import sys; print(sys.executable)"]
+            _chosen[script] = programs.answer_of(asked, 10.0).strip()
+        return _chosen[script]
 
 
 def _make(folder: str, python: str) -> None:

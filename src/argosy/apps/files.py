@@ -57,8 +57,8 @@ def parse_app(name: str, text: str, where: str) -> App:
         not each.startswith("/") for each in file.quiet
     ):
         wrong = "paths in ready and quiet begin with /"
-    elif (file.needs or file.program) and not file.command:
-        wrong = "needs and program are of a command, and there is none"
+    elif (file.program or (file.needs and file.listens)) and not file.command:
+        wrong = "needs and program are of a command, and there is none"  # terminals alone may use packages
     if wrong:
         raise ArgosyError("spec-invalid", f"the app `{name}`: {wrong}", where=where)
     return App(name=name, **{field: getattr(file, field) for field in _File.__struct_fields__})

@@ -56,7 +56,8 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "jobs": _Entry("jobs", "jobs", "Jobs that own their nodes and recover: launch, queue, logs, cancel.")
     },
     "Sessions": {
-        "session": _Entry("sessions", "sessions", "Notebooks, terminals, editors: start, open, rest, end.")
+        "session": _Entry("sessions", "sessions", "Notebooks, terminals, editors: start, open, rest, end."),
+        "kernel": _Entry("kernels", "kernel", "Sessions as kernels of a Jupyter on this machine."),
     },
     "Services": {
         "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down."),
