@@ -17,7 +17,6 @@ from argosy.controllers.job.draining import drains_until_ms
 from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.job.managed import recover, start_managed
 from argosy.controllers.job.peers import peers_of
-from argosy.controllers.job.settling import settling
 from argosy.controllers.policies import (
     attained_by,
     end_claims,
@@ -28,6 +27,7 @@ from argosy.controllers.policies import (
     notice_of,
     notice_text,
 )
+from argosy.controllers.settling import settling
 from argosy.controllers.view import (
     Action,
     NewId,
