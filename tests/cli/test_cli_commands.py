@@ -254,21 +254,21 @@ def test_capacity_in_use_is_waited_for(
 
 
 def test_what_is_not_executed_yet_is_said(argosy: CommandLine) -> None:
-    (argosy.folder / "t.yaml").write_text("run: echo hi\nresources: {ports: 8080}\nservice: {replicas: 2}\n")
+    (argosy.folder / "t.yaml").write_text("run: echo hi\nresources: {ports: 8080}\npool: {workers: 2}\n")
     done = argosy("launch", "-c", "dev", "t.yaml")
     assert done.status == 0
     assert done.err.count("warning:") == 1
-    assert "warning: t.yaml:3:1: not supported yet, ignored: service" in done.err
+    assert "warning: t.yaml:3:1: not supported yet, ignored: pool" in done.err
 
 
 def test_the_server_does_not_repeat_what_the_file_said(argosy: CommandLine, server: FakeServer) -> None:
-    said = ("not supported yet, ignored: service", "something else")
+    said = ("not supported yet, ignored: pool", "something else")
     plan_of = server.plan_of
     server.plan_of = lambda task: msgspec.structs.replace(plan_of(task), warnings=said)
-    (argosy.folder / "t.yaml").write_text("run: echo hi\nservice: {replicas: 2}\nsync: {include: [x]}\n")
+    (argosy.folder / "t.yaml").write_text("run: echo hi\npool: {workers: 2}\ninputs: {s3://b: 5}\n")
     done = argosy("plan", "t.yaml")
     assert [line for line in done.err.splitlines() if "warning:" in line][:2] == [
-        "warning: t.yaml:2:1: not supported yet, ignored: service, sync",
+        "warning: t.yaml:2:1: not supported yet, ignored: inputs, pool",
         "warning: something else",
     ]
     assert done.err.count("not supported yet") == 1

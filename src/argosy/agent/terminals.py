@@ -1,8 +1,8 @@
 """Terminals that outlive their lines: a shell goes on when nobody looks, and is found again by its id.
 
 The last output of each is kept. Whoever comes back says how much of it it has, and gets the rest: after a
-line that was cut nothing is lost, because the program waits when what is kept is full. Several may look at
-once.
+line that was cut nothing is lost, because the program waits when what is kept is full. What was sent and had
+not arrived is kept, too, as far as `_ON_THE_WAY_BYTES` go. Several may look at once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     Streams = Tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-_KEPT_BYTES = 256 << 10  # of the output of one terminal
+_KEPT_BYTES = 2 << 20  # of the output of one terminal
+_AHEAD_BYTES = 128 << 10  # so much is read from a program before its reader takes it
+_ON_THE_WAY_BYTES = 1536 << 10  # of what a reader was sent, so much may not have arrived when its line is cut
 _READ_BYTES = 64 << 10
 _WAITS_S = 600.0  # a program waits so long for a reader whose line was cut; then it goes on unread
 _TERMINALS_MAX = 64
@@ -64,7 +66,7 @@ class Terminals:
             await view.carry(self._note_typing if not asked.get("watch") else None)
         finally:
             terminal.views.remove(view)
-            terminal.wait_for_reader(view.was_cut)
+            terminal.wait_for_reader(view)
 
     def _note_typing(self) -> None:
         self.typed_ms = time.time_ns() // 1_000_000
@@ -107,6 +109,7 @@ class Terminal:
         self.exit_code: int | None = None
         self._reads = False
         self._waits_until_s = 0.0
+        self._left_at = 0  # a reader that may come back has surely had what was before
         self.news = asyncio.Event()
         self._look()
 
@@ -125,14 +128,12 @@ class Terminal:
         """The reader that is furthest has a full store before it. A store that nobody reads is full while a
         reader may come back."""
         if self.views:
-            return self.end - max(view.at for view in self.views) >= _KEPT_BYTES // 2
+            return self.end - max(view.at for view in self.views) >= _AHEAD_BYTES
         return self._unread >= _KEPT_BYTES and time.monotonic() < self._waits_until_s
 
     @property
     def _unread(self) -> int:
         return self.end - self._left_at if self._waits_until_s else 0
-
-    _left_at = 0
 
     @property
     def over(self) -> bool:
@@ -172,14 +173,14 @@ class Terminal:
         if not self.over:
             self._look()
 
-    def wait_for_reader(self, was_cut: bool) -> None:
+    def wait_for_reader(self, view: View) -> None:
         """A reader has gone; one whose line was cut may come back for what it has not had."""
         if self.views or self.over:
             return
-        self._left_at = self.end
-        self._waits_until_s = time.monotonic() + _WAITS_S if was_cut else 0.0
+        self._left_at = max(view.at - _ON_THE_WAY_BYTES, 0)
+        self._waits_until_s = time.monotonic() + _WAITS_S if view.was_cut else 0.0
         self._look()
-        if was_cut:
+        if view.was_cut:
             self._loop.call_later(_WAITS_S + 1, self.moved_on)
 
     def shell_ended(self, code: int) -> None:
