@@ -78,7 +78,7 @@ class SnoozeRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     minutes: int = 60
 
 
-class ShareRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+class SessionShareRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     """Let somebody else open the app of a session, for a while."""
 
     who: str  # the name of a user, or project:NAME for whoever has a role there
@@ -156,7 +156,7 @@ class SessionCalls:
     def snooze_session(self, session: str, minutes: int = 60) -> Done:
         """Give an unused session more time. Errors: "wrong-state" when it was done too often."""
 
-    @endpoint("POST", "/sessions/{session}/share", ShareRequest, permission="sessions.write")
+    @endpoint("POST", "/sessions/{session}/share", SessionShareRequest, permission="sessions.write")
     def share_session(self, session: str, who: str, seconds: int = 8 * 3600) -> Done:
         """Let a user or a project open the app of a session; `seconds` 0 takes it back."""
 

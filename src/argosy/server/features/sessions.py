@@ -16,8 +16,8 @@ from argosy.api.sessions import (
     OpenRequest,
     SessionList,
     SessionRequest,
+    SessionShareRequest,
     SessionView,
-    ShareRequest,
     SnoozeRequest,
 )
 from argosy.apps.files import find_app, known_apps
@@ -265,7 +265,7 @@ class SessionFeature:
         return await self._writer.retried(act)
 
     async def share_session(self, exchange: Exchange) -> Done:
-        request = await exchange.decode(ShareRequest)
+        request = await exchange.decode(SessionShareRequest)
 
         async def act() -> Done:
             session = await self._live(exchange)
