@@ -332,8 +332,9 @@ def test_a_dag_of_one_task_is_launched_and_of_two_is_not(server: FakeServer) -> 
 
 
 def test_what_is_not_executed_becomes_a_warning(server: FakeServer) -> None:
-    task = sky.Task.from_yaml_config({"run": "x", "service": {"replicas": 1}})
-    with pytest.warns(UserWarning, match="not supported yet, ignored: service"):
+    bucket = {"source": "s3://b", "persistent": False}
+    task = sky.Task.from_yaml_config({"run": "x", "file_mounts": {"/b": bucket}})
+    with pytest.warns(UserWarning, match="not supported yet, ignored: file_mounts /b persistent"):
         sky.launch(task, cluster_name="dev")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -28,12 +28,13 @@ from argosy.controllers.view import (
     terminals_of,
 )
 from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting, Notice, RankFact, RankPhase
-from argosy.model.kinds.job import job_task
+from argosy.model.kinds.job import job_spec, job_task
 from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Autostop, Recovery, Resources
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
+from argosy.model.task import StorageMount
 from argosy.planning import Ability
 from argosy.store import Snapshot
 from argosy.testing.builders import a_claim, a_cluster, a_job, a_node, a_task, an_attempt, an_offer, changed
@@ -509,6 +510,33 @@ def test_down_ends_jobs_then_claims_then_the_cluster() -> None:
     assert rows["clm-0"].desired is Desired.END
     rows = puts(decide_cluster(a_view(cluster), cluster, new_id))
     assert rows["clu-0"].phase is WorkloadPhase.FINISHED
+
+
+@pytest.mark.parametrize("desired", [Desired.END, Desired.STOP])
+def test_a_cluster_goes_when_what_its_jobs_have_written_is_in_its_store(desired: Desired) -> None:
+    world = World(host_id="clu-0", desired=Desired.END)
+    mounts = (StorageMount(target="/data", sources=("s3://b",), mode="MOUNT_CACHED"),)
+    spec = job_spec(world.job)
+    task = msgspec.structs.replace(spec.task, storage_mounts=mounts)
+    job = msgspec.structs.replace(world.job, spec=msgspec.structs.replace(spec, task=task))
+    ending = msgspec.structs.replace(
+        world.attempt, phase=AttemptPhase.ENDING, outcome=Outcome.CANCELLED, ending_ms=NOW - 90_000
+    )
+    cluster = msgspec.structs.replace(world.cluster, desired=desired, phase=WorkloadPhase.STOPPING)
+    cluster = cluster.with_status(active_ms=NOW - 3_600_000)  # longer than any grace
+
+    def goes() -> bool:
+        view = a_view(cluster, job, ending, world.claim, *world.nodes, facts=world.facts)
+        return "clm-0" in puts(decide_cluster(view, cluster, new_id))
+
+    assert goes()  # its program was not heard of since it was told to end
+    world.says(0, RankPhase.EXITED, exit_code=143)
+    assert not goes()
+    world.facts.begin("att-0")  # it is being sent
+    assert not goes()
+    world.facts.end("att-0")
+    world.facts.set_settled("att-0")
+    assert goes()
 
 
 def test_stop_keeps_queued_jobs_and_rests_when_the_claim_rests() -> None:

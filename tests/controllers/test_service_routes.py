@@ -12,9 +12,10 @@ from service_stage import Stage
 from argosy.controllers.loads import Load
 from argosy.controllers.observed import Facts
 from argosy.controllers.routing import Routing
-from argosy.controllers.service.routes import route_of
+from argosy.controllers.service.routes import route_of, routes_of
 from argosy.infra.border import Transient
-from argosy.model.kinds.service import ReplicaState, service_state
+from argosy.model.errors import ArgosyError
+from argosy.model.kinds.service import ReplicaState, service_spec, service_state
 from argosy.model.phases import Desired
 from argosy.model.routes import (
     LATENCY_BOUNDS_MS,
@@ -28,7 +29,8 @@ from argosy.model.routes import (
 )
 from argosy.model.rows import Workload
 from argosy.model.scaling import CONCURRENCY, REQUESTS
-from argosy.model.serving import Strategy
+from argosy.model.serving import Serving, Strategy
+from argosy.server.features.services import check_hosts
 from argosy.testing.virtual_time import EPOCH_MS, SimClock, run_virtual
 
 
@@ -44,6 +46,25 @@ def test_a_route_has_who_is_ready_and_who_leaves_with_their_shares() -> None:
     assert (revision.id, revision.weight) == ("1", 10_000)
     assert [each.state for each in revision.replicas] == ["draining", "ready"]
     assert check_table(RouteTable(generation=1, services=(route,))) == []
+
+
+def test_a_host_that_two_services_claim_is_the_older_ones() -> None:
+    row = Stage().row
+    revisions = tuple(
+        msgspec.structs.replace(
+            each, task=msgspec.structs.replace(each.task, service=Serving(hosts=("a.b",)))
+        )
+        for each in service_spec(row).revisions
+    )
+    old = msgspec.structs.replace(row, spec=msgspec.structs.replace(row.spec, revisions=revisions))
+    new = msgspec.structs.replace(old, id="svc-0", name="other", created_ms=old.created_ms + 1)
+    routes = routes_of([new, old], is_local=True)
+    assert [(route.name, route.hosts) for route in routes] == [("chat", ("a.b",)), ("other", ())]
+    assert check_table(RouteTable(generation=1, services=routes)) == []
+    task = revisions[0].task
+    check_hosts(task, old, [old])
+    with pytest.raises(ArgosyError, match=r"the domain `a\.b` belongs to another service already"):
+        check_hosts(task, None, [old])
 
 
 def test_a_shadow_is_no_part_of_the_shares() -> None:

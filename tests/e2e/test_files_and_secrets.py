@@ -131,3 +131,23 @@ def test_secrets_show_up_nowhere(fresh_house: House) -> None:
     house.run("server", "stop")
     kept = [path for path in house.state.rglob("*") if path.is_file() and not path.is_symlink()]
     assert [path for path in kept if SECRET.encode() in path.read_bytes()] == [], "and in none afterwards"
+
+
+def test_a_bucket_is_made_and_filled_for_a_task(house: House) -> None:
+    name = house.name()
+    corpus = house.file(f"{name}/corpus/deep/a.txt", "first").parent.parent
+    single = house.file(f"{name}/one.txt", "single")
+    task = house.file(
+        f"{name}.yaml",
+        f"file_mounts:\n  ~/corpus: {{name: {name}-corpus, source: {corpus}, mode: COPY}}\n"
+        f"  ~/both: {{name: {name}-both, source: [{corpus}, {single}], mode: COPY}}\n"
+        "run: cat ~/corpus/deep/a.txt ~/both/corpus/deep/a.txt ~/both/one.txt\n",
+    )
+    text = house.run("launch", "-y", "-c", name, task).stdout
+    assert text.count("first") == 2
+    assert "single" in text
+    assert house.run("storage", "cat", f"argosy://{name}-corpus/deep/a.txt").stdout == "first"
+    (corpus / "deep" / "b.txt").write_text("second")
+    again = house.run("exec", name, task)
+    assert "files: 2 entries, 12 B sent" in again.stderr
+    assert house.run("storage", "cat", f"argosy://{name}-corpus/deep/b.txt").stdout == "second"

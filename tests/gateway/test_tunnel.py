@@ -249,6 +249,39 @@ def test_a_reader_that_has_stopped_holds_up_nobody() -> None:
     uvloop.run(main())
 
 
+def test_a_small_answer_overtakes_a_large_one() -> None:
+    class Wire(asyncio.Transport):
+        """Notes what is written."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.written = bytearray()
+
+        def write(self, data: Any) -> None:
+            self.written += data
+
+        def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+            self.high = high
+
+    async def main() -> None:
+        mux, wire = Mux(asyncio.get_running_loop(), lambda *_: None), Wire()
+        mux.connection_made(wire)
+        large, small = mux.open(), mux.open()
+        for _ in range(4):
+            large.data_received(bytes(256 << 10))
+        await asyncio.sleep(0)
+        mux.pause_writing()
+        before = len(wire.written)
+        assert before <= 160 << 10, "no more than a round is handed over before the wire is full"
+        small.data_received(b"answer")
+        mux.resume_writing()
+        await asyncio.sleep(0)
+        at = wire.written.index(HEAD.pack(small.number, 6) + b"answer", before)
+        assert at - before <= 17 << 10, "one piece of the large one at most goes first"
+
+    asyncio.run(main())
+
+
 def test_what_breaks_the_rules_or_is_silent_ends_the_tunnel() -> None:
     async def main() -> None:
         too_much = b"".join(HEAD.pack(1, 16 << 10) + bytes(16 << 10) for _ in range(33))

@@ -28,6 +28,7 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
     },
     "a call takes one parameter for each field of its request": {
         ("parameters", "api/launching.py:LaunchingCalls.launch"): 10,
+        ("parameters", "api/planning.py:PlanningCalls.plan"): 9,
         ("parameters", "api/groups.py:GroupCalls.launch_group"): 12,
         ("parameters", "api/sessions.py:SessionCalls.start_session"): 10,
     },

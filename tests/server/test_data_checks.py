@@ -21,6 +21,7 @@ from argosy.infra.buckets import (
 )
 from argosy.infra.system import SystemClock
 from argosy.model.errors import ArgosyError
+from argosy.model.objects import ObjectPage
 from argosy.model.task import Returned, StorageMount, Task
 from argosy.server.data_checks import DataChecks
 from argosy.storage.buckets import Stores
@@ -102,3 +103,33 @@ def test_a_launch_is_refused_before_it_is_written(server: IdleServer, raw: Raw) 
     assert (answer.status, answer.json["code"]) == (404, "not-found")
     assert "`/data`" in answer.json["what"]
     assert server.do(server.store.snapshot()).workloads == {}
+
+
+class NewBucket:
+    """One that is not there until it is made."""
+
+    made = False
+
+    def page(self, *, prefix: str = "", most: int = 1000) -> ObjectPage:
+        if not self.made:
+            raise BucketMissing("there is no bucket", "make it")
+        return ObjectPage()
+
+    def make(self) -> None:
+        self.made = True
+
+
+def test_a_named_bucket_is_made_when_something_may_be_written_to_it() -> None:
+    bucket = NewBucket()
+    checks = DataChecks(lambda: Says(lambda: Opened(bucket, "")))  # type: ignore[arg-type]
+    for mount in (
+        StorageMount(target="/data", name="new", store="s3", mode="COPY"),
+        StorageMount(target="/data", sources=("s3://new",)),
+        StorageMount(target="/data", name="new", store="file"),
+    ):
+        with pytest.raises(ArgosyError, match="there is no bucket"):
+            asyncio.run(checks.check([Task(run="x", storage_mounts=(mount,))]))
+        assert not bucket.made
+    named = StorageMount(target="/data", name="new", store="s3")
+    asyncio.run(checks.check([Task(run="x", storage_mounts=(named,))]))
+    assert bucket.made

@@ -43,6 +43,13 @@ def test_the_port_stands_in_the_service_or_in_the_resources() -> None:
     assert serving("{replicas: 1}").port == 0
 
 
+def test_a_domain_is_one_host() -> None:
+    assert serving("{domain: Chat.Example.org}").hosts == ("chat.example.org",)
+    for wrong in ("https://chat.example.org", "chat", "chat.example.org:8000", "a..b", "-a.b"):
+        with pytest.raises(ArgosyError, match="is not the name of a host"):
+            serving(f"{{domain: '{wrong}'}}")
+
+
 @pytest.mark.parametrize(
     ("text", "what", "hint"),
     [

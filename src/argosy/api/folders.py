@@ -30,6 +30,7 @@ class FolderView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     counted_ms: int = 0
     created_ms: int = 0
     trashed_ms: int = 0
+    purge_at_ms: int = 0  # when the trash gives it up for good
     invited_by: str = ""  # an invitation waits for the caller
     grants: tuple[GrantView, ...] = ()  # for who manages it
     invitations: tuple[GrantView, ...] = ()
@@ -132,7 +133,7 @@ class FolderCalls:
     @endpoint("PUT", "/folders/{folder}", FolderChange, permission="folders.write")
     def change_folder(self, folder: str, request: FolderChange) -> FolderView:
         """Transfer it, set its quota, put it into the trash, or restore it. Errors: "not-found", "forbidden",
-        "conflict"."""
+        "conflict" (also for the trash while a job or session has a link to it)."""
 
     @endpoint("DELETE", "/folders/{folder}", permission="folders.write")
     def purge_folder(self, folder: str) -> Done:

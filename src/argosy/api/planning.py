@@ -23,6 +23,7 @@ class PlanRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     )
     compare: bool = False  # also the best of owned, spot and on-demand, side by side
     html: bool = False  # also as a page with a chart
+    user: str = ""  # over the socket: who would launch it, whose dot folders come along
 
 
 class OfferView(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -81,6 +82,7 @@ class PlanReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     compared: tuple[CompareView, ...] = ()  # the best of each capacity, cheapest first
     page: str = ""  # the same as HTML
     notes: tuple[str, ...] = ()  # prices that are old, files of the user that were left out
+    folders: tuple[str, ...] = ()  # what nodes get for each folder: a link, or a copy and its size
     id: str = ""  # by which `launch` names this plan; "": nothing of it can be launched
     revision: int = 0  # of the offers that it was made from
     max_hourly_micro_usd: int | None = (
@@ -148,6 +150,7 @@ class PlanningCalls:
         managed: bool = True,
         compare: bool = False,
         html: bool = False,
+        user: str = "",
     ) -> PlanReply:
         """Where a task would run, at what price, and why not elsewhere.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from argosy.cli.session import Session, json_option, pass_session, yes_option
+from argosy.model.folders import TRASH_DAYS
 from argosy.model.units import many, parse_size, render_bytes
 
 if TYPE_CHECKING:
@@ -172,7 +173,8 @@ def rm(session: Session, place: str, forever: bool, yes: bool, as_json: bool) ->
         _done(session, done, f"Removed {found.name} for good.", as_json=as_json)
         return
     again = session.client.folder(found.id)
-    _told(session, again, f"{name} is in the trash. Back: argosy folder restore {name}", as_json=as_json)
+    text = f"{name} is in the trash for {TRASH_DAYS} days. Back: argosy folder restore {name}"
+    _told(session, again, text, as_json=as_json)
 
 
 @folder.command(epilog="\b\nExample:\n  argosy folder restore old\n")

@@ -365,10 +365,12 @@ def _dryrun(session: Session, task: Task, as_json: bool) -> None:
     from argosy.model.offer import waits_for
 
     screen = session.screen
-    short = reply = session.client.plan(task, managed=False)
+    short = reply = session.client.plan(task, managed=False, user=session.user)
     fits = bool(short.plan.choices or waits_for(short.plan))
     try:
-        reply = session.client.plan(task, prices=True, limit=10, distinct=True, managed=False)
+        reply = session.client.plan(
+            task, prices=True, limit=10, distinct=True, managed=False, user=session.user
+        )
     except ArgosyError:
         if fits:
             raise
@@ -379,6 +381,8 @@ def _dryrun(session: Session, task: Task, as_json: bool) -> None:
     if not as_json and (fits or reply.offers):
         screen.warn(reply.notes)
         show_plan(session, task, reply)
+        for line in reply.folders:
+            screen.print(line)
     if not fits:
         raise no_offer(task, short.plan)
     if not as_json:
@@ -391,13 +395,15 @@ def _show_plan(session: Session, task: Task, cluster: str | None, *, yes: bool, 
     from argosy.api.plans import no_offer
     from argosy.model.offer import waits_for
 
-    reply = session.client.plan(task, managed=managed)
+    reply = session.client.plan(task, managed=managed, user=session.user)
     screen = session.screen
     screen.warn(reply.warnings)
     if not reply.plan.choices and not waits_for(reply.plan):
         raise no_offer(task, reply.plan)
     _tell_plan(session, reply.plan, reply.deadline)
     screen.warn(reply.notes)
+    for line in reply.folders:
+        screen.say(line)
     if yes or not screen.is_terminal():
         return ""
     limit = reply.max_hourly_micro_usd

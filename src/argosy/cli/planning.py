@@ -76,6 +76,7 @@ def plan(
             distinct=True,
             compare=compare or html is not None,
             html=html is not None,
+            user=session.user,
         )
         _refuse_nothing(task, reply)
         if html is not None:
@@ -91,6 +92,8 @@ def plan(
         else:
             screen.warn(reply.notes)
         show_plan(session, task, reply, compare=compare)
+        for line in reply.folders:
+            screen.print(line)
 
 
 @click.command(

@@ -38,7 +38,7 @@ from argosy.client.dags import Dag
 from argosy.client.flow import ReadLog
 from argosy.client.groups import grouped, names_of, when_of
 from argosy.client.printing import Out, Printer
-from argosy.client.progress import needs_files
+from argosy.client.progress import is_filled_here, needs_files
 from argosy.client.records import ClusterRecord, JobRecord, JobStatus, as_cluster, as_job, job_state
 from argosy.client.saving import save_logs
 from argosy.client.shared import SharedClient
@@ -145,7 +145,7 @@ async def exec(task: Launchable, cluster_name: str, dryrun: bool = False, down: 
     model = _prepared(task)
     if dryrun:
         return await _planned(model, cluster_name)
-    if needs_files(model):
+    if needs_files(model) or any(map(is_filled_here, model.storage_mounts)):
         await ClusterCalls.cluster(cluster_name)  # nothing is sent to a cluster that is not there
     sent = await SharedClient.send_files(model)
     tell(sent.warnings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from argosy.model.task import Task
+from argosy.model.task import StorageMount, Task
 
 
 class Progress(NamedTuple):
@@ -40,6 +40,15 @@ def is_local(source: str) -> bool:
     (True, False)
     """
     return "://" not in source
+
+
+def is_filled_here(mount: StorageMount) -> bool:
+    """Whether a bucket is filled from the client's disk before its task is launched.
+
+    >>> is_filled_here(StorageMount(target="/d", name="b", sources=("./data",)))
+    True
+    """
+    return bool(mount.name and mount.sources) and all(map(is_local, mount.sources))
 
 
 def needs_files(task: Task) -> bool:

@@ -58,7 +58,7 @@ async def send_files(
     everything = SyncRules()
 
     async def one(source: str, what: str, label: str) -> _Folder:
-        path = cwd / _expand(source, env)
+        path = cwd / expand(source, env)
         key = (path, what == "workdir")
         if key not in folders:
             names = _Names(what, label, everything if what == "workdir" else task.sync)
@@ -96,13 +96,14 @@ async def send_files(
 def check_files(task: Task, *, cwd: Path, env: Mapping[str, str]) -> None:
     """Whatever of `task` has to travel is there; nothing is read. Errors: "workdir-missing"."""
     if task.workdir and not task.workdir_tree and task.workdir_git is None:
-        check_source(cwd / _expand(task.workdir, env), "workdir")
+        check_source(cwd / expand(task.workdir, env), "workdir")
     for mount in task.file_mounts:
         if mount.tree is None and is_local(mount.source):
-            check_source(cwd / _expand(mount.source, env), f"file_mounts `{mount.target}`")
+            check_source(cwd / expand(mount.source, env), f"file_mounts `{mount.target}`")
 
 
-def _expand(source: str, env: Mapping[str, str]) -> str:
+def expand(source: str, env: Mapping[str, str]) -> str:
+    """With the home that `~` stands for."""
     if source == "~" or source.startswith("~/"):
         return (env.get("HOME") or str(Path.home())) + source[1:]
     return os.path.expanduser(source)  # noqa: PTH111  `~other`

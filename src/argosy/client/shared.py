@@ -15,10 +15,11 @@ from argosy.api.endpoints import Calls
 from argosy.api.jobs import LogCalls
 from argosy.api.location import Location, locate
 from argosy.api.prices import PriceCalls, RefreshReply
+from argosy.api.server import ServerCalls
 from argosy.client.connection import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, Broken, unreachable
 from argosy.client.flow import Aside, FlowMethod
 from argosy.client.frames import LogPiece
-from argosy.client.progress import OnProgress, Sent, needs_files
+from argosy.client.progress import OnProgress, Sent, is_filled_here, needs_files
 from argosy.client.sign_ins import signed_in
 from argosy.model.errors import ArgosyError
 from argosy.model.task import Task
@@ -80,15 +81,27 @@ class SharedClient(Calls):
     async def send_files(
         self, task: Task, *, cwd: Path | None = None, on_progress: OnProgress | None = None, cluster: str = ""
     ) -> Sent:
-        """Send workdir and local mounts of `task`, only what the server lacks. Paths are relative to `cwd`.
+        """Send workdir and local mounts of `task`, only what the server lacks, and fill the buckets that it
+        fills from here. Paths are relative to `cwd`.
         `cluster`: what they are for; nothing is sent when it does not exist.
 
         Errors: "workdir-missing", "spec-unreadable", "conflict"; see `files.scan`. "not-found".
         """
-        if not needs_files(task):
+        filled = any(is_filled_here(mount) for mount in task.storage_mounts)
+        if not (needs_files(task) or filled):
             return Sent(task)
         if cluster:
             await ClusterCalls.cluster(cluster)
+        files, sent_bytes = 0, 0
+        if filled:
+            from argosy.client.client import Client
+            from argosy.client.filling import fill_buckets
+
+            await ServerCalls.health()  # starts it when need be
+            with Client(self.location, env=self.env, start=False) as client:
+                files, sent_bytes = await Aside(
+                    fill_buckets(task, client, cwd=cwd or Path.cwd(), on_progress=on_progress)
+                )
         from argosy.client.sending import send_files
 
         sent: Sent = await Aside(
@@ -101,7 +114,7 @@ class SharedClient(Calls):
                 on_progress=on_progress,
             )
         )
-        return sent
+        return sent._replace(files=sent.files + files, sent_bytes=sent.sent_bytes + sent_bytes)
 
     @FlowMethod
     async def refresh_prices(

@@ -316,9 +316,11 @@ class Effects:
         if task is None:
             return
         wanted = [("workdir", task.workdir_tree)] if task.workdir_tree else []
-        wanted += [(in_workdir(mount.target), mount.tree) for mount in task.file_mounts if mount.tree]
+        wanted += [
+            (place_of_mount(mount.target, action), mount.tree) for mount in task.file_mounts if mount.tree
+        ]
         for target, digest in wanted:
-            if self._files is None or digest is None or await agent.holds_tree(target, digest):
+            if self._files is None or not target or digest is None or await agent.holds_tree(target, digest):
                 continue
             try:
                 text = await self._files.tree(digest)
@@ -362,3 +364,12 @@ def border_code(error: Exception) -> str:
         return "disk-full"
     name = type(error).__name__
     return "".join("-" + char.lower() if char.isupper() else char for char in name).lstrip("-")
+
+
+def place_of_mount(target: str, action: PrepareRanks) -> str:
+    """Where a mount appears. `~` of a session is the session's own home, which keeps what is changed there:
+    it is filled at its first start only; "" later."""
+    app = action.orders[0].app if action.orders else None
+    if app is None or not target.startswith("~/"):
+        return in_workdir(target)
+    return app.home + target[1:] if (action.job.number, action.attempt.number) == (1, 1) else ""

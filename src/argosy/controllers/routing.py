@@ -17,7 +17,7 @@ import msgspec
 
 from argosy.controllers.loads import Load
 from argosy.controllers.observed import Facts
-from argosy.controllers.service.routes import route_of
+from argosy.controllers.service.routes import routes_of
 from argosy.controllers.service.scaling import FRESH, wanted_replicas
 from argosy.controllers.service.target import scaling_policy
 from argosy.infra.border import BorderError
@@ -160,7 +160,7 @@ class Routing:
 
     async def _send(self, gateway: GatewayPort) -> None:
         services = list(self._services.values())
-        routes = tuple(route_of(row, is_local=gateway.is_local) for row in services)
+        routes = routes_of(services, is_local=gateway.is_local)
         if routes != self._sent:
             self._generation = max(self._generation + 1, self._clock.now_ms())
             await gateway.take(RouteTable(generation=self._generation, services=routes))

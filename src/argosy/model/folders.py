@@ -6,7 +6,7 @@ is wrong. What is allowed is decided by `access` alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -84,6 +84,7 @@ class Folder(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="folder")
     used_bytes: int = 0  # when it was last counted, with what came through us since
     counted_ms: int = 0  # 0: never
     trashed_ms: int = 0  # 0: it is there
+    is_going: bool = False  # it leaves the trash for good: some of it may be gone already
     grants: tuple[FolderGrant, ...] = ()
     invitations: tuple[Invitation, ...] = ()
 
@@ -194,9 +195,16 @@ def transferred(folder: Folder, to: str) -> Folder:
     return msgspec.structs.replace(folder, owner=to, grants=grants)
 
 
-def trashed(folder: Folder, now_ms: int) -> Folder:
-    """In the trash, where it can be restored from. Raises "conflict"."""
+def trashed(folder: Folder, now_ms: int, holders: Sequence[str] = ()) -> Folder:
+    """In the trash, where it can be restored from. `holders`: who needs it. Raises "conflict"."""
     _check_there(folder)
+    if holders:
+        more = f" and {len(holders) - 3} more" if len(holders) > 3 else ""
+        raise ArgosyError(
+            "conflict",
+            f"`{folder.name}` is in use by {', '.join(holders[:3])}{more}",
+            hint="it can go to the trash when they have ended",
+        )
     return msgspec.structs.replace(folder, trashed_ms=now_ms)
 
 
@@ -204,7 +212,32 @@ def restored(folder: Folder) -> Folder:
     """Out of the trash. Raises "conflict"."""
     if not folder.trashed_ms:
         raise ArgosyError("conflict", f"`{folder.name}` is not in the trash", hint="nothing is to be done")
+    if folder.is_going:
+        raise ArgosyError(
+            "conflict", f"`{folder.name}` is being removed for good", hint="it cannot be restored any more"
+        )
     return msgspec.structs.replace(folder, trashed_ms=0)
+
+
+def going(folder: Folder) -> Folder:
+    """On its way out of the trash for good. Raises "conflict" for what is not in the trash."""
+    if not folder.trashed_ms:
+        raise ArgosyError(
+            "conflict",
+            f"`{folder.name}` is not in the trash, and only what is there goes for good",
+            hint=f"first: argosy folder rm {folder.name}",
+        )
+    return msgspec.structs.replace(folder, is_going=True)
+
+
+def purge_at_ms(folder: Folder) -> int:
+    """When the trash gives it up; 0 for one that is not there."""
+    return folder.trashed_ms + TRASH_DAYS * DAY_MS if folder.trashed_ms else 0
+
+
+def is_over(folder: Folder, now_ms: int) -> bool:
+    """Whether its time in the trash has passed."""
+    return bool(folder.trashed_ms) and folder.is_live and purge_at_ms(folder) <= now_ms
 
 
 def with_quota(folder: Folder, quota_bytes: int) -> Folder:

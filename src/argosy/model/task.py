@@ -62,9 +62,10 @@ class VolumeMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """A virtual folder that appears at `target` on every node; the server makes a `FileMount` of it."""
 
     target: str
-    folder: str  # its name, or its id
+    folder: str  # its name, or its id; its id once the server has looked
     sub_path: str = ""  # a folder in it
     read_only: bool = False
+    is_linked: bool = False  # nodes have a link to it, as the server found: it stays while this lives
     extra: str = ""  # JSON text of the fields that have no place above; without a folder nothing is done yet
 
 

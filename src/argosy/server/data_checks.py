@@ -9,9 +9,11 @@ from typing import Final
 
 from argosy.infra.buckets import BucketError, Encryption, ObjectMissing, OpensBuckets, StoreBusy
 from argosy.model.errors import ArgosyError
-from argosy.model.mounts import extra_of, is_url, url_of
+from argosy.model.mounts import SCHEMES, extra_of, is_url, url_of
 from argosy.model.task import StorageMount, Task
+from argosy.storage.bucket_life import ensure_bucket
 
+_Key = tuple[str, Encryption, bool]  # a URL, how it is encrypted, whether nothing need be there yet
 _PATIENCE_S: Final = 5.0
 _URLS_MAX: Final = 50  # of one request
 
@@ -24,12 +26,15 @@ class DataChecks:
 
     async def check(self, tasks: Iterable[Task]) -> None:
         """Raises the first `BucketError` that is no matter of waiting, with the path that it is about."""
-        wanted: dict[tuple[str, Encryption, bool], str] = {}
+        wanted: dict[_Key, str] = {}
+        made: set[_Key] = set()
         for task in tasks:
             for mount in task.storage_mounts:
                 wish = extra_of(mount).encryption
                 key = (url_of(mount), Encryption(type=wish.type, key_id=wish.key_id), _is_made(mount))
                 wanted.setdefault(key, mount.target)
+                if is_made_for_task(mount):
+                    made.add(key)
             if task.checkpoints.to:
                 wanted.setdefault((task.checkpoints.to, Encryption(), True), "checkpoints")
             for output in task.returns:
@@ -39,8 +44,8 @@ class DataChecks:
         if not wanted:
             return
         asking = {
-            asyncio.ensure_future(asyncio.to_thread(self._look, url, encryption, is_new)): target
-            for (url, encryption, is_new), target in wanted.items()
+            asyncio.ensure_future(asyncio.to_thread(self._look, key, is_made=key in made)): target
+            for key, target in wanted.items()
         }
         done, _ = await asyncio.wait(asking, timeout=self._patience_s)
         for each in asking:
@@ -48,9 +53,12 @@ class DataChecks:
             if isinstance(error, BucketError) and not isinstance(error, StoreBusy):
                 raise ArgosyError(error.code, f"`{asking[each]}`: {error}", hint=error.hint) from None
 
-    def _look(self, url: str, encryption: Encryption, is_new: bool) -> None:
-        """`is_new`: nothing need be there yet."""
+    def _look(self, wanted: _Key, *, is_made: bool) -> None:
+        """`is_made`: a bucket that is missing is made."""
+        url, encryption, is_new = wanted
         bucket, key = self._stores().open(url, encryption)
+        if is_made:
+            ensure_bucket(bucket)
         if key and not key.endswith("/"):
             try:
                 bucket.head(key)
@@ -63,6 +71,12 @@ class DataChecks:
             raise ObjectMissing(
                 f"nothing lies at {url}", f"`argosy storage ls {bucket.url}/` shows what there is"
             )
+
+
+def is_made_for_task(mount: StorageMount) -> bool:
+    """Whether a bucket that is only named, with a kind of store, is made when it is missing: to write to."""
+    named = bool(mount.name) and not any(map(is_url, mount.sources))
+    return named and _is_made(mount) and url_of(mount).partition("://")[0] in SCHEMES.values()
 
 
 def _is_made(mount: StorageMount) -> bool:

@@ -2,16 +2,18 @@
 
 Where nodes see the folder's volume, `/data` is a link to it, and all nodes see the same bytes. Elsewhere a
 folder that is only read is copied: as it is when the task is launched, and only what nodes do not have
-travels.
+travels. Folders whose name begins with a dot come without being asked for, at `~/NAME`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import posixpath
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -20,49 +22,166 @@ from argosy.model.errors import ArgosyError
 from argosy.model.folders import Access, Folder
 from argosy.model.task import FileMount, Task, VolumeMount
 from argosy.model.tree import CHUNK_BYTES, Entry, Tree
+from argosy.model.units import many, render_bytes
 from argosy.server.folders import Folders
 from argosy.storage.blobs import BlobStore
 from argosy.storage.folders.beneath import Beneath, split
 
+_log: Final = logging.getLogger(__name__)
 _FILES_MAX: Final = 200_000  # of one copy
+_DOT_FILES_MAX: Final = 10_000  # of a copy that nobody asked for by name
+_DOT_BYTES_MAX: Final = 256 << 20
+
+
+class Resolved(NamedTuple):
+    """A folder that a task gets without asking."""
+
+    volume: VolumeMount
+    mount: FileMount
 
 
 class FolderMounts:
     def __init__(self, folders: Folders, blobs: BlobStore) -> None:
         self._folders, self._blobs = folders, blobs
 
-    async def resolved(self, task: Task, caller: Caller) -> Task:
-        """With a file mount for each of its volumes. Raises "not-found", "forbidden", "conflict", "usage"."""
-        wanted = [each for each in task.volumes if each.folder]
-        if not wanted:
+    async def resolved(self, task: Task, caller: Caller, *, links: bool = True) -> Task:
+        """With a file mount for each of its volumes. `links` False: what runs could not follow one. Raises
+        "not-found", "forbidden", "conflict", "usage"."""
+        volumes, mounts = list[VolumeMount](), list[FileMount]()
+        for each in task.volumes:
+            if not each.folder:
+                volumes.append(each)
+                continue
+            folder, place = await self._found(each, caller, links=links)
+            mounts.append(await self._mount(each, folder, place))
+            volumes.append(msgspec.structs.replace(each, folder=folder.id, is_linked=bool(place)))
+        if not mounts:
             return task
-        mounts = [await self._mount(each, caller) for each in wanted]
-        return msgspec.structs.replace(task, file_mounts=(*task.file_mounts, *mounts))
+        return msgspec.structs.replace(task, volumes=tuple(volumes), file_mounts=(*task.file_mounts, *mounts))
 
-    async def _mount(self, wanted: VolumeMount, caller: Caller) -> FileMount:
+    async def dots(self, caller: Caller, owner: str, *, links: bool = True) -> list[Resolved]:
+        """The dot folders of `owner`, each at `~/NAME`. What cannot be copied is left out; `told` says so."""
+        found = []
+        for folder in await self._dots_of(caller, owner):
+            wanted = VolumeMount(target=f"~/{folder.name}", folder=folder.id, read_only=True)
+            try:
+                _, place = await self._found(wanted, caller, links=links)
+                if not place:
+                    await self._check_small(folder)
+                mount = await self._mount(wanted, folder, place)
+            except ArgosyError as error:
+                _log.warning("the dot folder %s is left out: %s", folder.id, error.what)
+                continue
+            volume = msgspec.structs.replace(wanted, is_linked=bool(place), read_only=not place)
+            found.append(Resolved(volume, mount))
+        return found
+
+    async def told(self, task: Task, caller: Caller, owner: str = "") -> tuple[str, ...]:
+        """What nodes will get for each volume of the task, and for the dot folders of `owner`; with what a
+        copy costs."""
+        lines = []
+        for each in task.volumes:
+            if each.folder:
+                folder, place = await self._found(each, caller)
+                lines.append(await self._line(each, folder, place))
+        for folder in await self._dots_of(caller, owner):
+            wanted = VolumeMount(target=f"~/{folder.name}", folder=folder.id, read_only=True)
+            if wanted.target in targets_of(task):
+                continue
+            try:
+                _, place = await self._found(wanted, caller)
+                if not place:
+                    await self._check_small(folder)
+                lines.append(await self._line(wanted, folder, place))
+            except ArgosyError as error:
+                lines.append(f"`{folder.name}` is left out: {error.what}")
+        return tuple(lines)
+
+    async def _dots_of(self, caller: Caller, owner: str) -> list[Folder]:
+        """Of several with one name that of the caller's project."""
+        if not owner:
+            return []
+        here = caller.project or "default"
+        mine = [
+            folder
+            for folder, has in await self._folders.all(caller)
+            if folder.is_dot and folder.owner == owner and has and not folder.trashed_ms
+        ]
+        mine.sort(key=lambda folder: folder.project == here)
+        return sorted({folder.name: folder for folder in mine}.values(), key=lambda folder: folder.name)
+
+    async def _found(self, wanted: VolumeMount, caller: Caller, *, links: bool = True) -> tuple[Folder, str]:
+        """The folder, and where nodes see it; "": they get a copy. Raises as `resolved`."""
         least = Access.READ if wanted.read_only else Access.WRITE
         folder = await self._folders.find(caller, wanted.folder, least)
         volume, beneath = await self._folders.volume(folder.volume), await self._folders.beneath(folder)
         parts = split(wanted.sub_path)
         await asyncio.to_thread(beneath.list, wanted.sub_path)  # it is there
-        source = f"folder:{folder.name}" + (f"/{'/'.join(parts)}" if parts else "")
         writes = self._folders.access_of(folder, caller) >= Access.WRITE
-        if volume.node_path and writes:  # through a link nobody is held to reading
-            place = posixpath.join(volume.node_path, folder.id, *parts)
-            link = Entry(path=parts[-1] if parts else folder.name, kind="l", target=place)
-            tree = Tree(entries=(link,), is_file=True)
-        elif wanted.read_only:
-            tree = await self._copied(folder, beneath, wanted.sub_path)
-        else:
+        if links and volume.node_path and writes:  # through a link nobody is held to reading
+            return folder, posixpath.join(volume.node_path, folder.id, *parts)
+        if not wanted.read_only:
             raise ArgosyError(
                 "conflict",
                 f"`{wanted.target}`: nodes do not see the volume `{volume.name}` of `{folder.name}`, so that "
-                "they cannot write there",
+                "they cannot write there"
+                if links
+                else f"`{wanted.target}`: a session cannot write to the folder `{folder.name}` itself",
                 hint=f"write `{wanted.folder}:ro` for a copy, or keep it on a volume that nodes see: "
-                "argosy folder volumes --add NAME PATH --on-nodes PATH",
+                "argosy folder volumes --add NAME PATH --on-nodes PATH"
+                if links
+                else f"write `{wanted.folder}:ro` for a copy; results go back with argosy folder upload",
             )
+        return folder, ""
+
+    async def _mount(self, wanted: VolumeMount, folder: Folder, place: str) -> FileMount:
+        parts = split(wanted.sub_path)
+        if place:
+            link = Entry(path=parts[-1] if parts else folder.name, kind="l", target=place)
+            tree = Tree(entries=(link,), is_file=True)
+        else:
+            tree = await self._copied(folder, await self._folders.beneath(folder), wanted.sub_path)
         digest = await self._blobs.put_tree(msgspec.json.encode(tree))
+        source = _called(folder, wanted)
         return FileMount(target=wanted.target, source=source, tree=digest, is_file=tree.is_file)
+
+    async def _line(self, wanted: VolumeMount, folder: Folder, place: str) -> str:
+        name = _called(folder, wanted).removeprefix("folder:")
+        if place:
+            return f"`{wanted.target}` is a link to {place}: all nodes see `{name}` itself, nothing travels"
+        files, size = await self._size(folder, wanted.sub_path, _FILES_MAX)
+        if files > _FILES_MAX:
+            raise _too_many(folder, _FILES_MAX)
+        return (
+            f"`{wanted.target}` is a copy of `{name}`, as it is at the launch: {many(files, 'file')} "
+            f"({render_bytes(size)}) through the server, what a node has already does not travel again"
+        )
+
+    async def _size(self, folder: Folder, path: str, most: int) -> tuple[int, int]:
+        """Files and bytes; more than `most` files are not looked at."""
+        beneath = await self._folders.beneath(folder)
+
+        def count() -> tuple[int, int]:
+            files = size = 0
+            for _, fd, st in beneath.walk(path):
+                if fd is not None:
+                    files, size = files + 1, size + st.st_size
+                if files > most:
+                    break
+            return files, size
+
+        return await asyncio.to_thread(count)
+
+    async def _check_small(self, folder: Folder) -> None:
+        """Raises "too-large" for a dot folder that would make every launch slow."""
+        files, size = await self._size(folder, "", _DOT_FILES_MAX)
+        if files > _DOT_FILES_MAX or size > _DOT_BYTES_MAX:
+            raise ArgosyError(
+                "too-large",
+                f"a dot folder that is copied has at most {_DOT_FILES_MAX:,} files and "
+                f"{render_bytes(_DOT_BYTES_MAX)}",
+                hint="keep it on a volume that nodes see, or name it in `volumes`",
+            )
 
     async def _copied(self, folder: Folder, beneath: Beneath, path: str) -> Tree:
         """Its files as they are now, kept by content. Links are left out."""
@@ -71,11 +190,7 @@ class FolderMounts:
         while (found := await asyncio.to_thread(next, walk, None)) is not None:
             name, fd, st = found
             if len(entries) == _FILES_MAX:
-                raise ArgosyError(
-                    "too-large",
-                    f"`{folder.name}` has more than {_FILES_MAX:,} files, too many for a copy",
-                    hint="keep it on a volume that nodes see, or mount a part of it: NAME/PART:ro",
-                )
+                raise _too_many(folder, _FILES_MAX)
             if not _is_text(name):
                 raise ArgosyError(
                     "usage",
@@ -100,6 +215,38 @@ class FolderMounts:
         if await self._blobs.missing([digest]):
             await self._blobs.put(digest, data)
         return digest
+
+
+def with_dots(task: Task, dots: Sequence[Resolved]) -> Task:
+    """With the dot folders for whose place the task has nothing of its own."""
+    taken = targets_of(task)
+    new = [each for each in dots if each.volume.target not in taken]
+    if not new:
+        return task
+    return msgspec.structs.replace(
+        task,
+        volumes=(*task.volumes, *(each.volume for each in new)),
+        file_mounts=(*task.file_mounts, *(each.mount for each in new)),
+    )
+
+
+def targets_of(task: Task) -> set[str]:
+    """Where the task has files of its own."""
+    own = [*(each.target for each in task.volumes), *(each.target for each in task.file_mounts)]
+    own += [each.target for each in task.storage_mounts]
+    return {target.rstrip("/") for target in own}
+
+
+def _called(folder: Folder, wanted: VolumeMount) -> str:
+    return "/".join((f"folder:{folder.name}", *split(wanted.sub_path)))
+
+
+def _too_many(folder: Folder, most: int) -> ArgosyError:
+    return ArgosyError(
+        "too-large",
+        f"`{folder.name}` has more than {most:,} files, too many for a copy",
+        hint="keep it on a volume that nodes see, or mount a part of it: NAME/PART:ro",
+    )
 
 
 def _is_text(name: str) -> bool:

@@ -215,22 +215,6 @@ class Folders:
             return written
         raise ArgosyError("conflict", f"`{folder_name}` is being changed by many at a time", hint="try again")
 
-    async def purge(self, caller: Caller, name: str) -> Folder:
-        """For good. Raises "conflict" for what is not in the trash."""
-        folder = await self.find(caller, name, Access.MANAGE)
-        if not folder.trashed_ms:
-            raise ArgosyError(
-                "conflict",
-                f"`{folder.name}` is not in the trash, and only what is there goes for good",
-                hint=f"first: argosy folder rm {folder.name}",
-            )
-        gone = msgspec.structs.replace(folder, removed_ms=self._clock.now_ms())
-        await self._store.commit([gone])
-        disk = await self.disk(folder)
-        await asyncio.to_thread(disk.trash, folder.id)
-        await asyncio.to_thread(disk.purge, folder.id)
-        return folder
-
     async def add_used(self, folder: Folder, more_bytes: int, *, counted: bool = False) -> Folder:
         """What came or went through us; `counted`: all that there is."""
         for _ in range(_TRIES):

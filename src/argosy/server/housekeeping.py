@@ -71,10 +71,14 @@ class Housekeeping:
         retention: Retention | None = None,
         sweep: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
-        self._sweep_more = sweep  # of other files; how many
+        self._more = [sweep] if sweep is not None else []  # sweeps of other files: how many went
         self._store, self._blobs, self._logs, self._clock = store, blobs, logs, clock
         self.retention = retention or Retention()
         self._lock = asyncio.Lock()
+
+    def also(self, sweep: Callable[[], Awaitable[int]]) -> None:
+        """Do this too, once a day. It returns how many it removed."""
+        self._more.append(sweep)
 
     async def prune(self, *, days: int = 0, dry_run: bool = False) -> PruneReply:
         """Forget what is old. `days`: another age than the usual, for this time. `dry_run`: only count."""
@@ -106,8 +110,8 @@ class Housekeeping:
         files = await asyncio.to_thread(
             self._blobs.sweep, trees, older_than_s=_BLOBS_KEPT_S, now_s=now_s, dry_run=dry_run
         )
-        if self._sweep_more is not None and not dry_run:
-            files += await self._sweep_more()
+        for sweep in () if dry_run else self._more:
+            files += await sweep()
         if not dry_run:
             await self._store.forget_acts(now_ms - keep.audit_days * _DAY_MS)
         freed = 0 if dry_run else await self._store.shrink()

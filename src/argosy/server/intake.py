@@ -15,7 +15,7 @@ from argosy.model.offer import Plan
 from argosy.model.task import Task, render_ignored
 from argosy.server.channels import ChannelFile
 from argosy.server.data_checks import DataChecks
-from argosy.server.folder_mounts import FolderMounts
+from argosy.server.folder_mounts import FolderMounts, with_dots
 from argosy.server.guarding import project_of, require
 from argosy.server.identity import Identity
 from argosy.server.tenancy import Tenants
@@ -41,29 +41,54 @@ class Intake:
         self.folders: FolderMounts | None = None  # what `volumes` of a task mean
         self.identity: Identity | None = None  # knows what `argosy:NAME` in a task means
 
-    async def task(self, task: Task, caller: Caller, *, with_files: bool, project: str = "") -> Task:
-        """Checked, with its presets, and with what the project's secrets have where it names them. `project`:
-        "" means the caller's. Raises `spec-invalid`, `conflict` (files are missing), `not-found`,
-        `forbidden`."""
+    async def task(
+        self,
+        task: Task,
+        caller: Caller,
+        *,
+        with_files: bool,
+        project: str = "",
+        owner: str = "",
+        links: bool = True,
+    ) -> Task:
+        """Checked, with its presets, its folders, and what the project's secrets have where it names them.
+        `project`: "" means the caller's; `owner`: whose dot folders come along, "": nobody's; `links`:
+        whether what runs can follow a link to a folder. Raises `spec-invalid`, `conflict` (files are
+        missing), `not-found`, `forbidden`."""
         checked = self._checked(task, with_files=with_files)
         if with_files and self.data is not None:
             await self.data.check((checked,))
         ready = self._tenants.prepared(await self._store.snapshot(), checked, caller)
         if not with_files:
             return ready
-        return await self._with_secrets(await self._with_folders(ready, caller), caller, project)
+        [ready] = await self._with_folders([ready], caller, owner, links=links)
+        return await self._with_secrets(ready, caller, project)
 
-    async def tasks(self, tasks: Sequence[Task], caller: Caller, *, project: str = "") -> tuple[Task, ...]:
+    async def tasks(
+        self, tasks: Sequence[Task], caller: Caller, *, project: str = "", owner: str = ""
+    ) -> tuple[Task, ...]:
         checked = self._checked_all(tasks)
         if self.data is not None:
             await self.data.check(checked)
         rows = await self._store.snapshot()
         ready = [self._tenants.prepared(rows, task, caller) for task in checked]
-        ready = [await self._with_folders(task, caller) for task in ready]
+        ready = await self._with_folders(ready, caller, owner)
         return tuple([await self._with_secrets(task, caller, project) for task in ready])
 
-    async def _with_folders(self, task: Task, caller: Caller) -> Task:
-        return task if self.folders is None else await self.folders.resolved(task, caller)
+    async def folder_lines(self, task: Task, caller: Caller, owner: str = "") -> tuple[str, ...]:
+        """What nodes would get for the folders of a task. Raises as `task`."""
+        if self.folders is None:
+            return ()
+        return await self.folders.told(task, caller, owner)
+
+    async def _with_folders(
+        self, tasks: Sequence[Task], caller: Caller, owner: str, *, links: bool = True
+    ) -> list[Task]:
+        if self.folders is None:
+            return list(tasks)
+        dots = await self.folders.dots(caller, owner, links=links)
+        ready = [await self.folders.resolved(task, caller, links=links) for task in tasks]
+        return [with_dots(task, dots) for task in ready]
 
     async def _with_secrets(self, task: Task, caller: Caller, project: str) -> Task:
         if not task.secrets or self.identity is None:

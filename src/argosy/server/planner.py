@@ -25,6 +25,7 @@ from argosy.planning.ability import Ability
 from argosy.planning.confirmed import keep_to, order_of_plan, place_text, what_changed
 from argosy.planning.deadline import wishes_of
 from argosy.planning.offered import ROWS, Offered, Supply, plan_offered, rows_for
+from argosy.server.guarding import made_by
 from argosy.server.intake import Intake, render_warnings
 from argosy.server.kept_plans import KeptPlans, Made, made_of, subject_of
 from argosy.server.price_rows import share_notes
@@ -175,13 +176,17 @@ class Planner:
 
     async def plan(self, request: PlanRequest, caller: Caller = OWNER) -> PlanReply:
         task = await self._intake.task(request.task, caller, with_files=False)
+        folders = await self._intake.folder_lines(task, caller, made_by(caller, request.user))
         quoted = await self._read()
         if request.prices:
-            return await self._priced(request, task, quoted)
+            reply = await self._priced(request, task, quoted)
+            return msgspec.structs.replace(reply, folders=folders)
         made = await self.make(task, quoted, managed=request.managed)
         shown = await self.explained(task, made.plan, quoted.offers)
         notes = share_notes(made.plan.choices)
-        reply = PlanReply(plan=shown, warnings=render_warnings(task), deadline=made.why, notes=notes)
+        reply = PlanReply(
+            plan=shown, warnings=render_warnings(task), deadline=made.why, notes=notes, folders=folders
+        )
         return self._noted(reply, made)
 
     async def _priced(self, request: PlanRequest, task: Task, quoted: Quoted) -> PlanReply:

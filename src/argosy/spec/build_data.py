@@ -124,7 +124,7 @@ def _mount(name: str, target: str, entry: Entry, reader: Reader) -> FileMount | 
         local = [source for source in made.sources if not split_url(source)]
         if local and made.mode == "COPY" and made.name is None and len(made.sources) == 1:
             return FileMount(target=target, source=local[0])
-        if local:
+        if local and (made.name is None or len(local) != len(made.sources)):
             reader.postpone(f"file_mounts {target}", entry.place)
         elif not made.persistent:
             reader.postpone(f"file_mounts {target} persistent", entry.place)

@@ -283,6 +283,12 @@ SERVICE: Final = Table(
             example="8000",
             also=("port",),
         ),
+        Field(
+            name="domain",
+            shape=Notation(says="a host", parse=notation.parse_domain),
+            doc="Host of its own: requests for it at the gateway are for this service.",
+            example="chat.example.org",
+        ),
         Field(name="pool", shape=POOL, doc="Older place of `pool`.", example="{workers: 4}"),
         Field(name="workers", shape=_COUNT, doc="Older spelling of `pool.workers`.", example="4"),
         Field(

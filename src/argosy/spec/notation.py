@@ -399,6 +399,20 @@ def render_infra(infra: Infra) -> str:
     return "/".join(parts)
 
 
+def parse_domain(text: str) -> str:
+    """A host that a certificate can name, in lower case; `*.` stands for one label.
+
+    >>> parse_domain("Chat.Example.org")
+    'chat.example.org'
+    """
+    label = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+    if re.fullmatch(rf"(?:\*\.)?{label}(?:\.{label})+", text.lower()) is None or len(text) > 253:
+        raise ValueError(
+            f"{excerpt(text)} is not the name of a host; write for example `chat.example.org`, without port"
+        )
+    return text.lower()
+
+
 def parse_port(text: str) -> str:
     """`8000`, or a range `8000-8010`.
 

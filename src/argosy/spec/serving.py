@@ -29,6 +29,7 @@ def build_serving(task: Section, candidates: Sequence[Resources], findings: Find
         return None
     tls = section.get("tls", Section)
     balancer = section.get("load_balancer", Section)
+    domain = section.get("domain", str)
     port = _port(section, findings) or _port_of(candidates)
     return Serving(
         probe=_probe(section, findings) if not function else Probe(path=HEALTH),
@@ -36,6 +37,7 @@ def build_serving(task: Section, candidates: Sequence[Resources], findings: Find
         balance=section.get("load_balancing_policy", str) or "least_load",
         port=port,
         stream_ms=(_ms(balancer, "stream_timeout_seconds") or 0) if balancer is not None else 0,
+        hosts=(domain,) if domain else (),
         keyfile=(tls.get("keyfile", str) or "") if tls is not None else "",
         certfile=(tls.get("certfile", str) or "") if tls is not None else "",
     )

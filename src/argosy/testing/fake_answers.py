@@ -34,6 +34,7 @@ from argosy.testing import host_answers, priced_answers, session_answers, shared
 from argosy.testing.bucket_answers import FakeBuckets
 from argosy.testing.checkpoint_answers import FakeCheckpoints
 from argosy.testing.fake_memory import OFFER, FakeMemory, ref_of
+from argosy.testing.folder_answers import FakeFolders
 
 T = TypeVar("T")
 
@@ -48,6 +49,7 @@ class FakeAnswers(FakeMemory):
         self.notes: tuple[str, ...] = ()  # of the catalog
         self.buckets = FakeBuckets()
         self.checkpoints = FakeCheckpoints()
+        self.folders = FakeFolders()
         self.priced: Callable[[PlanReply, PlanRequest], PlanReply] = priced_answers.with_prices
         self._keys: dict[str, bytes] = {}
 
@@ -103,6 +105,7 @@ class FakeAnswers(FakeMemory):
                 return self._put_tree(body)
         return (
             self.checkpoints.answer(name, path)
+            or self.folders.answer(name, path, query)
             or self._answer_of_prices(name, query)
             or example_of(endpoint.answer)
         )
@@ -187,12 +190,12 @@ class FakeAnswers(FakeMemory):
                     trees=tuple(one for one in request.trees if one in self.trees),
                 )
             case _:
-                return self._answer_setting(request)
+                return self._answer_setting(request, path)
         if key:
             self._keys[key] = msgspec.json.encode(reply)
         return reply
 
-    def _answer_setting(self, request: Request) -> object:
+    def _answer_setting(self, request: Request, path: dict[str, str]) -> object:
         match request:
             case TenancyRequest() if request.check:
                 return shared_answers.tenancy(self.tenancy)
@@ -219,7 +222,7 @@ class FakeAnswers(FakeMemory):
                         spent_micro_usd=12_500_000,
                     )
                 return BudgetList(budgets=tuple(self.budgets.values()))
-        return None
+        return self.folders.change(request, path)
 
 
 def example_of(kind: type[T]) -> T:

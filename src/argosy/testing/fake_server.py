@@ -35,6 +35,7 @@ from argosy.model.errors import ArgosyError
 from argosy.testing.bucket_answers import MOUNT
 from argosy.testing.fake_answers import FakeAnswers
 from argosy.testing.fake_http import Listener, Peer, Terminal
+from argosy.testing.folder_answers import RAW
 from argosy.testing.shared_answers import STARTED_MS
 
 
@@ -178,6 +179,9 @@ class FakeServer(FakeAnswers):
                 return False
             if endpoint.name == "checkpoint_chunk":
                 return peer.reply(200, self.checkpoints.chunk(path["digest"]))
+            if endpoint.name in RAW:
+                peer.send(self.folders.raw(endpoint.name, path, query, headers, body))
+                return True
             with self.lock:
                 reply = self.answer(endpoint, path, query, body)
         except ArgosyError as error:

@@ -12,6 +12,7 @@ from argosy.controllers.hedging import give_back_others, is_up, second_order
 from argosy.controllers.policies import finish, new_claim
 from argosy.controllers.pool.decide import decide_jobs, fail_cluster
 from argosy.controllers.pool.wanted import places_left
+from argosy.controllers.settling import is_settling
 from argosy.controllers.view import Action, NewId, Put, View, WakeAt, event
 from argosy.model.kinds.cluster import cluster_spec, cluster_state
 from argosy.model.kinds.job import job_task
@@ -195,6 +196,9 @@ def _wind_down(
     patience_ms = since_ms + _longest_grace_ms(view, cluster) + view.policy.kill_margin_ms
     if live and view.now_ms < patience_ms:
         return [*actions, WakeAt(cluster.id, patience_ms)], live, False
+    attempts = [view.rows.attempt_of(job.id) for job in view.rows.jobs_of(cluster.id)]
+    if any(attempt is not None and is_settling(view, attempt) for attempt in attempts):
+        return [*actions, WakeAt(cluster.id, view.now_ms + view.policy.heal_every_ms)], live, False
     return actions, live, True
 
 

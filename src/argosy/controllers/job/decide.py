@@ -16,7 +16,6 @@ from argosy.controllers.elastic import keeps_nodes
 from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.job.managed import recover, start_managed
 from argosy.controllers.job.peers import peers_of
-from argosy.controllers.job.settling import settling
 from argosy.controllers.policies import (
     attained_by,
     end_claims,
@@ -27,6 +26,7 @@ from argosy.controllers.policies import (
     notice_of,
     notice_text,
 )
+from argosy.controllers.settling import settling
 from argosy.controllers.view import (
     Action,
     NewId,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
+
+import msgspec
 
 from argosy.model.kinds.service import (
     AccessKey,
@@ -51,6 +54,19 @@ def prefix_of(row: Workload) -> str:
     return f"/s/{row.name}" if row.project == "default" else f"/s/{row.project}/{row.name}"
 
 
+def routes_of(rows: Iterable[Workload], *, is_local: bool) -> tuple[ServiceRoute, ...]:
+    """Routes of all services. A host that two of them claim is the older one's: a table with both would be
+    refused as a whole."""
+    taken: set[str] = set()
+    found = []
+    for row in sorted(rows, key=lambda row: (row.created_ms, row.id)):
+        route = route_of(row, is_local=is_local)
+        free = tuple(host for host in route.hosts if host not in taken)
+        taken.update(free)
+        found.append(route if free == route.hosts else msgspec.structs.replace(route, hosts=free))
+    return tuple(found)
+
+
 def route_of(row: Workload, *, is_local: bool) -> ServiceRoute:
     """Replicas that are ready, and those that leave; every revision with its share.
 
@@ -72,6 +88,7 @@ def route_of(row: Workload, *, is_local: bool) -> ServiceRoute:
         id=row.id,
         name=row.name,
         project=row.project,
+        hosts=serving.hosts,
         prefix=prefix_of(row),
         revisions=revisions,
         policy=Policy(name=POLICIES.get(serving.balance, "least-outstanding")),

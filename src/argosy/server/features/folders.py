@@ -29,6 +29,7 @@ from argosy.model.folders import WORDS, Access, Folder, Volume
 from argosy.server.exchange import Exchange
 from argosy.server.folder_mounts import FolderMounts
 from argosy.server.folder_transfers import Transfers
+from argosy.server.folder_trash import FolderTrash
 from argosy.server.folders import Folders
 from argosy.server.guarding import made_by, project_of, require_new
 from argosy.server.services import Services
@@ -41,6 +42,8 @@ class FolderFeature:
         self._clock = services.clock
         self._folders = Folders(services.store, services.clock, services.ids, services.state_dir)
         services.intake.folders = FolderMounts(self._folders, services.blobs)
+        self._trash = FolderTrash(self._folders, services.store, services.clock)
+        services.housekeeping.also(self._trash.sweep)
         self._transfers = Transfers(self._folders, services.clock, services.ids)
 
     # -- folders --------------------------------------------------------------------------------------
@@ -81,11 +84,14 @@ class FolderFeature:
         request = await exchange.decode(FolderChange)
         if request.owner:
             await self._folders.check_known(request.owner)
-        now_ms = self._clock.now_ms()
+        now_ms, holders = self._clock.now_ms(), list[str]()
+        if request.trashed:
+            folder = await self._folders.find(exchange.caller, exchange.path["folder"], Access.MANAGE)
+            holders = await self._trash.holders(folder)
 
         def turn(folder: Folder) -> Folder:
             if request.trashed is True:
-                folder = rules.trashed(folder, now_ms)
+                folder = rules.trashed(folder, now_ms, holders)
             elif request.trashed is False:
                 folder = rules.restored(folder)
             if request.quota_bytes is not None:
@@ -97,7 +103,7 @@ class FolderFeature:
         return await self._changed(exchange, turn)
 
     async def purge_folder(self, exchange: Exchange) -> Done:
-        gone = await self._folders.purge(exchange.caller, exchange.path["folder"])
+        gone = await self._trash.purge(exchange.caller, exchange.path["folder"])
         return Done(names=(gone.name,))
 
     async def share_folder(self, exchange: Exchange) -> FolderView:
@@ -145,6 +151,7 @@ class FolderFeature:
             counted_ms=folder.counted_ms,
             created_ms=folder.created_ms,
             trashed_ms=folder.trashed_ms,
+            purge_at_ms=rules.purge_at_ms(folder),
             invited_by=(asked.by or folder.owner or folder.project) if asked else "",
             grants=tuple(
                 GrantView(to=each.to, level=each.level, until_ms=each.until_ms) for each in folder.grants

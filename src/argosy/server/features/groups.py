@@ -65,7 +65,8 @@ class GroupFeature:
         _check_layout(request.layout, len(request.tasks))
         if request.name:
             check_name("task", request.name)
-        tasks = await self._services.intake.tasks(request.tasks, caller, project=request.project)
+        owner = made_by(caller, request.user)
+        tasks = await self._services.intake.tasks(request.tasks, caller, project=request.project, owner=owner)
         self._services.intake.check_notify(request.notify, "notify")
         secrets = _secrets_of(tasks)
         project = project_of(caller, request.project)

@@ -49,7 +49,8 @@ class LaunchingFeature:
         request, caller = await exchange.decode(LaunchRequest), exchange.caller
         project, _, name = (request.cluster or "").rpartition("/")
         project = project_of(caller, project or request.project)
-        task = await self._intake.task(request.task, caller, with_files=True, project=project)
+        owner = made_by(caller, request.user)
+        task = await self._intake.task(request.task, caller, with_files=True, project=project, owner=owner)
         check_fixed(task)
         if request.cluster is not None:
             request = msgspec.structs.replace(request, cluster=check_name("cluster", name))
@@ -180,7 +181,8 @@ class LaunchingFeature:
         from argosy.spec.names import check_name
 
         request, caller = await exchange.decode(ExecRequest), exchange.caller
-        tasks = await self._intake.tasks(request.tasks, caller, project=request.project)
+        owner = made_by(caller, request.user)
+        tasks = await self._intake.tasks(request.tasks, caller, project=request.project, owner=owner)
         check_fixed(*tasks)
         named = request.project and check_name("project", request.project)
 
@@ -208,7 +210,8 @@ class LaunchingFeature:
 
     async def jobs_launch(self, exchange: Exchange) -> bytes:
         request, caller = await exchange.decode(JobsLaunchRequest), exchange.caller
-        tasks = await self._intake.tasks(request.tasks, caller, project=request.project)
+        owner = made_by(caller, request.user)
+        tasks = await self._intake.tasks(request.tasks, caller, project=request.project, owner=owner)
         project = project_of(caller, request.project)
         require_new(caller, project)
         asked = msgspec.structs.replace(request, project=project, user=made_by(caller, request.user))

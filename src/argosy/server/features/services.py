@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -91,6 +91,7 @@ class ServiceFeature:
         if old is not None:
             require_over(caller, old)
         _check_there(old, request, rows, caller)
+        check_hosts(request.task, old, rows.named(SERVICE.name))
         seated = services.tenants.seat(rows, (request.task,), project=request.project, user=request.user)
         plans = await services.admission.planned(
             (request.task,), request.project, named="", limit_micro_usd=None
@@ -350,6 +351,22 @@ def _check_there(old: Workload | None, request: ServeRequest, rows: Snapshot, ca
         )
     if old is not None:
         _check_alive(old)
+
+
+def check_hosts(task: Task, old: Workload | None, services: Iterable[Workload]) -> None:
+    """No host of it belongs to another service. Raises `conflict`."""
+    hosts = set(task.service.hosts) if task.service is not None else set()
+    if not hosts:
+        return
+    for row in services:
+        if old is None or row.id != old.id:
+            theirs = {host for each in service_spec(row).revisions for host in each.serving.hosts}
+            for host in sorted(hosts & theirs):
+                raise ArgosyError(
+                    "conflict",
+                    f"the domain `{host}` belongs to another service already",
+                    hint="give this one another `domain`, or take that service down first",
+                )
 
 
 def _check_alive(row: Workload) -> None:

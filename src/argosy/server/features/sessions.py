@@ -24,7 +24,7 @@ from argosy.apps.files import find_app, known_apps
 from argosy.controllers.session.idle import SNOOZES_MAX
 from argosy.infra.agent_port import Enter
 from argosy.model.access import Caller
-from argosy.model.apps import App, Idle
+from argosy.model.apps import App, Idle, Isolation
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.session import (
     SESSION,
@@ -86,7 +86,10 @@ class SessionFeature:
         if request.task.num_nodes != 1:
             raise ArgosyError("unsupported", "a session runs on one node")
         asked = msgspec.structs.replace(request.task, run=app.command or app.name)
-        task = await self._services.intake.task(asked, caller, with_files=True)
+        owner = made_by(caller, request.user)
+        task = await self._services.intake.task(
+            asked, caller, with_files=True, owner=owner, links=request.isolation is Isolation.PROCESS
+        )
         project = project_of(caller, request.project)
         require_new(caller, project)
         user = made_by(caller, request.user)

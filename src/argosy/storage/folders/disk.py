@@ -76,13 +76,18 @@ class VolumeDisk:
             if self._trashed(folder_id).exists():
                 self._trashed(folder_id).rename(self.path(folder_id))
 
-    def purge(self, folder_id: str) -> None:
-        """For good, from the trash only."""
+    def has(self, folder_id: str) -> bool:
+        """Whether its bytes are here, in the trash or not; a volume that is away has none."""
+        return self.path(folder_id).exists() or self._trashed(folder_id).exists()
+
+    def purge(self, folder_id: str) -> bool:
+        """For good, from the trash only. Safe to repeat. Whether nothing of it is left."""
         path = self._trashed(folder_id)
         if _is_btrfs(self.root):
             _ran("btrfs", "subvolume", "delete", str(path))
         if path.exists():
             _tool(("rm", "-rf", str(path)))
+        return not path.exists()
 
     def clone(self, folder_id: str, new_id: str) -> None:
         """With all that it holds; shares the blocks where the file system can. Raises "disk-full"."""

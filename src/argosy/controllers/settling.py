@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from argosy.controllers.policies import lost_text
 from argosy.controllers.view import Action, SaveCheckpoint, SettleData, View, WakeAt, data_of
+from argosy.model.facts import RankPhase
 from argosy.model.kinds.job import job_task
 from argosy.model.mounts import is_written
-from argosy.model.phases import NodePhase, Outcome
+from argosy.model.phases import AttemptPhase, NodePhase, Outcome
 from argosy.model.rows import Attempt, Node, Workload
 
 TRIES = 5
@@ -51,6 +52,20 @@ def settling(
         if view.now_ms < failure.after_ms:
             return [WakeAt(job.id, failure.after_ms)]
     return [SettleData(attempt, job, tuple(present))]
+
+
+def is_settling(view: View, attempt: Attempt) -> bool:
+    """Whether its program has ended and what it has written is on its way to stores. Ends by itself: a store
+    that takes nothing is given up, and a node that is lost has nothing to send."""
+    job = view.rows.workloads.get(attempt.workload_id)
+    if job is None or attempt.phase is not AttemptPhase.ENDING or attempt.outcome is None:
+        return False
+    facts = [view.observed.rank(f"{attempt.id}.{place.rank}") for place in attempt.placements]
+    if any(fact is None or fact.phase not in (RankPhase.EXITED, RankPhase.VANISHED) for fact in facts):
+        return False
+    nodes = [view.rows.nodes.get(place.node_id) for place in attempt.placements]
+    found = settling(view, job, attempt, nodes, attempt.outcome)
+    return bool(found) and not isinstance(found, str)
 
 
 def _is_to_be_copied(view: View, attempt: Attempt, nodes: Sequence[Node]) -> bool:
