@@ -12,6 +12,7 @@ from argosy.controllers.kinds import decide_workload
 from argosy.controllers.observed import Facts
 from argosy.controllers.view import Emit, Put, View
 from argosy.model.kinds import kind_of
+from argosy.model.kinds.job import job_spec
 from argosy.model.kinds.service import (
     SERVICE,
     Replica,
@@ -24,6 +25,7 @@ from argosy.model.kinds.service import (
 )
 from argosy.model.offer import Placement
 from argosy.model.phases import AttemptPhase, Desired, Outcome, WorkloadPhase
+from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Row, Workload
 from argosy.model.served import Count, ReplicaFact, ServedFact
 from argosy.model.serving import Probe, Replicas, Serving, Strategy
@@ -43,6 +45,10 @@ def a_revision(number: int, replicas: int = 2, most: int = 0, strategy: Strategy
     return Revision(number=number, digest=f"digest-{number}", task=task, strategy=strategy)
 
 
+def _is_spot(job: Workload) -> bool:
+    return any(wish.use_spot for wish in job_spec(job).task.resources)
+
+
 class Stage:
     """`beat` lets time pass and the service decide until it has nothing more to say."""
 
@@ -56,6 +62,7 @@ class Stage:
         self.is_gateway_there = True
         self.broken: set[int] = set()  # revisions that never answer
         self.crashing: set[int] = set()  # revisions whose program ends
+        self.hold_spot = False  # no spot machine is to be had
         self.room = 100  # replicas that find a machine
         self.all: dict[str, Row] = {}
         row = Workload(
@@ -141,12 +148,14 @@ class Stage:
             attempt = self.rows.attempt_of(job.id)
             if job.desired is Desired.END:
                 self.end(job.id, Outcome.CANCELLED)
+            elif attempt is None and self.hold_spot and _is_spot(job):
+                continue
             elif attempt is None and running < self.room:
                 running += 1
                 self._start(job)
             elif attempt is not None and revision in self.crashing:
                 self.end(job.id, Outcome.FAILED, "the program exited with code 1")
-            elif attempt is not None:
+            elif attempt is not None and attempt.phase is AttemptPhase.RUNNING:
                 self._answer(job, attempt, good=revision not in self.broken)
         if self.is_gateway_there and "svc-1" in self.rows.workloads:
             self.facts.services["svc-1"] = ServedFact(
@@ -180,6 +189,20 @@ class Stage:
             at_ms=self.now_ms,
             why="" if good else "/health answers 503",
         )
+
+    def must_leave(self, job_id: str, why: str, reason: Reason = Reason.PREEMPTED) -> None:
+        """Its node was given notice, or it was evicted."""
+        attempt = self.rows.attempt_of(job_id)
+        assert attempt is not None
+        ending = msgspec.structs.replace(
+            attempt,
+            phase=AttemptPhase.ENDING,
+            outcome=Outcome.PREEMPTED,
+            reason=reason,
+            detail=why,
+            ending_ms=self.now_ms,
+        )
+        self.put(ending)
 
     def end(self, job_id: str, outcome: Outcome, detail: str = "") -> None:
         job, attempt = self.rows.workloads[job_id], self.rows.attempt_of(job_id)

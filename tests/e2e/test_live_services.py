@@ -62,6 +62,65 @@ def test_nobody_notices_twenty_times(fresh_house: House, turn: int) -> None:
     asyncio.run(_story(fresh_house))
 
 
+def test_nobody_notices_a_canary_nor_blue_green(fresh_house: House) -> None:
+    asyncio.run(_strategies(fresh_house))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("turn", range(20))
+def test_nobody_notices_a_canary_nor_blue_green_twenty_times(fresh_house: House, turn: int) -> None:
+    asyncio.run(_strategies(fresh_house))
+
+
+def test_the_last_lines_of_a_replica_that_ends_at_once_are_shown(fresh_house: House) -> None:
+    program = fresh_house.file("broken.py", 'print("no model at /models"); raise SystemExit(3)')
+    task = fresh_house.file("broken.yaml", YAML % (sys.executable, program))
+    done = fresh_house.run("serve", "up", task, ok=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "service `web` does not become ready" in said
+    assert "exited with code 3" in said and "  no model at /models" in said
+    explained = fresh_house.run("explain", "web").stdout
+    assert "0 replicas of it are ready; its file asks for 2." in explained
+    assert "exited with code 3" in explained
+    fresh_house.run("serve", "down", "web", "-y")
+
+
+async def _strategies(house: House) -> None:
+    def run(*words: str) -> str:
+        return house.run(*words).stdout
+
+    def only(revision: int) -> Callable[[dict[str, Any]], bool]:
+        return lambda each: (
+            each["revision"] == revision and {one["revision"] for one in each["replicas"]} == {revision}
+        )
+
+    program = house.file("serve.py", PROGRAM)
+    task = str(house.file("web.yaml", YAML % (sys.executable, program)))
+    await asyncio.to_thread(run, "serve", "up", task)
+    url = run("serve", "endpoint", "web").strip()
+    await until(house, "both replicas are ready", lambda each: each["ready"] == 2)
+    update = ("serve", "update", "web", task)
+    async with Load(url, paths=("/",) * 9 + ("/stream",), per_s=30) as load:
+        await asyncio.to_thread(run, *update, "--env", "TURN=two", "--canary", "50", "--bake", "1")
+        await until(house, "the canary serves alone", only(2))
+        whole = load.bodies()
+        began = len(load.outcomes)
+        await asyncio.to_thread(run, *update, "--env", "TURN=three", "--blue-green")
+        await until(house, "blue-green has switched", lambda each: each["rollout"]["phase"] == "baking")
+        await asyncio.to_thread(run, "serve", "promote", "web")
+        await until(house, "the new ones serve alone", only(3))
+        switched = len(load.outcomes)
+        await asyncio.sleep(1.0)
+    assert load.bad == [], load.bad[:3]
+    assert whole[b"1"] and whole[b"2"], "both had their share of the requests"
+    later = {each.body for each in load.outcomes[began:] if each.path.endswith("/")}
+    assert later <= {b"2", b"3"}, "no answer of a revision that was replaced before"
+    last = {each.body for each in load.outcomes[switched + 20 :] if each.path.endswith("/")}
+    assert last <= {b"3"}
+    await asyncio.to_thread(run, "serve", "down", "web", "-y")
+    await asyncio.to_thread(house.wait, "all is gone", lambda: not house.processes("serve.py"))
+
+
 async def _story(house: House) -> None:
     def run(*words: str) -> str:
         return house.run(*words).stdout

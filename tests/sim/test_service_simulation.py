@@ -8,7 +8,11 @@ import os
 import subprocess
 import sys
 
+import msgspec
 import pytest
+
+from argosy.testing.faults import Faults
+from argosy.testing.sim_services import ServiceSimulation
 
 LIMIT_S = 280  # of one chunk, on a machine that does other things as well
 
@@ -38,6 +42,12 @@ BROKE = (6, 7)
 def test_what_once_broke_a_law() -> None:
     done = _replay(",".join(map(str, BROKE)))
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+
+
+def test_who_is_given_notice_is_replaced_ahead_and_cuts_no_request() -> None:
+    rough = msgspec.structs.replace(Faults(), preemptions_per_h=20.0, notice=1.0)
+    outcome = ServiceSimulation(5003, faults=rough, minutes=10).run()
+    assert any("replaces a replica ahead" in line for line in outcome.log)
 
 
 @pytest.mark.nightly

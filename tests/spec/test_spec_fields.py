@@ -116,8 +116,6 @@ def test_deeper_fields_are_known_too() -> None:
     assert task.not_executed == (
         "autostop.hook",
         "autostop.hook_timeout",
-        "service.replica_policy.base_ondemand_fallback_replicas",
-        "service.replica_policy.dynamic_ondemand_fallback",
         "service.replica_policy.spot_placer",
         "service.tls",
     )

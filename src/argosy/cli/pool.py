@@ -386,10 +386,13 @@ Examples:
   argosy explain dev 3
   argosy explain 12
   argosy explain dev
+  argosy explain chat
 
-A number alone is a managed job, a name alone a cluster. Ends with 0 also when the job waits."""
+A number alone is a managed job, a name alone a cluster or a service. Ends with 0 also when the job waits."""
 )
-@click.argument("words", nargs=-1, metavar="[CLUSTER] JOB | CLUSTER", shell_complete=complete_cluster)
+@click.argument(
+    "words", nargs=-1, metavar="[CLUSTER] JOB | CLUSTER | SERVICE", shell_complete=complete_cluster
+)
 @json_option
 @pass_session
 def explain(session: Session, words: tuple[str, ...], as_json: bool) -> None:
@@ -399,7 +402,7 @@ def explain(session: Session, words: tuple[str, ...], as_json: bool) -> None:
     from argosy.model.kinds import kind_of_id
 
     if not 1 <= len(words) <= 2:
-        raise click.UsageError("name a managed job, a cluster, or a cluster and a job")
+        raise click.UsageError("name a managed job, a cluster, a service, or a cluster and a job")
     client = session.client
     if len(words) == 2:
         workload_id = find_job(session, words[0], words[1]).id
@@ -408,12 +411,28 @@ def explain(session: Session, words: tuple[str, ...], as_json: bool) -> None:
     elif words[0].replace("/", "", 1).isdigit():
         workload_id = find_job(session, None, words[0]).id
     else:
-        workload_id = client.cluster(words[0]).id
+        workload_id = _named(session, words[0])
     reply = client.explain(workload_id)
     if as_json:
         session.screen.json(reply)
     else:
         _show_explanation(session, reply)
+
+
+def _named(session: Session, name: str) -> str:
+    """The id of a cluster, or else of a service, of this name. Errors: "not-found"."""
+    from argosy.model.errors import ArgosyError
+
+    try:
+        return session.client.cluster(name).id
+    except ArgosyError as error:
+        if error.code != "not-found":
+            raise
+        services = session.client.services().services
+        found = next((each.id for each in services if each.name == name), "")
+        if not found:
+            raise
+        return found
 
 
 def _show_explanation(session: Session, reply: ExplainReply) -> None:

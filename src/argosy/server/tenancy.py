@@ -16,6 +16,7 @@ from argosy.model.access import Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.kinds import KINDS, gang_of, kind_of
+from argosy.model.kinds.service import SERVICE
 from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.resources import Resources
 from argosy.model.rows import Attempt, Event, Node, Workload
@@ -45,6 +46,7 @@ from argosy.server.pool_views import (
 )
 from argosy.server.ports import Controllers, Picture
 from argosy.server.queue_words import explain_queue, is_below, view_queues
+from argosy.server.service_words import service_lines
 from argosy.server.views import job_status
 from argosy.store.errors import Conflict
 from argosy.store.snapshot import Snapshot
@@ -319,7 +321,18 @@ class Tenants:
             ),
         )
 
+    def _service_lines(self, rows: Snapshot, service: Workload) -> tuple[str, ...]:
+        now_ms = self._clock.now_ms()
+        waits: dict[str, str] = {}
+        for job in rows.children_of(service.id):
+            told = self._controllers.picture.pending(rows, job, now_ms) if is_waiting(job) else None
+            if told is not None:
+                waits[job.id] = told.text
+        return service_lines(service, self._controllers.observed.served(service.id), waits, now_ms)
+
     def _parent_lines(self, rows: Snapshot, cluster: Workload) -> list[str]:
+        if kind_of(cluster) is SERVICE:
+            return list(self._service_lines(rows, cluster))
         if kind_of(cluster).gathers:
             return explain_group(rows, cluster)
         lines = []

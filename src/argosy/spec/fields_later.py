@@ -239,14 +239,12 @@ SERVICE: Final = Table(
                         shape=Flag(),
                         doc="On-demand replicas while spot is short.",
                         example="true",
-                        later=True,
                     ),
                     Field(
                         name="base_ondemand_fallback_replicas",
                         shape=_COUNT,
                         doc="On-demand replicas at all times.",
                         example="1",
-                        later=True,
                     ),
                     Field(
                         name="spot_placer",

@@ -20,6 +20,7 @@ from argosy.infra.replica_port import Answer
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.service import (
     SERVICE,
+    Replica,
     ReplicaState,
     Revision,
     RolloutPhase,
@@ -29,7 +30,7 @@ from argosy.model.kinds.service import (
     service_spec,
     service_state,
 )
-from argosy.model.phases import Desired
+from argosy.model.phases import Desired, Outcome
 from argosy.model.reasons import Reason
 from argosy.model.resources import Infra, Resources
 from argosy.model.routes import (
@@ -52,6 +53,7 @@ from argosy.testing.world import World
 
 _FOREVER: Final = "sim work_s=1000000"
 _MADE_PER_MINUTE: Final = 2.0  # replicas that are made in place of others, at most, on average
+_FOR_PROGRAM_MS: Final = 10_000  # before the end of a machine its programs may be told to end
 _GATEWAY_DEATH: Final = 0.002  # per second of rough weather
 
 
@@ -175,12 +177,23 @@ class SimGateway:
                 if each.until_s > world.now_s:
                     kept.append(each)
                 continue
-            job = world.rows.get(each.job_id)
-            ended = world.exits.get(each.rank_id)
-            by_us = ended is not None and ended[1] == 143
-            if isinstance(job, Workload) and job.reason is Reason.DRAINED and by_us:
-                world.violate("drained-first", f"a request of {job.name} was cut by its drain")
+            self._judge_cut(each)
         self.requests = kept
+
+    def _judge_cut(self, request: Request) -> None:
+        """A drain cuts nothing; after a notice, only what takes longer than the machine stays."""
+        world, ended = self.world, self.world.exits.get(request.rank_id)
+        job, attempt = world.rows.get(request.job_id), world.rows.get(request.rank_id.rpartition(".")[0])
+        if ended is None or ended[1] != 143 or not isinstance(job, Workload):
+            return
+        if isinstance(attempt, Attempt) and attempt.outcome is Outcome.PREEMPTED:
+            node = world.rows.get(attempt.placements[0].node_id)
+            machine = world.machines.get(node.address) if isinstance(node, Node) else None
+            notice = machine.facts.notice if machine is not None else None
+            if notice is not None and world.clock.now_ms() < notice.at_ms - _FOR_PROGRAM_MS:
+                world.violate("answers-at-notice", f"a request of {job.name} was cut by its notice")
+        elif job.reason is Reason.DRAINED:
+            world.violate("drained-first", f"a request of {job.name} was cut by its drain")
 
     def _send(self, service: ServiceRoute) -> None:
         dice = self.world.dice("requests")
@@ -251,6 +264,9 @@ class ServiceLaws:
             and each.job_id in before
             and before[each.job_id].state is ReplicaState.READY
         ]
+        if any(self._must_leave(each) for each in chosen):
+            self._check_replaced(row, state)
+            chosen = [each for each in chosen if not self._must_leave(each)]
         rollout = state.rollout
         if not chosen or (rollout is not None and rollout.phase is RolloutPhase.ROLLING_BACK):
             return
@@ -264,6 +280,23 @@ class ServiceLaws:
                 "enough-answer",
                 f"{row.name} takes out {[each.number for each in chosen]}: {ready} of {wanted}",
             )
+
+    def _must_leave(self, replica: Replica) -> bool:
+        """Its machine was given notice."""
+        attempt = self.world.rows.get(replica.attempt_id)
+        return isinstance(attempt, Attempt) and attempt.outcome is Outcome.PREEMPTED
+
+    def _check_replaced(self, row: Workload, state: ServiceStatus) -> None:
+        """Who must leave is replaced in the same decision."""
+        revision, rollout = revision_of(row, state.serves), state.rollout
+        if revision is None or (rollout is not None and not rollout.is_over) or state.failed:
+            return
+        spec = service_spec(row)
+        wanted = spec.fixed if spec.fixed is not None else revision.serving.replicas.least
+        stays = [each for each in state.replicas if each.state is not ReplicaState.DRAINING]
+        if spec.wanted == state.serves and len(stays) < wanted:
+            self.world.violate("replaced-ahead", f"{row.name} orders {len(stays)} of {wanted} at a notice")
+        self.world.tell(f"{row.name} replaces a replica ahead")
 
     def _check_made(self, row: Workload, state: ServiceStatus) -> None:
         minutes = (self.world.clock.now_ms() - row.created_ms) / 60_000
@@ -323,14 +356,17 @@ class ServiceUsers(Users):
             await self._change(row.id, desired=Desired.END)
 
     def _revision(self, number: int, is_bad: bool) -> Revision:
-        dice = self.dice
+        dice, mixes = self.dice, self.simulation.world.dice("mixes")
         path, run = "/health", _FOREVER
         if is_bad and dice.random() < 0.5:
             path = "/broken"
         elif is_bad:
             run = "sim work_s=3 exit=1"
         serving = Serving(
-            probe=Probe(path=path, start_ms=120_000, failing_ms=30_000), replicas=Replicas(least=2, most=2)
+            probe=Probe(path=path, start_ms=120_000, failing_ms=30_000),
+            replicas=Replicas(
+                least=2, most=2, on_demand=mixes.choice([0, 0, 1]), fallback=mixes.random() < 0.4
+            ),
         )
         spot = dice.random() < 0.3
         wish = Resources(cpus=Bound(1000), use_spot=spot, infra=Infra(provider="cloud"))

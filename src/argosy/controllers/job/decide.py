@@ -13,6 +13,7 @@ import msgspec
 
 from argosy.controllers.deadlines import back_to_spot, kept_s, moved
 from argosy.controllers.elastic import keeps_nodes
+from argosy.controllers.job.draining import drains_until_ms
 from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.job.managed import recover, start_managed
 from argosy.controllers.job.peers import peers_of
@@ -349,6 +350,8 @@ def _grace(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> tu
     if told is not None and attempt.reason is Reason.PREEMPTED:
         latest_ms = told[1].at_ms - view.policy.notice_reserve_ms
         grace_s, due_ms = max(grace_s, (latest_ms - view.now_ms) // 1000), max(due_ms, latest_ms)
+    if job_spec(job).replica is not None and attempt.reason is Reason.EVICTED:
+        due_ms += grace_s * 1000  # its requests come first
     return grace_s, due_ms
 
 
@@ -372,6 +375,10 @@ def _end(view: View, job: Workload, attempt: Attempt, ranks: list[Rank]) -> list
         if _leaves_work(view, job, attempt, nodes) and view.now_ms < until_ms:
             return [SaveCheckpoint(attempt.id, job, nodes), WakeAt(job.id, until_ms)]
         return _ended(view, job, attempt, ranks, attempt.outcome, attempt.reason, attempt.detail)
+    told = _notice_of(view, job, ranks)
+    requests_ms = drains_until_ms(view, job, attempt, told[1] if told is not None else None)
+    if view.now_ms < requests_ms:
+        return [WakeAt(job.id, requests_ms)]
     # A rank that its node does not know is stopped too: the node remembers that, and an order which another
     # server has sent before arrives too late to run.
     alive = [rank for rank in ranks if rank.standing in _TO_STOP]

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from argosy.controllers.service.draft import Draft
+from argosy.controllers.service.mix import is_mixed, mix_of, on_demand_task
 from argosy.controllers.view import backoff_ms
 from argosy.model.facts import RankPhase
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus, ReplicaOf
@@ -95,6 +96,9 @@ def _why_ended(job: Workload | None) -> str:
 
 def _advance(draft: Draft, replica: Replica, job: Workload) -> None:
     attempt = draft.view.rows.attempt_of(job.id)
+    if attempt is not None and job.desired is Desired.RUN and _must_leave(attempt):
+        _leave(draft, replica, attempt)
+        return
     if job.desired is Desired.END or attempt is None or attempt.phase is not AttemptPhase.RUNNING:
         if replica.state is not _S.STARTING:
             draft.change(replica, state=_S.STARTING, why=job.detail)
@@ -116,6 +120,22 @@ def _advance(draft: Draft, replica: Replica, job: Workload) -> None:
         _look(draft, replica, fact)
     elif replica.state is _S.SUSPECT:
         _doubt(draft, replica, fact)
+
+
+def _must_leave(attempt: Attempt) -> bool:
+    """Its node was given notice, or others need the room; its program is there until its requests are
+    done."""
+    return (
+        attempt.phase is AttemptPhase.ENDING
+        and attempt.outcome is Outcome.PREEMPTED
+        and attempt.reason in (Reason.PREEMPTED, Reason.EVICTED)
+    )
+
+
+def _leave(draft: Draft, replica: Replica, attempt: Attempt) -> None:
+    """Out of the routes at once. It counts no more, so that another one is ordered in the same decision."""
+    draft.drain(replica, attempt.detail)
+    draft.tell("replica-leaves", f"replica {replica.number}: {attempt.detail}; another one takes its place")
 
 
 def _has_ended(draft: Draft, attempt: Attempt) -> bool:
@@ -201,7 +221,9 @@ def _doubt(draft: Draft, replica: Replica, fact: ReplicaFact | None) -> None:
 def _drain(draft: Draft, replica: Replica, job: Workload) -> None:
     if job.desired is Desired.END:
         return
-    if is_drained(draft, replica):
+    attempt = draft.view.rows.attempt_of(job.id)
+    is_over = attempt is None or attempt.id != replica.attempt_id
+    if is_over or is_drained(draft, replica):
         draft.end_job(job.id, Reason.DRAINED, replica.why)
     else:
         draft.wake(draft.now_ms + 1000)
@@ -228,19 +250,36 @@ def staff(draft: Draft, wanted: dict[int, int], new_id: object) -> None:
         there = draft.of(number)
         count = wanted.get(number, 0)
         revision = draft.revision(number)
-        for replica in victims(draft, there)[: max(0, len(there) - count)]:
-            if replica.state is _S.READY and _ready(draft) <= draft.floor:
-                continue
-            draft.drain(replica, _why_drained(draft, number, count))
-        if revision is not None and count > len(there):
-            _make(draft, revision, count - len(there), new_id)
+        if revision is None or not is_mixed(revision):
+            _fill(draft, number, there, count, new_id)
+            continue
+        spot = [each for each in there if not each.on_demand]
+        mix = mix_of(count, revision.serving.replicas, sum(each.state is _S.READY for each in spot))
+        _fill(draft, number, spot, mix.spot, new_id)
+        steady = [each for each in there if each.on_demand]
+        _fill(draft, number, steady, mix.on_demand, new_id, on_demand=True)
+
+
+def _fill(
+    draft: Draft, number: int, there: list[Replica], count: int, new_id: object, *, on_demand: bool = False
+) -> None:
+    """So many of `there` as `count` says, and what is missing."""
+    revision = draft.revision(number)
+    for replica in victims(draft, there)[: max(0, len(there) - count)]:
+        if replica.state is _S.READY and _ready(draft) <= draft.floor:
+            continue
+        draft.drain(replica, _why_drained(draft, number, count, on_demand=on_demand))
+    if revision is not None and count > len(there):
+        _make(draft, revision, count - len(there), new_id, on_demand=on_demand)
 
 
 def _ready(draft: Draft) -> int:
     return sum(each.state is _S.READY for each in draft.replicas)
 
 
-def _why_drained(draft: Draft, number: int, count: int) -> str:
+def _why_drained(draft: Draft, number: int, count: int, *, on_demand: bool = False) -> str:
+    if on_demand and number == draft.serves:
+        return f"{count} on demand {'is' if count == 1 else 'are'} wanted"
     if count == 0 and number != draft.serves:
         return f"revision {number} does not serve any more"
     return f"{count} {'replica is' if count == 1 else 'replicas are'} wanted"
@@ -271,13 +310,16 @@ def not_before_ms(draft: Draft, revision: int) -> int:
     return last_ms + backoff_ms(draft.view.policy, count) if count else 0
 
 
-def _make(draft: Draft, revision: Revision, count: int, new_id: object) -> None:
+def _make(draft: Draft, revision: Revision, count: int, new_id: object, *, on_demand: bool) -> None:
     due_ms = not_before_ms(draft, revision.number)
     if draft.now_ms < due_ms:
         draft.wake(due_ms)
         return
     made = draft.changes.get("made", draft.before.made)
     assert callable(new_id)
+    if on_demand:
+        task = on_demand_task(revision.task)
+        revision = msgspec.structs.replace(revision, task=task, confirmed=None)
     for number in range(made + 1, made + count + 1):
         port = _port(draft, number)
         job = _job(draft, revision, number, port, new_id(JOB.prefix))
@@ -288,6 +330,7 @@ def _make(draft: Draft, revision: Revision, count: int, new_id: object) -> None:
                 number=number,
                 revision=revision.number,
                 port=port,
+                on_demand=on_demand,
                 since_ms=draft.now_ms,
                 made_ms=draft.now_ms,
             )

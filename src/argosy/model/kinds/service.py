@@ -81,6 +81,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     number: int
     revision: int
     port: int
+    on_demand: bool = False  # it is, where its task asks for spot
     state: ReplicaState = ReplicaState.STARTING
     since_ms: int = 0  # in this state
     made_ms: int = 0
