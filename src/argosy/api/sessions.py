@@ -6,6 +6,7 @@ from typing import Annotated
 
 from argosy.api.endpoint import Done, Reply, Request, endpoint
 from argosy.model.apps import App, Idle, Isolation
+from argosy.model.kinds.session import Share
 from argosy.model.task import Task
 
 
@@ -56,6 +57,7 @@ class SessionView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     job: str = ""  # id of the job that has its log
     idle: Idle = Idle()
     use: IdleView = IdleView()
+    shares: tuple[Share, ...] = ()  # who else may open its app; those whose time is over too
 
 
 class SessionList(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,6 +76,13 @@ class SnoozeRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     """More time before an unused session is put to rest."""
 
     minutes: int = 60
+
+
+class SessionShareRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Let somebody else open the app of a session, for a while."""
+
+    who: str  # the name of a user, or project:NAME for whoever has a role there
+    seconds: int = 8 * 3600  # 0: no longer
 
 
 class OpenRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -146,6 +155,10 @@ class SessionCalls:
     @endpoint("POST", "/sessions/{session}/snooze", SnoozeRequest, permission="sessions.write")
     def snooze_session(self, session: str, minutes: int = 60) -> Done:
         """Give an unused session more time. Errors: "wrong-state" when it was done too often."""
+
+    @endpoint("POST", "/sessions/{session}/share", SessionShareRequest, permission="sessions.write")
+    def share_session(self, session: str, who: str, seconds: int = 8 * 3600) -> Done:
+        """Let a user or a project open the app of a session; `seconds` 0 takes it back."""
 
     @endpoint("POST", "/sessions/{session}/open", OpenRequest, permission="sessions.enter")
     def open_session(self, session: str, port: int = 0) -> OpenReply:

@@ -371,6 +371,31 @@ def snooze(session: Session, name: str, minutes: int, as_json: bool) -> None:
 
 
 @click.command(
+    epilog="""\b
+Examples:
+  argosy session share jupyter ben
+  argosy session share jupyter project:vision --for 2h
+  argosy session share jupyter ben --remove"""
+)
+@click.argument("name", metavar="SESSION")
+@click.argument("who", metavar="NAME|project:NAME")
+@click.option("--for", "seconds", type=Span(), default="8h", show_default=True, help="For so long.")
+@click.option("--remove", is_flag=True, help="No longer.")
+@pass_session
+def share(session: Session, name: str, who: str, seconds: int, remove: bool) -> None:
+    """Let somebody else open the app of a session, for a while."""
+    from argosy.model.units import render_duration
+
+    if not seconds and not remove:
+        raise click.UsageError("a share ends some time: write --for 30m or 2h, or --remove")
+    session.client.share_session(name, who, 0 if remove else seconds)
+    if remove:
+        session.screen.print(f"`{who}` may no longer open session `{name}`")
+    else:
+        session.screen.print(f"`{who}` may open session `{name}` for {render_duration(seconds)}")
+
+
+@click.command(
     name="open",
     epilog="""\b
 Examples:
@@ -415,5 +440,5 @@ def open_(
     open_app(session, view, port=port, there=there or 0, browser=not no_browser, raw=raw)
 
 
-for _command in (start, ls, open_, stop, end, logs, idle, snooze, apps):
+for _command in (start, ls, open_, stop, end, logs, idle, snooze, share, apps):
     sessions.add_command(_command)

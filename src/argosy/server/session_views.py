@@ -47,6 +47,7 @@ def view_session(
         job=body.id if body is not None else job,
         idle=spec.idle,
         use=_use(session, body, rows, observed),
+        shares=state.shares,
     )
 
 

@@ -47,5 +47,6 @@ ANSWERS: Final[dict[str, object]] = {
     "resume_session": _DONE,
     "end_session": _DONE,
     "set_session_idle": _DONE,
+    "share_session": _DONE,
     "snooze_session": _DONE,
 }

@@ -5,11 +5,20 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from argosy.model.apps import App, Idle, Isolation
 from argosy.model.kinds.kind import Checkpoint, Kind
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
 from argosy.model.task import Task
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody else may open the app of a session for a while."""
+
+    who: str  # the name of a user, or project:NAME
+    until_ms: int
 
 
 class SessionSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="session", tag_field="kind"):
@@ -36,6 +45,7 @@ class SessionStatus(
     snoozed_ms: int = 0  # it is not put to rest before this time
     snoozes: int = 0  # times that people asked for more time since it was last used
     checkpoint: Checkpoint | None = None  # the last copy of what it keeps, where its nodes share no folder
+    shares: tuple[Share, ...] = ()
     ran_on: str = ""  # the claim that its last job ran on
 
 

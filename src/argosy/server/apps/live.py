@@ -19,6 +19,7 @@ from argosy.model.kinds.session import SESSION, session_spec
 from argosy.model.rows import Workload
 from argosy.server.guarding import target_of
 from argosy.server.ports import Controllers
+from argosy.server.session_shares import is_shared
 from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
 
@@ -98,7 +99,9 @@ class LiveApps:
         return found if place.port or (place.app == app.name and app.is_proxied) else None
 
     def may(self, caller: Caller, session: Workload) -> bool:
-        return caller is OWNER or bool(may(caller, "sessions.enter", target_of(session)))
+        if caller is OWNER or may(caller, "sessions.enter", target_of(session)):
+            return True
+        return is_shared(session, caller, self._clock.now_ms())
 
     async def stays(self, caller: Caller) -> bool:
         if caller is OWNER or self.is_good is None:

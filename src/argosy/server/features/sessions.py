@@ -16,6 +16,7 @@ from argosy.api.sessions import (
     OpenRequest,
     SessionList,
     SessionRequest,
+    SessionShareRequest,
     SessionView,
     SnoozeRequest,
 )
@@ -36,11 +37,13 @@ from argosy.model.kinds.session import (
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Event, Workload
+from argosy.model.units import render_duration
 from argosy.server.exchange import Exchange, encode
 from argosy.server.guarding import key_of, made_by, project_of, require_new, require_over, sees
 from argosy.server.kept_plans import subject_of
 from argosy.server.services import Services
 from argosy.server.session_doors import serve_door, serve_proxy, serve_seat
+from argosy.server.session_shares import find_shared, shared_sessions, with_share
 from argosy.server.session_views import view_session
 from argosy.server.sessions import (
     find_session,
@@ -141,6 +144,8 @@ class SessionFeature:
     async def sessions(self, exchange: Exchange) -> SessionList:
         rows, caller = await self._store.snapshot(), exchange.caller
         found = seen_sessions(rows, caller)
+        seen = {row.id for row in found}
+        found += [row for row in shared_sessions(rows, caller, self._now_ms()) if row.id not in seen]
         if exchange.flag("all"):
             ended = [row for row in await self._store.load_named(SESSION.name) if not row.is_live]
             found += [row for row in ended if sees(caller, row)]
@@ -180,6 +185,8 @@ class SessionFeature:
     async def _named(self, rows: Snapshot, name: str, caller: Caller) -> Workload:
         """Live ones first, then the last that had the name. Raises `not-found`."""
         found: object = find_session(rows, name, caller)
+        if found is None and (shared := find_shared(rows, name, caller, self._now_ms())) is not None:
+            return shared
         if found is None:
             found = await self._store.load(name)
         if found is None:
@@ -260,6 +267,23 @@ class SessionFeature:
 
         return await self._writer.retried(act)
 
+    async def share_session(self, exchange: Exchange) -> Done:
+        request = await exchange.decode(SessionShareRequest)
+
+        async def act() -> Done:
+            session = await self._live(exchange)
+            wished = with_share(session, request.who, request.seconds, self._now_ms())
+            if request.seconds:
+                text = f"{request.who} may open it for {render_duration(request.seconds)}"
+            else:
+                text = f"{request.who} may no longer open it"
+            return await self._put(session, wished, self._writer.event(session.id, "shared", text))
+
+        return await self._writer.retried(act)
+
+    def _now_ms(self) -> int:
+        return self._services.clock.now_ms()
+
     async def _live(self, exchange: Exchange) -> Workload:
         """The session that is asked for, over which the caller may do what is asked. Raises `not-found`,
         `forbidden`."""
@@ -289,7 +313,7 @@ class SessionFeature:
         request = await exchange.decode(OpenRequest)
         if not 0 <= request.port < 65536:
             raise ArgosyError("usage", f"there is no port {request.port}", hint="ports are 1 to 65535")
-        session, apps = await self._live(exchange), self._services.apps
+        session, apps = await self._opened(exchange, request.port), self._services.apps
         app = session_spec(session).app
         if not request.port and not app.is_proxied:
             raise ArgosyError(
@@ -303,6 +327,17 @@ class SessionFeature:
         return OpenReply(
             label=label_of(face, name_in_host(session)), code=code, suffixes=apps.suffixes, urls=self._urls()
         )
+
+    async def _opened(self, exchange: Exchange, port: int) -> Workload:
+        """As `_live`, and for their apps also sessions that are shared with the caller."""
+        if port:
+            return await self._live(exchange)
+        rows = await self._store.snapshot()
+        shared = find_shared(rows, exchange.path["session"], exchange.caller, self._now_ms())
+        own = find_session(rows, exchange.path["session"], exchange.caller)
+        if shared is not None and own in (None, shared):
+            return shared
+        return await self._live(exchange)
 
     def _urls(self) -> tuple[str, ...]:
         return tuple(each for each in self._services.listening() if each.startswith("http"))

@@ -1,0 +1,30 @@
+"""A session that is shared: another person sees it and may open its app, and nothing else."""
+
+from __future__ import annotations
+
+from site_of_people import Site
+
+
+def test_a_share_opens_the_app_and_nothing_else(site: Site) -> None:
+    for name, project in (("ann", "vision"), ("dan", "speech")):
+        site.add_user(name, "member", project)
+    ann, dan = site.token("ann"), site.token("dan")
+    asked = {"app": "jupyter", "name": "lab", "project": "vision"}
+    made = site.ask("POST", "/sessions", asked, token=ann)
+    assert made.status == 200, made.json
+    path = f"/sessions/{made.json['id']}"
+    assert site.ask("GET", path, token=dan).status == 404
+    assert site.ask("POST", f"{path}/open", {}, token=dan).status == 404
+    assert site.ask("POST", f"{path}/share", {"who": "dan"}, token=dan).status == 404
+
+    assert site.ask("POST", f"{path}/share", {"who": "dan"}, token=ann).status == 200
+    assert [each["name"] for each in site.ask("GET", "/sessions", token=dan).json["sessions"]] == ["lab"]
+    assert site.ask("GET", path, token=dan).json["shares"][0]["who"] == "dan"
+    opened = site.ask("POST", f"{path}/open", {}, token=dan)
+    assert opened.json["what"] == "session `lab` is not up yet"  # it would be, with a node
+    for verb, body in (("stop", {}), ("share", {"who": "eva"}), ("open", {"port": 22})):
+        assert site.ask("POST", f"{path}/{verb}", body, token=dan).status == 404, verb
+    assert site.ask("DELETE", path, token=dan).status == 404
+
+    assert site.ask("POST", f"{path}/share", {"who": "dan", "seconds": 0}, token=ann).status == 200
+    assert site.ask("GET", path, token=dan).status == 404
