@@ -5,6 +5,7 @@ ARGOSY_UPDATE_GOLDEN=1 pytest tests/cli/test_json_shapes.py      writes them ane
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -217,8 +218,21 @@ def _commands(group: click.Group, path: str = "") -> Iterator[str]:
             yield f"{path}{name}"
 
 
+#: A token is another one each time; `accept` and `open` become the process of the tunnel.
+ELSEWHERE = {"serve tunnel token", "serve tunnel accept", "serve tunnel open"}
+
+
 def test_every_command_with_json_has_a_golden() -> None:
-    assert set(_commands(cli)) - COMMANDS.keys() == set()
+    assert set(_commands(cli)) - COMMANDS.keys() == ELSEWHERE
+
+
+def test_a_token_of_a_tunnel_and_its_line(argosy: CommandLine) -> None:
+    made = json.loads(
+        argosy.good("serve", "tunnel", "token", "web", "--host", "web.example.org", "--json").out
+    )
+    assert made.keys() == {"name", "token", "line"}
+    digest = hashlib.sha256(made["token"].encode()).hexdigest()
+    assert made["line"].split() == ["web", digest, "web.example.org"]
 
 
 def _with_compiler(folder: Path, patch: pytest.MonkeyPatch) -> None:
