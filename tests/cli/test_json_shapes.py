@@ -227,9 +227,8 @@ def test_every_command_with_json_has_a_golden() -> None:
 
 
 def test_a_token_of_a_tunnel_and_its_line(argosy: CommandLine) -> None:
-    made = json.loads(
-        argosy.good("serve", "tunnel", "token", "web", "--host", "web.example.org", "--json").out
-    )
+    words = ("serve", "tunnel", "token", "web", "--host", "web.example.org", "--json")
+    made = json.loads(argosy.good(*words))
     assert made.keys() == {"name", "token", "line"}
     digest = hashlib.sha256(made["token"].encode()).hexdigest()
     assert made["line"].split() == ["web", digest, "web.example.org"]
