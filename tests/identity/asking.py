@@ -173,6 +173,7 @@ _BODIES: dict[str, Any] = {
     "set_service_access": lambda t, p: {"public": False},
     "make_service_key": lambda t, p: {"name": "ann"},
     "set_session_idle": lambda t, p: {"idle": {}},
+    "share_session": lambda t, p: {"who": "ben", "seconds": 60},
     "start_session": lambda t, p: {"name": "new", "app": "terminal", "task": _TASK, "project": p},
     "set_budget": lambda t, p: {"project": p, "monthly_micro_usd": 5},
     "autostop": lambda t, p: {"autostop": {"idle_s": 60}},

@@ -35,7 +35,8 @@ def test_every_row_of_the_table_is_bound(server: IdleServer, raw: Raw) -> None:
             path = endpoint.path.replace("{cluster}", "none").replace("{job}", "job-0")
             if endpoint.name != "server_stop":
                 answer = raw.ask(endpoint.method, path, {})
-                assert answer.json.get("code") != "version-mismatch", endpoint.name
+                code = answer.json.get("code") if answer.body else None  # HEAD has no body
+                assert code != "version-mismatch", endpoint.name
 
 
 def test_what_is_not_there_is_a_problem(raw: Raw) -> None:

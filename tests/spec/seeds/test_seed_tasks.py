@@ -103,8 +103,9 @@ def test_the_launcher_converts_with_its_files() -> None:
     task = parse_task(converted.yaml).tasks[0]
     assert task.run == "argosy launch /config/task.yaml"
     assert "cat > /config/task.yaml <<'END'\nresources:\n  accelerators: A100:4\n" in task.setup
-    with pytest.raises(ArgosyError, match="a `ScaledObject` is no task"):
-        convert((HERE / "foreign-autoscaler.yaml").read_text())
+    scaled = parse_task(convert((HERE / "foreign-autoscaler.yaml").read_text()).yaml).tasks[0].service
+    assert scaled is not None and scaled.replicas.most == 20
+    assert [trigger.kind for trigger in scaled.replicas.triggers] == ["aws-sqs-queue"]
 
 
 # Programs --------------------------------------------------------------------------------------------------------  # noqa: E501
