@@ -21,7 +21,7 @@ if [ -f model/step ]; then [ "$(cat latest/step)" = "$WANTED" ] && [ ! -e other.
 [ "$ARGOSY_ATTEMPT" = 1 ] || { echo nothing was put back; exit 3; }
 mkdir model && echo 7 >model/step && echo half >other.tmp && ln -s model latest
 trap 'echo 8 >model/step; exit 1' TERM
-sleep 600 & wait
+while :; do sleep 600 & wait; done
 """
 
 

@@ -147,6 +147,18 @@ def _tell_limits(folder: str, program: str) -> None:
             ask(folder, program, "set_device_pinned_mem_limit %s 0 %sM" % (server, mib))
 
 
+def _tell_in_turn(folder: str, program: str) -> bool:
+    """Tell them while nobody takes a share: what was read before another widened them would undo that."""
+    turn = programs.hold(folder + "/turn", True)
+    if turn is None:
+        return False
+    try:
+        _tell_limits(folder, program)
+    finally:
+        os.close(turn)
+    return True
+
+
 def _write(path: str, text: str) -> None:
     with open(path + ".new", "w", encoding="ascii") as file:
         file.write(text)
@@ -211,8 +223,7 @@ def keep(folder: str, device: str, program: str) -> int:
         told = False
         while _is_alive(pid, ticks):
             if not told and _answers(folder, program):
-                _tell_limits(folder, program)
-                answered = told = True
+                answered, told = True, _tell_in_turn(folder, program)
             if programs.hold(folder + "/use", True) is not None:
                 ask(folder, program, "quit")
                 _end(pid, ticks)
