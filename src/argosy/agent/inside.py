@@ -17,7 +17,7 @@ import sys
 
 from argosy.agent import processes
 from argosy.agent.orders import Refused
-from argosy.agent.terminal import join
+from argosy.agent.terminal import join, loopback
 from argosy.agent.terminals import Terminals
 
 TYPE_CHECKING = False
@@ -148,12 +148,9 @@ class Inside:
 
     async def _port_streams(self, port: int) -> Streams:
         try:
-            return await asyncio.open_connection("127.0.0.1", port)
+            return await loopback(port)
         except OSError as error:
-            try:
-                return await asyncio.open_connection("::1", port)
-            except OSError:
-                raise OSError("nothing answers on port %d: %s" % (port, error.strerror)) from None
+            raise OSError("nothing answers on port %d: %s" % (port, error.strerror)) from None
 
     async def _join(self, other: Streams, streams: Streams) -> None:
         streams[1].write(b"{}\n")

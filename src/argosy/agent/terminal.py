@@ -26,18 +26,18 @@ _LEFT_BYTES = 256 << 10  # more than a terminal holds back: what comes after tha
 _FAREWELL_S = 30.0  # how long the other side may take to hear of the end
 
 
-class Shell:
-    """A program on a terminal of its own. Raises OSError when it cannot be started."""
+class Pty:
+    """A program on a pseudo-terminal of its own. Lives on the running loop. Raises OSError when it cannot be
+    started."""
 
-    def __init__(self, ranks: Ranks, command: str, rows: int, columns: int, env: dict[str, str]) -> None:
+    def __init__(self, argv: list[str], env: dict[str, str], size: tuple[int, int] | None = None) -> None:
+        """`size`: rows and columns."""
         self._loop = asyncio.get_running_loop()
-        shell = _login_shell(ranks, env)
         self._master, slave = os.openpty()
         try:
             os.set_blocking(self._master, False)
-            self.resize(rows, columns)
-            program = [shell, "-c", command] if command else [shell, "-l"]
-            argv = ["/bin/sh", "-c", 'cd "$1"; shift; exec "$@"', "argosy-shell", ranks.home, *program]
+            if size is not None:
+                self.resize(*size)
             path = os.ttyname(slave)
             self.pid = processes.spawn(argv, env, path, path, append=False)
         except BaseException:
@@ -45,27 +45,12 @@ class Shell:
             raise
         finally:
             os.close(slave)
-        self.ended: asyncio.Future[int] = self._loop.create_future()
-        ranks.reaper.watch_child(self.pid, self._child_ended)
-
-    def _child_ended(self, status: int) -> None:
-        if not self.ended.done():
-            self.ended.set_result(status if status >= 0 else 128 - status)
 
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
-    async def read(self) -> bytes:
-        """Some output; b"" when the last program that had the terminal open is gone."""
-        while True:
-            try:
-                return os.read(self._master, _READ_BYTES)
-            except BlockingIOError:
-                await self._ready(self._loop.add_reader, self._loop.remove_reader)
-            except OSError:  # EIO: nobody has it open any more
-                return b""
-
     async def write(self, data: bytes) -> None:
+        """Type it; for nothing when nobody reads any more."""
         while data:
             try:
                 data = data[os.write(self._master, data) :]
@@ -76,16 +61,43 @@ class Shell:
 
     async def _ready(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
         ready = self._loop.create_future()
+        handle = self._master
 
         def fire() -> None:
             if not ready.done():
                 ready.set_result(None)
 
-        add(self._master, fire)
+        add(handle, fire)
         try:
             await ready
         finally:
-            remove(self._master)
+            remove(handle)
+
+
+class Shell(Pty):
+    """A program of a rank on a terminal of its own. Raises OSError when it cannot be started."""
+
+    def __init__(self, ranks: Ranks, command: str, rows: int, columns: int, env: dict[str, str]) -> None:
+        shell = _login_shell(ranks, env)
+        program = [shell, "-c", command] if command else [shell, "-l"]
+        argv = ["/bin/sh", "-c", 'cd "$1"; shift; exec "$@"', "argosy-shell", ranks.home, *program]
+        super().__init__(argv, env, (rows, columns))
+        self.ended: asyncio.Future[int] = self._loop.create_future()
+        ranks.reaper.watch_child(self.pid, self._child_ended)
+
+    def _child_ended(self, status: int) -> None:
+        if not self.ended.done():
+            self.ended.set_result(status if status >= 0 else 128 - status)
+
+    async def read(self) -> bytes:
+        """Some output; b"" when the last program that had the terminal open is gone."""
+        while True:
+            try:
+                return os.read(self._master, _READ_BYTES)
+            except BlockingIOError:
+                await self._ready(self._loop.add_reader, self._loop.remove_reader)
+            except OSError:  # EIO: nobody has it open any more
+                return b""
 
     async def hang_up(self) -> None:
         """End it, as a terminal that is closed does; SIGKILL when that is not enough."""
@@ -183,12 +195,20 @@ async def serve_shell(shell: Shell, reader: asyncio.StreamReader, writer: asynci
 async def open_port(port: int, name: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection to a port of this machine's loopback. Raises Busy; `name` is the node's."""
     try:
+        return await loopback(port)
+    except OSError as error:
+        raise Busy("nothing answers on port %d of %s: %s" % (port, name, error.strerror)) from None
+
+
+async def loopback(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to a port of the loopback, of either family. Raises the OSError of the first."""
+    try:
         return await asyncio.open_connection("127.0.0.1", port)
     except OSError as error:
         try:
             return await asyncio.open_connection("::1", port)
         except OSError:
-            raise Busy("nothing answers on port %d of %s: %s" % (port, name, error.strerror)) from None
+            raise error from None
 
 
 async def join(

@@ -8,15 +8,13 @@ not arrived is kept, too, as far as `_ON_THE_WAY_BYTES` go. Several may look at 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import signal
-import struct
-import termios
 import time
 
 from argosy.agent import processes, wire
+from argosy.agent.terminal import Pty
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ class Terminals:
         command = str(asked.get("command") or "")
         argv = [self._shell, "-c", command] if command else [self._shell, "-l"]
         argv = ["/bin/sh", "-c", 'cd "$0"; exec "$@"', self._home, *argv]
-        terminal = Terminal(self._loop, argv, self._env)
+        terminal = Terminal(argv, self._env)
         self._open[name] = terminal
         self._note_typing()
 
@@ -88,21 +86,11 @@ class Terminals:
         return terminal
 
 
-class Terminal:
+class Terminal(Pty):
     """One program on a terminal of its own, and the end of what it printed: bytes `begin` to `end`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, argv: List[str], env: dict[str, str]) -> None:
-        self._loop = loop
-        self._master, slave = os.openpty()
-        try:
-            os.set_blocking(self._master, False)
-            path = os.ttyname(slave)
-            self.pid = processes.spawn(argv, env, path, path, append=False)
-        except BaseException:
-            os.close(self._master)
-            raise
-        finally:
-            os.close(slave)
+    def __init__(self, argv: list[str], env: dict[str, str]) -> None:
+        super().__init__(argv, env)
         self._kept = bytearray()
         self.begin = self.end = 0
         self.views: List[View] = []
@@ -199,32 +187,9 @@ class Terminal:
 
     # ---- input
 
-    async def write(self, data: bytes) -> None:
-        while data and not self.over:
-            try:
-                data = data[os.write(self._master, data) :]
-            except BlockingIOError:
-                await self._writable()
-            except OSError:
-                return
-
-    async def _writable(self) -> None:
-        ready = self._loop.create_future()
-        handle = self._master
-
-        def fire() -> None:
-            if not ready.done():
-                ready.set_result(None)
-
-        self._loop.add_writer(handle, fire)
-        try:
-            await ready
-        finally:
-            self._loop.remove_writer(handle)
-
     def resize(self, rows: int, columns: int) -> None:
         if not self.over and 0 < rows < 65536 and 0 < columns < 65536:
-            fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+            super().resize(rows, columns)
 
     def hang_up(self) -> None:
         if self.exit_code is None:

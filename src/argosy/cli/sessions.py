@@ -10,6 +10,9 @@ from argosy.cli.session import Session, json_option, pass_session, project_optio
 from argosy.cli.task_options import task_options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from argosy.api.endpoint import Done
     from argosy.api.sessions import SessionView
     from argosy.model.apps import Idle
 
@@ -268,14 +271,8 @@ Examples:
 @pass_session
 def stop(session: Session, names: tuple[str, ...], as_json: bool) -> None:
     """Put sessions to rest: their programs end, their files stay."""
-    from argosy.api.endpoint import Done
-
-    done = [session.client.rest_session(name).names for name in names]
-    if as_json:
-        session.screen.json(Done(names=tuple(name for each in done for name in each)))
-        return
-    for name in names:
-        session.screen.print(f"session `{name}` is put to rest; `argosy session start {name}` brings it back")
+    said = "session `{0}` is put to rest; `argosy session start {0}` brings it back"
+    _each(session, names, session.client.rest_session, said, as_json=as_json)
 
 
 @click.command(
@@ -289,16 +286,22 @@ Examples:
 @pass_session
 def end(session: Session, names: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """End sessions for good."""
-    from argosy.api.endpoint import Done
-
     listed = ", ".join(f"`{name}`" for name in names)
     session.screen.confirm(f"End {listed} for good?", yes=yes)
-    done = [session.client.end_session(name).names for name in names]
+    _each(session, names, session.client.end_session, "session `{0}` is ending", as_json=as_json)
+
+
+def _each(
+    session: Session, names: tuple[str, ...], act: Callable[[str], Done], said: str, *, as_json: bool
+) -> None:
+    from argosy.api import endpoint
+
+    done = [act(name).names for name in names]
     if as_json:
-        session.screen.json(Done(names=tuple(name for each in done for name in each)))
+        session.screen.json(endpoint.Done(names=tuple(name for each in done for name in each)))
         return
     for name in names:
-        session.screen.print(f"session `{name}` is ending")
+        session.screen.print(said.format(name))
 
 
 @click.command(
