@@ -40,7 +40,7 @@ def test_a_route_has_who_is_ready_and_who_leaves_with_their_shares() -> None:
     stage.busy = {each.job_id: 1 for each in stage.replicas()}
     stage.want(fixed=1)
     stage.beat()
-    route = route_of(stage.row, is_local=True)
+    route = route_of(stage.row)
     assert route.prefix == "/s/chat" and route.policy.name == "least-outstanding"
     [revision] = route.revisions
     assert (revision.id, revision.weight) == ("1", 10_000)
@@ -58,7 +58,7 @@ def test_a_host_that_two_services_claim_is_the_older_ones() -> None:
     )
     old = msgspec.structs.replace(row, spec=msgspec.structs.replace(row.spec, revisions=revisions))
     new = msgspec.structs.replace(old, id="svc-0", name="other", created_ms=old.created_ms + 1)
-    routes = routes_of([new, old], is_local=True)
+    routes = routes_of([new, old])
     assert [(route.name, route.hosts) for route in routes] == [("chat", ("a.b",)), ("other", ())]
     assert check_table(RouteTable(generation=1, services=routes)) == []
     task = revisions[0].task
@@ -72,14 +72,14 @@ def test_a_shadow_is_no_part_of_the_shares() -> None:
     stage.beat()
     stage.update(Strategy(name="shadow"))
     stage.beat(times=4)
-    route = route_of(stage.row, is_local=True)
+    route = route_of(stage.row)
     assert {each.id: each.weight for each in route.revisions} == {"1": 10_000, "2": 0}
     assert route.shadow is not None and route.shadow.revision == "2"
 
 
 def test_a_service_of_another_project_has_its_own_place() -> None:
     row = msgspec.structs.replace(Stage().row, project="vision")
-    assert route_of(row, is_local=True).prefix == "/s/vision/chat"
+    assert route_of(row).prefix == "/s/vision/chat"
 
 
 def counters(requests: int, errors: int = 0, fast: int = 0, slow: int = 0, **fields: int) -> ServiceCounters:
@@ -143,8 +143,6 @@ class FakeGateway:
         service = ServiceCounters(id="svc-1", held=self.held, replicas=replicas)
         generation = self.tables[-1].generation if self.tables else 0
         return GatewayCounters(generation=generation, since_ms=self.since_ms, services=[service])
-
-    is_local = True
 
     async def wants(self, after: int) -> Wants:
         began_s = asyncio.get_running_loop().time()

@@ -27,8 +27,6 @@ class _Gateway:
         self.looks += 1
         return GatewayCounters(generation=1 << 62, since_ms=1)
 
-    is_local = True
-
     async def wants(self, after: int) -> Wants:
         self.asked.append(after)
         if after:

@@ -17,7 +17,9 @@ import pytest
 import uvloop
 from gateway_house import Replica, service, table
 
-from argosy.model.routes import GatewayCounters, Holding, KeyRoute, RouteTable, Wants
+from argosy.gateway.run import Settings
+from argosy.model.routes import GatewayCounters, Holding, KeyRoute, Listening, RouteTable, Wants
+from argosy.server.gateway_process import read_listening
 
 pytestmark = pytest.mark.process
 _SHA = hashlib.sha256(b"sk-one").hexdigest()
@@ -65,6 +67,47 @@ class Process:
             answer = await reader.read()
         writer.close()
         return answer
+
+
+def test_what_has_no_key_answers_only_where_nobody_else_comes(tmp_path: Path) -> None:
+    """The same table, also when it was kept: open on the loopback, closed where an edge brings others."""
+
+    async def main() -> None:
+        async with _running(tmp_path, 1) as (process, replica):
+            await process.take(table(service(replica.address, public=False)))
+            assert (await process.get("/s/web/x")).startswith(b"HTTP/1.1 200 ")
+            told = read_listening(tmp_path)
+            assert told == Listening(urls=(f"http://127.0.0.1:{process.port}",), is_local=True)
+            process.process.terminate()
+            await process.process.wait()
+            process.command += ["--socket", str(tmp_path / "edge.sock"), "--listen", "127.0.0.1:0"]
+            process.process = await asyncio.create_subprocess_exec(
+                *process.command, stdout=asyncio.subprocess.PIPE
+            )
+            assert process.process.stdout is not None
+            async with asyncio.timeout(30):
+                line = await process.process.stdout.readline()
+            process.port = int(line.split(b",")[0].rsplit(b":", 1)[1])
+            answer = await process.get("/s/web/x")
+            assert answer.startswith(b"HTTP/1.1 401 ") and b"is not public and has no keys yet" in answer
+            assert not read_listening(tmp_path).is_local
+
+    uvloop.run(main())
+
+
+@pytest.mark.parametrize(
+    ("more", "is_local"),
+    [
+        ({"listen": ("127.0.0.1:1", "[::1]:1")}, True),
+        ({"listen": ("127.0.0.1:1", "0.0.0.0:1")}, False),
+        ({"listen": ("127.0.0.1:1",), "tls": ("0.0.0.0:2",)}, False),
+        ({"listen": ("127.0.0.1:1",), "edge": ("127.0.0.1:2",)}, False),
+        ({"listen": ("127.0.0.1:1",), "sockets": ("/run/edge.sock",)}, False),
+        ({"listen": (":1",)}, False),
+    ],
+)
+def test_who_reaches_a_gateway(more: dict[str, tuple[str, ...]], is_local: bool) -> None:
+    assert Settings(control="/run/c.sock", **more).is_local is is_local
 
 
 @contextlib.asynccontextmanager

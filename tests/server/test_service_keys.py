@@ -9,11 +9,12 @@ import pytest
 
 from argosy.api.services import ServiceKeyRequest
 from argosy.controllers.service.routes import route_of
+from argosy.gateway.steering import opened
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.service import Revision, ServiceSpec, ServiceStatus, service_spec
+from argosy.model.routes import RouteTable
 from argosy.model.rows import Workload
 from argosy.model.task import Task
-from argosy.server.gateway_process import is_loopback
 from argosy.server.service_keys import access_of, view_keys, with_key, without_key
 
 NOW = 1_700_000_000_000
@@ -35,7 +36,7 @@ def test_a_key_and_its_limits_reach_the_gateway_without_the_secret() -> None:
         name=" ann ", requests_per_minute=60, tokens_per_minute=9000, max_concurrency=4, expires_s=3600
     )
     row = with_key(a_service(), asked, sha("s3cret"), NOW)
-    [key] = route_of(row, is_local=True).keys
+    [key] = route_of(row).keys
     assert (key.id, key.sha256, key.requests_per_minute) == ("ann", sha("s3cret"), 60)
     assert (key.tokens_per_minute, key.max_concurrency, key.expires_at_ms) == (9000, 4, NOW + 3_600_000)
     assert b"s3cret" not in msgspec.json.encode(row)
@@ -69,7 +70,9 @@ def test_who_may_send_requests(keys: bool, public: bool, is_local: bool, access:
     if keys:
         row = with_key(row, ServiceKeyRequest(name="ann"), sha("s"), NOW)
     assert access_of(row, is_local=is_local) == access
-    assert route_of(row, is_local=is_local).public is is_open
+    table = RouteTable(generation=1, services=(route_of(row),))
+    [route] = (opened(table) if is_local else table).services
+    assert route.public is is_open
 
 
 def test_what_is_no_key_is_refused_in_words() -> None:
@@ -84,9 +87,4 @@ def test_what_is_no_key_is_refused_in_words() -> None:
 
 def test_a_removed_key_is_gone() -> None:
     row = with_key(a_service(), ServiceKeyRequest(name="ann"), sha("s"), NOW)
-    assert route_of(without_key(row, "ann"), is_local=False).keys == ()
-
-
-def test_which_addresses_only_this_machine_reaches() -> None:
-    assert [is_loopback(each) for each in ("127.0.0.1:1", "localhost:1", "[::1]:1")] == [True] * 3
-    assert [is_loopback(each) for each in ("0.0.0.0:1", "[::]:1", "10.0.0.1:1", ":1")] == [False] * 4
+    assert route_of(without_key(row, "ann")).keys == ()

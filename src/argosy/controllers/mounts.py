@@ -26,6 +26,7 @@ from argosy.infra.buckets import (
     OpensBuckets,
     StoreBusy,
 )
+from argosy.model.addresses import is_loopback
 from argosy.model.ids import Clock
 from argosy.model.kinds import kind_of, task_of
 from argosy.model.kinds.job import job_label
@@ -47,7 +48,6 @@ _PATIENCE_S: Final = 300.0  # so long a store may take nothing before the end of
 _HURRY_S: Final = 20.0
 _SENT_MAX: Final = 100  # paths of attempts, whose sending may have to be repeated
 _PUT_MAX_BYTES: Final = 4 << 30  # larger ones go through the server, in parts
-_LOOPBACK: Final = ("localhost", "127.", "[::1]")
 
 
 class Listing(NamedTuple):
@@ -290,6 +290,11 @@ class Mounts:
         await self._store.commit([], events=[event])
 
 
+def _reachable(href: str) -> str:
+    """An address for another machine; "" for the loopback: what answers there is not this store."""
+    return "" if is_loopback(urlsplit(href).hostname or "") else href
+
+
 class _Source:
     """A listing as `infra.agent_port.DataSource`."""
 
@@ -302,9 +307,7 @@ class _Source:
         if not self._listing.bucket.traits.signs:
             return ""
         href = self._listing.bucket.sign(self._listing.keys[index], "GET", _SIGNED_S) or ""
-        host = (urlsplit(href).hostname or "") if href else ""
-        # What answers there on another machine is not this store.
-        return "" if host.startswith(_LOOPBACK) and not self._near else href
+        return href if self._near else _reachable(href)
 
     def read(self, index: int, first: int) -> Iterator[bytes]:
         each = self._listing.files[index]
@@ -336,7 +339,7 @@ class _Sink:
         if not self._bucket.traits.signs or size > _PUT_MAX_BYTES:
             return ""
         href = self._bucket.sign(self._key(path), "PUT", _SIGNED_S) or ""
-        return "" if (urlsplit(href).hostname or "").startswith(_LOOPBACK) else href
+        return _reachable(href)
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -160,7 +160,7 @@ class Routing:
 
     async def _send(self, gateway: GatewayPort) -> None:
         services = list(self._services.values())
-        routes = routes_of(services, is_local=gateway.is_local)
+        routes = routes_of(services)
         if routes != self._sent:
             self._generation = max(self._generation + 1, self._clock.now_ms())
             await gateway.take(RouteTable(generation=self._generation, services=routes))

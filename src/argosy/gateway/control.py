@@ -46,9 +46,14 @@ class Control:
     """Answers what comes over the control socket."""
 
     def __init__(
-        self, routed: Routed, now_s: Callable[[], float], keep: Callable[[RouteTable], None] | None = None
+        self,
+        routed: Routed,
+        now_s: Callable[[], float],
+        keep: Callable[[RouteTable], None] | None = None,
+        as_here: Callable[[RouteTable], RouteTable] = lambda table: table,
     ) -> None:
-        self._routed = routed
+        """`as_here`: what a table means for this gateway; kept is what was sent."""
+        self._routed, self._as_here = routed, as_here
         self._keep = keep
         self._now_s = now_s
         self._sequence = 1
@@ -97,7 +102,7 @@ class Control:
             taken = _json(Taken(generation=table.generation))
             exchange.proceed(refusal(409, "bad-table", wrong) if wrong else taken)
 
-        self._routed.take(table, done)
+        self._routed.take(self._as_here(table), done)
         return None
 
     def _wants(self, exchange: Exchange, query: bytes) -> Decision:

@@ -23,6 +23,7 @@ from argosy.gateway.connection import Door
 from argosy.gateway.routing import Router
 from argosy.gateway.shared import Board
 from argosy.gateway.splice import clients
+from argosy.model.addresses import is_loopback
 from argosy.model.routes import GatewayCounters, RouteTable, Wanted
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     edge: tuple[str, ...] = ()  # HOST:PORT where HAProxy listens
     edge_tls: tuple[str, ...] = ()  # HOST:PORT where HAProxy ends TLS and HTTP/2
     stop_s: float = 600.0  # answers may go on so long after SIGTERM
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs on this machine reach it: an edge, ours or another, stands for others."""
+        hosts = [listen.rpartition(":")[0] for listen in (*self.listen, *self.tls)]
+        return not (self.sockets or self.edge or self.edge_tls) and all(map(is_loopback, hosts))
 
     @property
     def own_paths(self) -> tuple[str, ...]:
@@ -81,6 +88,12 @@ def bind(listen: str) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((host, int(port)))
     return sock
+
+
+def place_of(sock: socket.socket) -> str:
+    """HOST:PORT of a listener."""
+    host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def bind_unix(path: Path) -> socket.socket:
@@ -146,8 +159,7 @@ class DataPlane:
     def places(self) -> list[str]:
         """HOST:PORT of every listener on a network."""
         socks = [sock for server in self._servers for sock in server.sockets]
-        inet = [sock.getsockname()[:2] for sock in socks if sock.family != socket.AF_UNIX]
-        return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in inet]
+        return [place_of(sock) for sock in socks if sock.family != socket.AF_UNIX]
 
     async def close(self) -> None:
         """Accept nothing new; answers that have begun go on for `stop_s`."""

@@ -21,12 +21,13 @@ from argosy.gateway.run import (
     bind,
     bind_unix,
     load_certificates,
+    place_of,
     request_ids,
     stop_event,
 )
 from argosy.gateway.splice import clients
 from argosy.gateway.workers import Workers
-from argosy.model.routes import RouteTable
+from argosy.model.routes import Listening, RouteTable
 
 
 async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = None) -> None:
@@ -44,23 +45,24 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
         settings = msgspec.structs.replace(settings, sockets=(*settings.sockets, edge.inner))
     inner = [bind_unix(Path(path)) for path in settings.sockets]
     kept = KeptTable(Path(settings.control).with_suffix(".table"))
+    as_here = opened if settings.is_local else _as_it_is
+    table = kept.load()
+    before = as_here(table) if table is not None else None
     routed: Routed
     if settings.workers > 1:
         for sock in (*outer, *inner, *tls):
             sock.listen(4096)
-        workers = Workers(settings, (outer, inner, tls), kept.load())
+        workers = Workers(settings, (outer, inner, tls), before)
         routed, close = workers, workers.close
     else:
         plane = DataPlane(settings)
         routed, close = Alone(plane.router), plane.close
-        table = kept.load()
-        if table is not None:
-            routed.take(table, lambda _: None)
+        if before is not None:
+            routed.take(before, lambda _: None)
     if edge is not None:
-        table = kept.load()
-        await edge.take(table or RouteTable(generation=0))
+        await edge.take(before or RouteTable(generation=0))
         routed = Edged(routed, edge)
-    control = Control(routed, loop.time, kept.keep)
+    control = Control(routed, loop.time, kept.keep, as_here)
     if settings.workers > 1:
         workers.on_want = control.on_want
         await workers.start()
@@ -68,10 +70,10 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
         plane.router.on_want = control.on_want
         await plane.listen(outer, inner, tls)
     door = Door(control, loop, request_ids(), trusted=True)
+    places = _tell_places(settings, [place_of(sock) for sock in outer], [place_of(sock) for sock in tls])
     server = await loop.create_unix_server(clients(door), sock=bind_unix(Path(settings.control)))
     sweeping = loop.create_task(_sweep(control))
     if ready is not None:
-        places = [":".join(map(str, sock.getsockname()[:2])) for sock in (*outer, *tls)]
         ready([*places, *settings.sockets, *settings.edge, *settings.edge_tls])
     await stopping.wait()
     for path in settings.sockets:
@@ -82,6 +84,15 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
     server.close()
     sweeping.cancel()
     Path(settings.control).unlink(missing_ok=True)
+
+
+def _tell_places(settings: Settings, plain: list[str], secure: list[str]) -> list[str]:
+    """Say beside the control socket where requests are taken; those places. Raises OSError."""
+    urls = [f"http://{each}" for each in (*plain, *settings.edge)]
+    urls += [f"https://{each}" for each in (*secure, *settings.edge_tls)]
+    told = Listening(urls=tuple(urls), is_local=settings.is_local)
+    _replace(Path(settings.control).with_suffix(".listening"), told)
+    return [*plain, *secure]
 
 
 def _edge_of(settings: Settings) -> Edge | None:
@@ -120,9 +131,26 @@ class KeptTable:
 
     def keep(self, table: RouteTable) -> None:
         """Replace the file. A disk that is full costs nothing but the memory of the next start."""
-        beside = self._path.with_suffix(".new")
         with contextlib.suppress(OSError):
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(fd, "wb") as file:
-                file.write(msgspec.json.encode(table))
-            beside.replace(self._path)
+            _replace(self._path, table)
+
+
+def _replace(path: Path, value: msgspec.Struct) -> None:
+    """Write a file that only its owner reads, whole or not at all. Raises OSError."""
+    beside = path.with_suffix(".new")
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(msgspec.json.encode(value))
+    beside.replace(path)
+
+
+def _as_it_is(table: RouteTable) -> RouteTable:
+    return table
+
+
+def opened(table: RouteTable) -> RouteTable:
+    """The table of a gateway that only its own machine reaches: what has no keys answers whoever is on it."""
+    services = tuple(
+        each if each.keys else msgspec.structs.replace(each, public=True) for each in table.services
+    )
+    return msgspec.structs.replace(table, services=services)

@@ -11,10 +11,6 @@ from argosy.model.routes import GatewayCounters, RouteTable, Wants
 class GatewayPort(Protocol):
     """One gateway. Every method raises `border.BorderError` when it does not answer."""
 
-    @property
-    def is_local(self) -> bool:
-        """Whether only programs on its own machine reach it."""
-
     async def take(self, table: RouteTable) -> int:
         """It routes by this table from now on; the generation that it says it has taken over."""
 

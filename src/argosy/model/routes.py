@@ -112,7 +112,8 @@ class ServiceRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     policy: Policy = Policy()
     shadow: Shadow | None = None
     holding: Holding | None = None  # None: requests without a ready replica are refused at once
-    public: bool = False  # without `keys` only a public service answers anybody
+    #: Without `keys` only a public service answers anybody; all are public at a gateway of one machine.
+    public: bool = False
     keys: tuple[KeyRoute, ...] = ()
     pass_authorization: bool = False  # replicas see the header that held the key
     origins: tuple[str, ...] = ()  # other origins whose pages may open WebSockets; `*`: all
@@ -128,6 +129,13 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     generation: int
     region: str = ""  # of this gateway: replicas of the same region come first
     services: tuple[ServiceRoute, ...] = ()
+
+
+class Listening(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a gateway takes requests, as it tells beside its control socket."""
+
+    urls: tuple[str, ...] = ()  # `http://HOST:PORT`
+    is_local: bool = True  # only programs on its own machine reach it
 
 
 class ReplicaCounters(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -7,7 +7,6 @@ free again. The unix socket belongs to the owner of the server and has no such l
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 import socket
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from argosy.model.addresses import is_loopback
 from argosy.server.dialling import UPGRADE, DialDoor, Tls
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Guests:
             self._forget_closed()
             mine = self._by_address.setdefault(address, set())
         full = self.count() >= self.limits.connections
-        if full or (len(mine) >= self.limits.per_address and not _is_loopback(address)):
+        if full or (len(mine) >= self.limits.per_address and not is_loopback(address)):
             return False
         mine.add(transport)
         return True
@@ -84,13 +84,6 @@ class Guests:
         for some in list(self._by_address.values()):
             for transport in [each for each in some if each.is_closing()]:
                 self.leave(transport)
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
 
 
 class GuardedProtocol(HttpToolsProtocol):

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from argosy.infra.border import Transient
-from argosy.model.routes import GatewayCounters, RouteTable, Wants
+from argosy.model.routes import GatewayCounters, Listening, RouteTable, Wants
 
 _log = logging.getLogger(__name__)
 
@@ -52,11 +52,6 @@ class GatewayProcess:
     @property
     def control(self) -> Path:
         return self._folder / "control.sock"
-
-    @property
-    def is_local(self) -> bool:
-        listen = self._listen or read_place(self._folder).listen
-        return not listen or is_loopback(listen)
 
     async def take(self, table: RouteTable) -> int:
         body = msgspec.json.encode(table)
@@ -190,14 +185,12 @@ def read_place(folder: Path) -> Place:
         return Place(listen="")
 
 
-def is_loopback(listen: str) -> bool:
-    """Whether only programs on this machine reach HOST:PORT.
-
-    >>> is_loopback("127.0.0.1:80"), is_loopback("[::1]:80"), is_loopback("0.0.0.0:80")
-    (True, True, False)
-    """
-    host = listen.rpartition(":")[0].strip("[]")
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+def read_listening(folder: Path) -> Listening:
+    """Where the gateway of this folder takes requests, whoever started it; nowhere when none ever ran."""
+    try:
+        return msgspec.json.decode((folder / "control.listening").read_bytes(), type=Listening)
+    except (OSError, msgspec.MsgspecError):
+        return Listening()
 
 
 def _free_port() -> str:

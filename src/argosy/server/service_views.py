@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from argosy.api.services import ReplicaView, RevisionView, RolloutView, ServiceView
+from argosy.controllers.service.routes import prefix_of
 from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds import kind_of
@@ -20,6 +21,7 @@ from argosy.model.kinds.service import (
     wanted_revision,
 )
 from argosy.model.phases import Desired
+from argosy.model.routes import Listening
 from argosy.model.rows import Workload
 from argosy.model.served import Rate, ServedFact
 from argosy.server.guarding import project_of, require_over, sees
@@ -28,6 +30,7 @@ from argosy.server.views import render_place
 from argosy.store.snapshot import Snapshot
 
 _FAILURES_SHOWN: Final = 3
+_NOWHERE: Final = Listening()
 _ON_THE_WAY: Final = (ReplicaState.STARTING, ReplicaState.WARMING)
 
 
@@ -58,8 +61,7 @@ def view_service(
     row: Workload,
     rows: Snapshot,
     *,
-    endpoint: str = "",
-    is_local: bool = True,
+    listening: Listening = _NOWHERE,
     served: ServedFact | None = None,
     waits: Mapping[str, str] | None = None,
     lines: Mapping[str, tuple[str, ...]] | None = None,
@@ -73,7 +75,7 @@ def view_service(
         id=row.id,
         name=row.name,
         status=status_of(row),
-        endpoint=endpoint,
+        endpoint=f"{listening.urls[0]}{prefix_of(row)}" if listening.urls else "",
         revision=state.serves,
         ready=ready,
         wanted=_wanted(row),
@@ -90,7 +92,7 @@ def view_service(
         hourly_micro_usd=sum(each.hourly_micro_usd for each in replicas),
         user=row.user,
         project=row.project,
-        access=access_of(row, is_local=is_local),
+        access=access_of(row, is_local=listening.is_local),
         created_ms=row.created_ms,
         detail=_detail(row, ready),
         last_lines=lines.get("", ()),

@@ -148,8 +148,6 @@ class SimGateway:
             revisions=revisions,
         )
 
-    is_local = True
-
     async def wants(self, after: int) -> Wants:
         await asyncio.sleep(25.0)
         return Wants(sequence=after)

@@ -54,24 +54,21 @@ def prefix_of(row: Workload) -> str:
     return f"/s/{row.name}" if row.project == "default" else f"/s/{row.project}/{row.name}"
 
 
-def routes_of(rows: Iterable[Workload], *, is_local: bool) -> tuple[ServiceRoute, ...]:
+def routes_of(rows: Iterable[Workload]) -> tuple[ServiceRoute, ...]:
     """Routes of all services. A host that two of them claim is the older one's: a table with both would be
     refused as a whole."""
     taken: set[str] = set()
     found = []
     for row in sorted(rows, key=lambda row: (row.created_ms, row.id)):
-        route = route_of(row, is_local=is_local)
+        route = route_of(row)
         free = tuple(host for host in route.hosts if host not in taken)
         taken.update(free)
         found.append(route if free == route.hosts else msgspec.structs.replace(route, hosts=free))
     return tuple(found)
 
 
-def route_of(row: Workload, *, is_local: bool) -> ServiceRoute:
-    """Replicas that are ready, and those that leave; every revision with its share.
-
-    `is_local`: only programs on the gateway's own machine reach it. There a service without keys answers
-    everybody; elsewhere only one that was made public does."""
+def route_of(row: Workload) -> ServiceRoute:
+    """Replicas that are ready, and those that leave; every revision with its share."""
     spec, state = service_spec(row), service_state(row)
     serving = (revision_of(row, state.serves) or wanted_revision(row)).serving
     weights = dict(state.weights)
@@ -95,7 +92,7 @@ def route_of(row: Workload, *, is_local: bool) -> ServiceRoute:
         sticky_by=_sticky(row, state),
         shadow=_shadow(row, state),
         holding=Holding(start_s=_start_s(state)),
-        public=not spec.keys and (spec.public or is_local),
+        public=spec.public and not spec.keys,
         keys=tuple(_key_route(key) for key in spec.keys),
         answer_timeout_s=max(600, serving.stream_ms // 1000),
     )

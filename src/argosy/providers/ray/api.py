@@ -6,7 +6,6 @@ border.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.http_json import Ask, How, HttpJson, Service
 from argosy.infra.http_words import Said
+from argosy.model.addresses import is_loopback
 from argosy.model.ids import Clock
 from argosy.providers.ray.settings import ClusterSettings
 
@@ -165,11 +165,7 @@ class RayApi:
     @property
     def is_local(self) -> bool:
         """Whether its address is one of this machine alone."""
-        host = urlsplit(self.url).hostname or ""
-        try:
-            return host == "localhost" or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(urlsplit(self.url).hostname or "")
 
     async def _sign(self, ask: Ask) -> Mapping[str, str]:
         token = self.token()

@@ -23,7 +23,6 @@ from argosy.api.services import (
     ServiceReply,
     ServiceView,
 )
-from argosy.controllers.service.routes import prefix_of
 from argosy.identity.credentials import REQUESTS, digest, make_token
 from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
@@ -43,11 +42,12 @@ from argosy.model.kinds.service import (
 from argosy.model.offer import Confirmed
 from argosy.model.phases import Desired
 from argosy.model.reasons import Reason
+from argosy.model.routes import Listening
 from argosy.model.rows import Workload
 from argosy.model.serving import Replicas, Serving
 from argosy.model.task import Task
 from argosy.server.exchange import Exchange
-from argosy.server.gateway_process import is_loopback, read_place
+from argosy.server.gateway_process import read_listening
 from argosy.server.guarding import made_by, project_of, require_new, require_over, scopes
 from argosy.server.intake import check_fixed
 from argosy.server.kept_plans import subject_of
@@ -277,7 +277,8 @@ class ServiceFeature:
         rows = await self._store.snapshot()
         seen = scopes(exchange.caller)
         mine = [row for row in rows.named(SERVICE.name) if seen.holds(row.project, row.user)]
-        return ServiceList(services=tuple([await self._view(row, rows) for row in mine]))
+        listening = self._listening()
+        return ServiceList(services=tuple([await self._view(row, rows, listening) for row in mine]))
 
     async def service(self, exchange: Exchange) -> ServiceView:
         rows = await self._store.snapshot()
@@ -291,7 +292,10 @@ class ServiceFeature:
         attempt_id = job_state(job).attempt_id if isinstance(job, Workload) else None
         return await self._services.streams.last_lines(attempt_id, _LINES) if attempt_id else ()
 
-    async def _view(self, row: Workload, rows: Snapshot) -> ServiceView:
+    def _listening(self) -> Listening:
+        return read_listening(Path(self._services.state_dir) / "gateway")
+
+    async def _view(self, row: Workload, rows: Snapshot, listening: Listening | None = None) -> ServiceView:
         state = service_state(row)
         waits: dict[str, str] = {}
         lines: dict[str, tuple[str, ...]] = {}
@@ -307,12 +311,8 @@ class ServiceFeature:
         if state.failed and not any(each.state is ReplicaState.READY for each in state.replicas):
             lines[""] = await self._lines_of_failed(row, rows)
         served = self._services.controllers.observed.served(row.id)
-        place = read_place(Path(self._services.state_dir) / "gateway")
-        endpoint = f"http://{place.listen}{prefix_of(row)}" if place.listen else ""
-        is_local = not place.listen or is_loopback(place.listen)
-        return view_service(
-            row, rows, endpoint=endpoint, is_local=is_local, served=served, waits=waits, lines=lines
-        )
+        listening = listening or self._listening()
+        return view_service(row, rows, listening=listening, served=served, waits=waits, lines=lines)
 
 
 def check_serving(task: Task) -> None:
