@@ -33,7 +33,7 @@ def test_at_the_notice_it_leaves_the_routes_and_another_one_is_ordered(reason: R
     stage.beat()
     [leaving] = stage.replicas(DRAINING)
     assert leaving.job_id == first.job_id and leaving.left == generation + 1 == stage.state.generation
-    routed = {each.id: each.state for each in route_of(stage.row, is_local=True).revisions[0].replicas}
+    routed = {each.id: each.state for each in route_of(stage.row).revisions[0].replicas}
     assert routed[first.job_id] == "draining"
     assert len(stage.replicas()) == 3, "ordered while the old one is still there"
     assert stage.told("replica-leaves") == [
