@@ -63,7 +63,7 @@ class FolderUploads:
         folder = await self._folders.find(exchange.caller, exchange.path["folder"], Access.WRITE)
         upload = self._announced(exchange, folder)
         beneath, disk = await self._folders.beneath(folder), await self._folders.disk(folder)
-        if upload.key and await asyncio.to_thread(_is_there, beneath, upload):
+        if bool(upload.key) and await asyncio.to_thread(_is_there, beneath, upload):
             await _reply(exchange, 200, [_offset(upload.size), *_TUS])
             return
         found = await asyncio.to_thread(disk.uploads.unfinished, upload)
