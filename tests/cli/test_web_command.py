@@ -1,4 +1,4 @@
-"""`argosy web`: the page over a port of this machine, a code that no argument shows, and who else comes there."""
+"""`argosy web`: the page at a port of this machine, a code that no argument shows, and who else comes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def test_it_opens_signed_in_and_no_argument_shows_the_code(tmp_path: Path) -> No
     seen = tmp_path / "seen"
     browser = tmp_path / "browser"
     browser.write_text(
-        f'#!/bin/sh\nstat -c "%a $1" "${{1#file://}}" >{seen}.new\ncat "${{1#file://}}" >>{seen}.new\nmv {seen}.new {seen}\n'
+        f'#!/bin/sh\nfile="${{1#file://}}"\nstat -c "%a $1" "$file" >{seen}.new\n'
+        f'cat "$file" >>{seen}.new\nmv {seen}.new {seen}\n'
     )
     browser.chmod(0o700)
     with IdleServer() as server, web(server, tmp_path, BROWSER=f"{browser} %s") as process:
