@@ -62,6 +62,7 @@ class Application:
     `quotes`: what providers offer (None: a cache of its own, which every request asks anew)."""
 
     listening: tuple[str, ...] = ()
+    _inner: Door | None = None  # of browsers that come by a command line
 
     def __init__(
         self,
@@ -81,7 +82,6 @@ class Application:
         quotes: Quotes | None = None,
     ) -> None:
         self.stopping, self._pages, self.doors = asyncio.Event(), _NO_PAGES, list[Door]()
-        self._inner: Door | None = None  # of browsers that come by a command line
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         self.pricing, pricing.refusals = pricing, controllers.refusals
