@@ -53,6 +53,57 @@ class _Authorization(msgspec.Struct):
     error: dict[str, str] | None = None
 
 
+class _Issuer:
+    """The key that signs certificates."""
+
+    def __init__(self) -> None:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Fake authority")])
+        began = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
+        self._own = (
+            x509.CertificateBuilder()
+            .subject_name(self._name)
+            .issuer_name(self._name)
+            .public_key(self._key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(began)
+            .not_valid_after(began + datetime.timedelta(days=36_500))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    @property
+    def own_certificate(self) -> bytes:
+        """What clients of its certificates trust, in PEM."""
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        return self._own.public_bytes(Encoding.PEM)
+
+    def issue(self, asked: Any, names: Any, now_s: float, days: float) -> bytes:
+        """A certificate for the key of a request, which began an hour ago."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        now = datetime.datetime.fromtimestamp(now_s, datetime.UTC)
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([]))
+            .issuer_name(self._name)
+            .public_key(asked.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now - datetime.timedelta(hours=1) + datetime.timedelta(days=days))
+            .add_extension(names, critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        return made.public_bytes(Encoding.PEM)
+
+
 class FakeAuthority:
     """Accounts, orders and certificates. `now_s`: its clock; what follows is set by tests."""
 
@@ -72,7 +123,8 @@ class FakeAuthority:
         self._authorizations: dict[str, _Authorization] = {}
         self._nonces: set[str] = set()
         self._count = 0
-        self._make_authority()
+        self._issuer = _Issuer()
+        self.own_certificate = self._issuer.own_certificate  # what clients trust, in PEM
 
     # -- the wire --------------------------------------------------------------------------------------
 
@@ -295,33 +347,6 @@ class FakeAuthority:
 
     # -- certificates --------------------------------------------------------------------------------------
 
-    def _make_authority(self) -> None:
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Fake authority")])
-        began = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
-        self._own = (
-            x509.CertificateBuilder()
-            .subject_name(self._name)
-            .issuer_name(self._name)
-            .public_key(self._key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(began)
-            .not_valid_after(began + datetime.timedelta(days=36_500))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(self._key, hashes.SHA256())
-        )
-
-    @property
-    def own_certificate(self) -> bytes:
-        """What clients of its certificates trust, in PEM."""
-        from cryptography.hazmat.primitives.serialization import Encoding
-
-        return self._own.public_bytes(Encoding.PEM)
-
     def _finalize(self, id: str, row: _Order, payload: Any) -> tuple[int, dict[str, str], bytes]:
         from cryptography import x509
 
@@ -339,27 +364,12 @@ class FakeAuthority:
         point = asked.public_key().public_numbers()  # type: ignore[union-attr]  # P-256, or it fails
         if _encode(point.x.to_bytes(32, "big")) == self.accounts[row.account]["x"]:  # type: ignore[union-attr]
             raise _No("badCSR", "an account's key is not for certificates")
-        row.certificate, row.status, row.looks = self._issued(asked, names), "processing", self.looks
-        return self._order(id, row)
-
-    def _issued(self, asked: Any, names: Any) -> bytes:
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.serialization import Encoding
-
-        now = datetime.datetime.fromtimestamp(self._now_s(), datetime.UTC)
-        made = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([]))
-            .issuer_name(self._name)
-            .public_key(asked.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now - datetime.timedelta(hours=1) + datetime.timedelta(days=self._days))
-            .add_extension(names, critical=True)
-            .sign(self._key, hashes.SHA256())
+        row.certificate, row.status, row.looks = (
+            self._issuer.issue(asked, names, self._now_s(), self._days),
+            "processing",
+            self.looks,
         )
-        return made.public_bytes(Encoding.PEM)
+        return self._order(id, row)
 
     def _certificate(self, row: _Order) -> tuple[int, dict[str, str], bytes]:
         if row.status != "valid":
