@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Streams = Tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _FIRST_LOOK_S, _LOOK_MAX_S = 0.01, 0.25  # until the app answers
+_SOON_S, _SOON_LOOK_S = 10.0, 0.04  # in the first seconds somebody waits: look more often
 _ACTIVITY_EVERY_S = 10.0
 _NEWS_MS = 20_000  # what is said of activity is at least so much newer than before
 _BUSY_SHARE = 0.05  # of one core: less is what an app does that nobody uses
@@ -163,14 +164,15 @@ class Apps:
     async def _attend(self, rank: Rank) -> None:
         try:
             order = self._order_of(rank) or {}
-            look_s = _FIRST_LOOK_S
+            look_s, begun_s = _FIRST_LOOK_S, time.monotonic()
             while not rank.ended:
                 if rank.phase == RUNNING and await self._answers(rank, order):
                     rank.ready_ms = now_ms()
                     self._shared.changed(rank)
                     break
                 await asyncio.sleep(look_s)
-                look_s = min(_LOOK_MAX_S, look_s * 1.2)
+                most_s = _SOON_LOOK_S if time.monotonic() - begun_s < _SOON_S else _LOOK_MAX_S
+                look_s = min(most_s, look_s * 1.2)
             used = _Work(self._shared)
             await used.share(rank)
             while not rank.ended:
