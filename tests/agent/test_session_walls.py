@@ -263,6 +263,66 @@ def test_a_terminal_goes_on_when_its_line_is_cut(agent: AgentProcess) -> None:
     use(agent, scenario)
 
 
+def test_more_is_on_the_way_than_a_terminal_keeps_and_none_is_lost(agent: AgentProcess) -> None:
+    """A reader that says what has arrived loses nothing, though its line swallowed more than sockets hold;
+    and the shell's end waits for it."""
+
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([order("a.0", "process")])
+        await ready(client, "a.0")
+        data, seen = b"", -1
+        for is_cut in (True, True, False):
+            enter = Enter(what="shell", id="t", command="seq 1 700000; exit 3", seen=seen, acks=True)
+            stream = await client.enter("a.0", enter)
+            assert json.loads(await stream.read()) == {"id": "t", "from": len(data)}
+            until = len(data) + (500 << 10) if is_cut else 1 << 30
+            while len(data) < until and (piece := await stream.read()):
+                data += piece
+                await stream.acknowledge(len(data))  # type: ignore[attr-defined]
+            under_way = 0
+            while is_cut and under_way < 1700 << 10:  # what comes now never arrives
+                under_way += len(await stream.read())
+            code, seen = await stream.close(), len(data)
+        assert code == 3
+        assert data.split() == [b"%d" % each for each in range(1, 700_001)]
+        with pytest.raises(border.RequestRefused, match="terminal `t` has ended"):
+            await client.enter("a.0", Enter(what="shell", id="t", seen=seen))
+        await client.stop(["a.0"], 1.0)
+
+    use(agent, scenario)
+
+
+def test_who_watches_sees_the_same_bytes_and_types_nothing(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([order("a.0", "process")])
+        await ready(client, "a.0")
+        with pytest.raises(border.RequestRefused, match="there is no terminal to watch"):
+            await client.enter("a.0", Enter(what="shell", watch=True, command="touch ~/made"))
+        with pytest.raises(border.RequestRefused, match="there is no terminal `x` to watch"):
+            await client.enter("a.0", Enter(what="shell", id="x", watch=True))
+        command = "stty -echo; echo go; read x; echo $x"
+        typist = await client.enter("a.0", Enter(what="shell", id="t", command=command))
+        await typist.read()
+        assert await typist.read() == b"go\r\n"
+        watcher = await client.enter("a.0", Enter(what="shell", watch=True, rows=5, columns=9))
+        assert json.loads(await watcher.read()) == {"id": "t", "from": 0}
+        await watcher.write(b"evil\n")
+        await watcher.resize(7, 7)
+        await client.enter("a.0", Enter(what="shell", id="t", watch=True))  # another, who never reads
+        await typist.write(b"good\n")
+        told, shown = b"go\r\n", b""
+        while piece := await typist.read():
+            told += piece
+        while piece := await watcher.read():
+            shown += piece
+        assert told == shown == b"go\r\ngood\r\n"
+        assert (await typist.close(), await watcher.close()) == (0, 0)
+        assert not (agent.root / "home" / "a.0" / "made").exists()
+        await client.stop(["a.0"], 1.0)
+
+    use(agent, scenario)
+
+
 def test_the_next_agent_finds_the_app(agent: AgentProcess) -> None:
     level = GOOD[-1]
 

@@ -28,3 +28,8 @@ def test_a_share_opens_the_app_and_nothing_else(site: Site) -> None:
 
     assert site.ask("POST", f"{path}/share", {"who": "dan", "seconds": 0}, token=ann).status == 200
     assert site.ask("GET", path, token=dan).status == 404
+
+    watched = {"who": "dan", "watch": True}
+    assert site.ask("POST", f"{path}/share", watched, token=ann).status == 200
+    assert site.ask("GET", path, token=dan).json["shares"][0]["watch"] is True
+    assert site.ask("POST", f"{path}/open", {}, token=dan).status == 404

@@ -220,7 +220,8 @@ class Apps:
         await join(streams, other)
 
     async def _open(self, rank: Rank, asked: Dict[str, object]) -> Tuple[bytes, Streams]:
-        """A connection and what it says first: of a terminal and of ssh a line of JSON. Raises Busy."""
+        """A connection and what it says first: of a terminal and of ssh a line of JSON. Raises Busy, and
+        Refused for what cannot be opened however often it is tried."""
         folder = self._folder(rank)
         try:
             if asked.get("what") == "app" and os.path.exists(folder + "/app.sock"):
@@ -236,6 +237,8 @@ class Apps:
             said = {"error": "it closed the connection"}
         if "error" in said:
             streams[1].close()
+            if said.get("refused"):
+                raise Refused("enter", str(said["error"]))
             raise Busy(str(said["error"]))
         return (line if asked.get("what") == "shell" else b""), streams
 
@@ -257,7 +260,7 @@ class Apps:
         """Status and body of what the app answers; (0, b"") when it does not."""
         try:
             _, (reader, writer) = await self._open(rank, {"what": "app"})
-        except Busy:
+        except (Busy, Refused):
             return 0, b""
         try:
             writer.write(("GET %s HTTP/1.0\r\nHost: localhost\r\n\r\n" % path).encode())

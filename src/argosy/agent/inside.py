@@ -117,7 +117,10 @@ class Inside:
             await self._open(str(asked.get("what")), asked, (reader, writer))
         except (OSError, ValueError, KeyError, TypeError) as error:
             text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            writer.write(json.dumps({"error": text or type(error).__name__}).encode() + b"\n")
+            said: dict[str, object] = {"error": text or type(error).__name__}
+            if not isinstance(error, OSError):
+                said["refused"] = True  # asking again changes nothing
+            writer.write(json.dumps(said).encode() + b"\n")
         finally:
             try:
                 await writer.drain()

@@ -1,8 +1,9 @@
 """Terminals that outlive their lines: a shell goes on when nobody looks, and is found again by its id.
 
 The last output of each is kept. Whoever comes back says how much of it it has, and gets the rest: after a
-line that was cut nothing is lost, because the program waits when what is kept is full. What was sent and had
-not arrived is kept, too, as far as `_ON_THE_WAY_BYTES` go. Several may look at once.
+line that was cut nothing is lost, because the program waits when what is kept is full. A reader says from
+time to time what has arrived; of one that never does, `_ON_THE_WAY_BYTES` may have been under way. Several
+may look at once: a program waits for those who type, never for those who only watch.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 _KEPT_BYTES = 2 << 20  # of the output of one terminal
 _AHEAD_BYTES = 128 << 10  # so much is read from a program before its reader takes it
-_ON_THE_WAY_BYTES = 1536 << 10  # of what a reader was sent, so much may not have arrived when its line is cut
+_UNSEEN_BYTES = 1792 << 10  # so much is sent to a reader before it says that something has arrived
+_ON_THE_WAY_BYTES = 1536 << 10  # of one that never says so: so much may not have arrived when its line is cut
 _READ_BYTES = 64 << 10
 _WAITS_S = 600.0  # a program waits so long for a reader whose line was cut; then it goes on unread
 _TERMINALS_MAX = 64
@@ -47,24 +49,44 @@ class Terminals:
     async def serve(self, asked: dict[str, object], streams: Streams) -> None:
         """One line of a reader: answers with `{"id", "from"}`, then carries terminal frames both ways
         until the shell ends, the reader hangs up or its line is cut. Raises OSError, ValueError."""
-        name = str(asked.get("id") or "") or "%x" % time.monotonic_ns()
+        watches = bool(asked.get("watch"))
+        name = str(asked.get("id") or "")
+        if watches:  # who may only look opens nothing
+            name = name or next(reversed(self._open), "")
+            if name not in self._open:
+                raise ValueError("there is no terminal %sto watch" % ("`%s` " % name if name else ""))
+        name = name or "%x" % time.monotonic_ns()
         terminal = self._open.get(name)
-        if terminal is None:
+        seen = int(str(asked.get("seen", -1)))
+        if terminal is None and seen >= 0:
+            raise ValueError("terminal `%s` has ended" % name)
+        if terminal is None or (terminal.exit_code is not None and seen < 0 and not watches):
             if len(self._open) >= _TERMINALS_MAX:
                 raise ValueError("%d terminals are open: close some" % len(self._open))
             terminal = self._start(name, asked)
-        seen = int(str(asked.get("seen", -1)))
         start = terminal.begin if seen < 0 else min(max(seen, terminal.begin), terminal.end)
         streams[1].write(json.dumps({"id": name, "from": start}).encode() + b"\n")
-        view = View(terminal, start, streams)
-        terminal.views.append(view)
+        view = View(terminal, start, streams, watches=watches)
+        view.seen = start if asked.get("acks") else -1
+        terminal.come(view)
         try:
-            if not asked.get("watch"):
+            if not watches:
                 terminal.resize(int(str(asked.get("rows", 24))), int(str(asked.get("columns", 80))))
-            await view.carry(self._note_typing if not asked.get("watch") else None)
+            await view.carry(None if watches else self._note_typing)
         finally:
             terminal.views.remove(view)
             terminal.wait_for_reader(view)
+            if terminal.exit_code is not None:
+                self._forget(name, terminal)
+
+    def _forget(self, name: str, terminal: Terminal) -> None:
+        """One whose shell has ended, when nobody reads it any more or may come back to."""
+        if self._open.get(name) is not terminal or terminal.views:
+            return
+        if terminal.is_waited_for:
+            self._loop.call_later(_WAITS_S, self._forget, name, terminal)
+        else:
+            del self._open[name]
 
     def _note_typing(self) -> None:
         self.typed_ms = time.time_ns() // 1_000_000
@@ -79,7 +101,7 @@ class Terminals:
 
         def ended(status: int) -> None:
             terminal.shell_ended(status if status >= 0 else 128 - status)
-            self._loop.call_later(_QUIET_S + 0.2, self._open.pop, name, None)
+            self._loop.call_later(_QUIET_S + 0.2, self._forget, name, terminal)
 
         assert self.reaper is not None
         self.reaper.watch_child(terminal.pid, ended)
@@ -113,15 +135,25 @@ class Terminal(Pty):
         self._reads = wanted
 
     def _is_full(self) -> bool:
-        """The reader that is furthest has a full store before it. A store that nobody reads is full while a
-        reader may come back."""
-        if self.views:
-            return self.end - max(view.at for view in self.views) >= _AHEAD_BYTES
-        return self._unread >= _KEPT_BYTES and time.monotonic() < self._waits_until_s
+        """The one who types and is furthest has a full store before it. A store that nobody reads is full
+        while a reader may come back."""
+        typists = self._typists
+        if typists:
+            return not any(view.has_room for view in typists)
+        return self.is_waited_for and self._unread + _READ_BYTES > _KEPT_BYTES
+
+    @property
+    def _typists(self) -> List[View]:
+        return [view for view in self.views if not view.watches]
 
     @property
     def _unread(self) -> int:
         return self.end - self._left_at if self._waits_until_s else 0
+
+    @property
+    def is_waited_for(self) -> bool:
+        """A reader whose line was cut may come back for what it has not had."""
+        return time.monotonic() < self._waits_until_s
 
     @property
     def over(self) -> bool:
@@ -161,11 +193,18 @@ class Terminal(Pty):
         if not self.over:
             self._look()
 
+    def come(self, view: View) -> None:
+        """One more reader. Whoever types is the one that was waited for."""
+        self.views.append(view)
+        if not view.watches:
+            self._waits_until_s = 0.0
+        self.moved_on()
+
     def wait_for_reader(self, view: View) -> None:
         """A reader has gone; one whose line was cut may come back for what it has not had."""
-        if self.views or self.over:
+        if view.watches or self._typists:
             return
-        self._left_at = max(view.at - _ON_THE_WAY_BYTES, 0)
+        self._left_at = view.seen if view.seen >= 0 else max(view.at - _ON_THE_WAY_BYTES, 0)
         self._waits_until_s = time.monotonic() + _WAITS_S if view.was_cut else 0.0
         self._look()
         if view.was_cut:
@@ -204,10 +243,17 @@ class Terminal(Pty):
 class View:
     """One reader of a terminal: it has had everything before `at`."""
 
-    def __init__(self, terminal: Terminal, at: int, streams: Streams) -> None:
-        self._terminal, self.at = terminal, at
+    def __init__(self, terminal: Terminal, at: int, streams: Streams, *, watches: bool) -> None:
+        self._terminal, self.at, self.watches = terminal, at, watches
+        self.seen = -1  # it says that it has everything before this; -1: it never says so
         self._reader, self._writer = streams
         self.was_cut = True  # unless it says farewell
+
+    @property
+    def has_room(self) -> bool:
+        """It may be sent more: little waits to be sent, and little that was sent has not arrived."""
+        end = self._terminal.end
+        return end - self.at < _AHEAD_BYTES and (self.seen < 0 or end - self.seen < _UNSEEN_BYTES)
 
     async def carry(self, typed: object) -> None:
         """`typed`: called for each piece of input; None for a reader that may only look."""
@@ -215,6 +261,8 @@ class View:
         input_ = asyncio.ensure_future(self._take(typed))
         try:
             await asyncio.wait({output, input_}, return_when=asyncio.FIRST_COMPLETED)
+            if not self.was_cut:  # what is closed with unread bytes in it is reset: hear it to its end
+                await asyncio.wait({input_}, timeout=_WAITS_S)
         finally:
             for task in (output, input_):
                 task.cancel()
@@ -248,6 +296,10 @@ class View:
                 payload = await self._reader.readexactly(min(size, wire.CHUNK_LIMIT_BYTES)) if size else b""
             except (asyncio.IncompleteReadError, ConnectionError):
                 return
+            if kind == wire.TERMINAL_SEEN and len(payload) == wire.SEEN.size:
+                self.seen = max(self.seen, min(wire.SEEN.unpack(payload)[0], self.at))
+                terminal.moved_on()
+                continue
             if kind == wire.TERMINAL_END:
                 self.was_cut = False
                 if callable(typed):

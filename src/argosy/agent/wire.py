@@ -60,7 +60,9 @@ TERMINAL = struct.Struct(">BI")
 TERMINAL_DATA = 0
 TERMINAL_RESIZE = 1  # payload: `SIZE`
 TERMINAL_END = 2  # to the agent: hang up; from it: payload `EXIT_CODE`
+TERMINAL_SEEN = 3  # to the agent: the reader has everything before the byte of this number; payload `SEEN`
 SIZE = struct.Struct(">HH")  # rows, columns
+SEEN = struct.Struct(">Q")
 EXIT_CODE = struct.Struct(">i")
 
 HEAD_LIMIT_BYTES = 64 << 10  # of a request's or reply's head

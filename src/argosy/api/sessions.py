@@ -83,6 +83,7 @@ class SessionShareRequest(Request, frozen=True, kw_only=True, omit_defaults=True
 
     who: str  # the name of a user, or project:NAME for whoever has a role there
     seconds: int = 8 * 3600  # 0: no longer
+    watch: bool = False  # not its app: they may watch its terminals, and type nothing
 
 
 class OpenRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -157,8 +158,9 @@ class SessionCalls:
         """Give an unused session more time. Errors: "wrong-state" when it was done too often."""
 
     @endpoint("POST", "/sessions/{session}/share", SessionShareRequest, permission="sessions.write")
-    def share_session(self, session: str, who: str, seconds: int = 8 * 3600) -> Done:
-        """Let a user or a project open the app of a session; `seconds` 0 takes it back."""
+    def share_session(self, session: str, who: str, seconds: int = 8 * 3600, watch: bool = False) -> Done:
+        """Let a user or a project open the app of a session, or watch its terminals; `seconds` 0 takes both
+        back."""
 
     @endpoint("POST", "/sessions/{session}/open", OpenRequest, permission="sessions.enter")
     def open_session(self, session: str, port: int = 0) -> OpenReply:
@@ -189,13 +191,16 @@ class SessionStreams:
         *,
         id: Annotated[str, "of a terminal that goes on; empty: a new one"] = "",
         seen: Annotated[int, "bytes of its output that the reader has; -1: what is still known"] = -1,
+        acks: Annotated[bool, "the reader says {seen} from time to time: what has arrived"] = False,
+        watch: Annotated[bool, "only look: nothing can be typed; no id: the one opened last"] = False,
         command: Annotated[str | None, "instead of a login shell"] = None,
         rows: Annotated[int, "of the terminal"] = 24,
         columns: Annotated[int, "of the terminal"] = 80,
     ) -> bytes:
         """WebSocket: a terminal in a session, which goes on when the line is cut. The first text frame is
         JSON {id, from}: how it is found again, and which byte of its output comes next; then as in
-        `shell`."""
+        `shell`. With `acks` the text frame {"seen": N} says that N bytes of its output have arrived: then
+        none is lost however much was under way when a line is cut."""
 
     @endpoint("WS", "/sessions/{session}/ssh", permission="sessions.enter")
     def session_ssh(self, session: str, *, key: Annotated[str, "the public key that may log in"]) -> bytes:

@@ -22,22 +22,39 @@ def open_view(session: Session, view: SessionView, *, quiet: bool = False) -> No
         open_terminal(session, view.name)
 
 
-def open_terminal(session: Session, name: str, *, command: str = "", id: str = "") -> NoReturn:
-    """This terminal becomes one of the session; ends with the status of the shell, 255 when the line is
-    lost."""
+def open_terminal(
+    session: Session, name: str, *, command: str = "", id: str = "", watch: bool = False
+) -> NoReturn:
+    """This terminal becomes one of the session; ends with the status of the shell, 255 when the line is lost
+    for good. `watch`: it only shows what others do."""
     from argosy.api.sessions import SessionStreams
     from argosy.cli.shell import carry_terminal, terminal_size
     from argosy.client.node_stream import open_web_socket
-    from argosy.client.shell import Shell
+    from argosy.client.shell import LastingShell
+    from argosy.client.web_socket import WebSocket
 
     size = terminal_size()
-    target = SessionStreams.session_shell(
-        name, id=id, command=command or None, rows=size.rows, columns=size.columns
-    ).target
-    with Shell(open_web_socket(session.client.location, target)) as shell:
+
+    def open_line(known: str, seen: int) -> WebSocket:
+        target = SessionStreams.session_shell(
+            name,
+            id=known or id,
+            seen=seen,
+            acks=True,
+            watch=watch,
+            command=command or None,
+            rows=size.rows,
+            columns=size.columns,
+        ).target
+        return open_web_socket(session.client.location, target)
+
+    with LastingShell(open_line) as shell:
         status = carry_terminal(shell)
+    if shell.lost_bytes:
+        session.screen.say(f"{shell.lost_bytes} bytes of its output were lost while the line was cut.")
     if status is None:
-        session.screen.say(f"The line to `{name}` was lost; the shell goes on.")
+        again = f"`argosy session open {name} --as terminal --id {shell.id}` finds it again"
+        session.screen.say(f"The line to `{name}` was lost; the shell goes on: {again}.")
         status = 255
     raise click.exceptions.Exit(status)
 

@@ -378,24 +378,27 @@ def snooze(session: Session, name: str, minutes: int, as_json: bool) -> None:
 Examples:
   argosy session share jupyter ben
   argosy session share jupyter project:vision --for 2h
+  argosy session share shell ben --watch
   argosy session share jupyter ben --remove"""
 )
 @click.argument("name", metavar="SESSION")
 @click.argument("who", metavar="NAME|project:NAME")
 @click.option("--for", "seconds", type=Span(), default="8h", show_default=True, help="For so long.")
+@click.option("--watch", is_flag=True, help="Not its app: its terminals, to look at.")
 @click.option("--remove", is_flag=True, help="No longer.")
 @pass_session
-def share(session: Session, name: str, who: str, seconds: int, remove: bool) -> None:
-    """Let somebody else open the app of a session, for a while."""
+def share(session: Session, name: str, who: str, seconds: int, watch: bool, remove: bool) -> None:
+    """Let somebody else open the app of a session, or watch its terminals, for a while."""
     from argosy.model.units import render_duration
 
     if not seconds and not remove:
         raise click.UsageError("a share ends some time: write --for 30m or 2h, or --remove")
-    session.client.share_session(name, who, 0 if remove else seconds)
+    session.client.share_session(name, who, 0 if remove else seconds, watch)
     if remove:
-        session.screen.print(f"`{who}` may no longer open session `{name}`")
+        session.screen.print(f"`{who}` may no longer open or watch session `{name}`")
     else:
-        session.screen.print(f"`{who}` may open session `{name}` for {render_duration(seconds)}")
+        verb = "watch" if watch else "open"
+        session.screen.print(f"`{who}` may {verb} session `{name}` for {render_duration(seconds)}")
 
 
 @click.command(
@@ -406,6 +409,7 @@ Examples:
   argosy session open jupyter --port 8888
   argosy session open shell --as terminal
   argosy session open shell -- nvidia-smi
+  argosy session open shell --watch          look at its terminal, type nothing
 
 A terminal opens here. Another app gets a port of this machine, which is printed; Ctrl-C closes it.""",
 )
@@ -417,6 +421,7 @@ A terminal opens here. Another app gets a port of this machine, which is printed
 @click.option(
     "--id", default="", help="A terminal that goes on: every line with this name is the same shell."
 )
+@click.option("--watch", is_flag=True, help="Look at a terminal of it, and type nothing.")
 @click.option("--raw", is_flag=True, help="Plain bytes of the port of `--there`, for all on this machine.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @pass_session
@@ -428,6 +433,7 @@ def open_(
     there: int | None,
     what: str | None,
     id: str,
+    watch: bool,
     raw: bool,
     no_browser: bool,
 ) -> None:
@@ -436,6 +442,10 @@ def open_(
     from argosy.cli.task_options import command_of
 
     view = session.client.session(name)
+    if watch:
+        if words:
+            raise click.UsageError("--watch shows a terminal that is there: give no command")
+        open_terminal(session, view.name, id=id, watch=True)
     if what == "terminal" or words or (what is None and there is None and not view.is_proxied):
         open_terminal(session, view.name, command=command_of(words) if words else "", id=id)
     if raw and there is None:

@@ -64,6 +64,8 @@ class Enter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     columns: int = 80
     id: str = ""  # of the terminal
     seen: int = -1  # bytes of its output that the reader has; -1: begin with what is still known
+    acks: bool = False  # the reader says from time to time what has arrived
+    watch: bool = False  # of a terminal: only look; an `id` of "" is the one that was opened last
     key: str = ""
 
 

@@ -74,6 +74,10 @@ class Seat(Terminal):
 
     said = b""
 
+    async def acknowledge(self, seen: int) -> None:
+        """The reader has everything before this byte of its output."""
+        await self._send(wire.TERMINAL_SEEN, wire.SEEN.pack(seen))
+
     async def read(self) -> bytes:
         if not self.said:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Final
 
 from argosy.infra.agent_port import Duplex, Enter
@@ -12,10 +13,13 @@ from argosy.model.rows import Workload
 from argosy.server.exchange import Exchange
 from argosy.server.node_streams import carry
 from argosy.server.services import Services
+from argosy.server.session_shares import is_watched
 from argosy.server.sessions import place_of
 from argosy.server.terminal import from_client, send_exit, to_client
 
 _TELL_EVERY_S: Final = 10.0
+_GUEST_EVERY_S: Final = 1.0  # so often it is looked whether a guest may still look
+_PUT_OUT: Final = 4401  # how a WebSocket closes whose caller may not stay
 _PIECE_BYTES: Final = 256 << 10
 
 
@@ -109,14 +113,66 @@ class Pair:
 
 async def serve_seat(exchange: Exchange, services: Services, session: Workload, enter: Enter) -> None:
     """A terminal, until its shell ends or the client goes: the shell stays then."""
-    duplex = Noting(await open_door(services, session, enter), services, session, "terminal")
+    seat = await open_door(services, session, enter)
+    duplex = Noting(seat, services, session, "terminal")
+    writing = from_client(exchange, duplex, getattr(seat, "acknowledge", None))
+    await _show(exchange, duplex, writing)
+
+
+async def serve_gallery(
+    exchange: Exchange, services: Services, session: Workload, enter: Enter, *, is_guest: bool
+) -> None:
+    """A terminal for somebody who may only look. What comes from there goes nowhere, whatever it says; a
+    guest is put out when the share ends."""
+    seat = await open_door(services, session, enter)
+    await _show(exchange, seat, _until_gone(exchange, seat, services, session.id, is_guest=is_guest))
+
+
+async def _until_gone(
+    exchange: Exchange, seat: Duplex, services: Services, session_id: str, *, is_guest: bool
+) -> None:
+    listening = asyncio.ensure_future(from_client(exchange, _Deaf(), getattr(seat, "acknowledge", None)))
+    try:
+        while not (await asyncio.wait({listening}, timeout=_GUEST_EVERY_S))[0]:
+            rows, now_ms = await services.store.snapshot(), services.clock.now_ms()
+            row = rows.workloads.get(session_id)
+            if is_guest and (row is None or not is_watched(row, exchange.caller, now_ms)):
+                await exchange.send(
+                    {"type": "websocket.close", "code": _PUT_OUT, "reason": "no longer shared"}
+                )
+                return
+    finally:
+        listening.cancel()
+        await asyncio.wait({listening})
+
+
+class _Deaf:
+    """Takes what is typed, and does nothing with it."""
+
+    async def read(self) -> bytes:
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        """It goes nowhere."""
+
+    async def end(self) -> None:
+        """It goes nowhere."""
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """The size is that of those who type."""
+
+    async def close(self) -> int | None:
+        return None
+
+
+async def _show(exchange: Exchange, duplex: Duplex, writes: Coroutine[None, None, None]) -> None:
     said = await duplex.read()
     exchange.answered = True
     await exchange.receive()  # websocket.connect
     await exchange.send({"type": "websocket.accept"})
     await exchange.send({"type": "websocket.send", "text": said.decode("utf-8", "replace").strip()})
     reading = asyncio.ensure_future(to_client(exchange, duplex))
-    writing = asyncio.ensure_future(from_client(exchange, duplex))
+    writing = asyncio.ensure_future(writes)
     try:
         await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
         client_left = writing.done()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -27,6 +28,12 @@ class Size(msgspec.Struct, frozen=True):
 
     rows: int
     columns: int
+
+
+class Arrived(msgspec.Struct, frozen=True):
+    """What a client of a lasting terminal says: so many bytes of its output have arrived."""
+
+    seen: int
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -96,8 +103,10 @@ async def to_client(exchange: Exchange, duplex: Duplex) -> None:
         return
 
 
-async def from_client(exchange: Exchange, duplex: Duplex) -> None:
-    """What is typed, and new sizes, until the client is gone."""
+async def from_client(
+    exchange: Exchange, duplex: Duplex, acknowledge: Callable[[int], Awaitable[None]] | None = None
+) -> None:
+    """What is typed, new sizes and (to `acknowledge`) what has arrived, until the client is gone."""
     try:
         while True:
             message = await exchange.receive()
@@ -107,19 +116,29 @@ async def from_client(exchange: Exchange, duplex: Duplex) -> None:
             if data:
                 await duplex.write(data)
             elif message.get("text"):
-                await _resize(duplex, message["text"])
+                await _obey(duplex, acknowledge, message["text"])
     except (BorderError, OSError):
         # The node's side broke: the reader of its output sees that too, and says so.
         await asyncio.sleep(3600)
 
 
-async def _resize(duplex: Duplex, text: str) -> None:
+async def _obey(duplex: Duplex, acknowledge: Callable[[int], Awaitable[None]] | None, text: str) -> None:
     try:
         size = msgspec.json.decode(text, type=Size)
     except msgspec.MsgspecError:
+        await _note_arrived(acknowledge, text)
         return
     if 0 < size.rows <= _ROWS_MAX and 0 < size.columns <= _ROWS_MAX:
         await duplex.resize(size.rows, size.columns)
+
+
+async def _note_arrived(acknowledge: Callable[[int], Awaitable[None]] | None, text: str) -> None:
+    try:
+        seen = msgspec.json.decode(text, type=Arrived).seen
+    except msgspec.MsgspecError:
+        return  # said by a newer client
+    if acknowledge is not None and 0 <= seen < 1 << 63:
+        await acknowledge(seen)
 
 
 async def node_asked(exchange: Exchange, store: Store) -> Node:

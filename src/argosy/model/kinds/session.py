@@ -14,11 +14,12 @@ from argosy.model.rows import KindSpec, KindStatus, Workload
 from argosy.model.task import Task
 
 
-class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody else may open the app of a session for a while."""
+class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Somebody else may open the app of a session for a while, or watch its terminals."""
 
     who: str  # the name of a user, or project:NAME
     until_ms: int
+    watch: bool = False  # its terminals, read only; not its app
 
 
 class SessionSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="session", tag_field="kind"):

@@ -42,8 +42,8 @@ from argosy.server.exchange import Exchange, encode
 from argosy.server.guarding import key_of, made_by, project_of, require_new, require_over, sees
 from argosy.server.kept_plans import subject_of
 from argosy.server.services import Services
-from argosy.server.session_doors import serve_door, serve_proxy, serve_seat
-from argosy.server.session_shares import find_shared, shared_sessions, with_share
+from argosy.server.session_doors import serve_door, serve_gallery, serve_proxy, serve_seat
+from argosy.server.session_shares import find_shared, is_shared, is_watched, shared_sessions, with_share
 from argosy.server.session_views import view_session
 from argosy.server.sessions import (
     find_session,
@@ -272,11 +272,11 @@ class SessionFeature:
 
         async def act() -> Done:
             session = await self._live(exchange)
-            wished = with_share(session, request.who, request.seconds, self._now_ms())
+            wished = with_share(session, request.who, request.seconds, self._now_ms(), watch=request.watch)
+            verb = "watch" if request.watch else "open"
+            text = f"{request.who} may no longer open or watch it"
             if request.seconds:
-                text = f"{request.who} may open it for {render_duration(request.seconds)}"
-            else:
-                text = f"{request.who} may no longer open it"
+                text = f"{request.who} may {verb} it for {render_duration(request.seconds)}"
             return await self._put(session, wished, self._writer.event(session.id, "shared", text))
 
         return await self._writer.retried(act)
@@ -335,9 +335,23 @@ class SessionFeature:
         rows = await self._store.snapshot()
         shared = find_shared(rows, exchange.path["session"], exchange.caller, self._now_ms())
         own = find_session(rows, exchange.path["session"], exchange.caller)
-        if shared is not None and own in (None, shared):
+        if (
+            shared is not None
+            and own in (None, shared)
+            and is_shared(shared, exchange.caller, self._now_ms())
+        ):
             return shared
         return await self._live(exchange)
+
+    async def _watched(self, exchange: Exchange) -> tuple[Workload, bool]:
+        """As `_live`, and sessions whose terminals the caller may watch, who is no more than a guest then
+        (True). Raises `not-found`, `forbidden`."""
+        rows = await self._store.snapshot()
+        found = find_shared(rows, exchange.path["session"], exchange.caller, self._now_ms())
+        own = find_session(rows, exchange.path["session"], exchange.caller)
+        if found is not None and own is None and is_watched(found, exchange.caller, self._now_ms()):
+            return found, True
+        return await self._live(exchange), False
 
     def _urls(self) -> tuple[str, ...]:
         return tuple(each for each in self._services.listening() if each.startswith("http"))
@@ -357,8 +371,14 @@ class SessionFeature:
             command=exchange.text("command"),
             rows=min(max(exchange.number("rows") or 24, 1), 10_000),
             columns=min(max(exchange.number("columns") or 80, 1), 10_000),
+            acks=exchange.flag("acks"),
+            watch=exchange.flag("watch"),
         )
-        await serve_seat(exchange, self._services, await self._live(exchange), enter)
+        if not enter.watch:
+            await serve_seat(exchange, self._services, await self._live(exchange), enter)
+            return
+        session, is_guest = await self._watched(exchange)
+        await serve_gallery(exchange, self._services, session, enter, is_guest=is_guest)
 
 
 def _is_coming(row: Workload) -> bool:
