@@ -1,4 +1,4 @@
-"""A terminal of a session whose line is cut: the same shell, no byte lost or twice; what was typed follows."""
+"""A terminal of a session whose line is cut: the same shell, no byte lost or twice; what is typed follows."""
 
 from __future__ import annotations
 
