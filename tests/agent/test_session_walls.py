@@ -8,6 +8,7 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from agent_process import AgentProcess, watch_until
 
@@ -259,6 +260,34 @@ def test_a_terminal_goes_on_when_its_line_is_cut(agent: AgentProcess) -> None:
         numbers = data.replace(b"\r", b"").splitlines()
         assert numbers[-60001:] == [*(b"%d" % each for each in range(1, 60001)), b"end"]
         await client.stop(["a.0"], 1.0)
+
+    use(agent, scenario)
+
+
+def test_a_home_begins_with_the_files_that_it_is_given_once(agent: AgentProcess) -> None:
+    async def scenario(client: AgentClient) -> None:
+        seed = agent.root / "home" / "it's a seed"
+        (seed / ".local" / "bin").mkdir(parents=True)
+        (seed / "work.txt").write_text("first")
+        (seed / ".local" / "bin" / "tool").symlink_to("../../work.txt")
+        given = {"seed": "~/it's a seed", "home": "~/home of it"}
+        told = order("a.0", "process")
+        assert told.app is not None
+        await client.prepare([msgspec.structs.replace(told, app=msgspec.structs.replace(told.app, **given))])
+        await ready(client, "a.0")
+        home = agent.root / "home" / "home of it"
+        assert (home / ".local" / "bin" / "tool").read_text() == "first"
+        (home / "work.txt").write_text("mine")
+        kept = await client.kept("rank:a.0", 0.0)
+        assert {"work.txt", ".local/bin/tool"} <= {entry.path for entry in kept.entries}
+        with pytest.raises(border.RequestRefused, match="no app runs as 'b"):
+            await client.kept("rank:b.0", 0.0)
+        await client.stop(["a.0"], 1.0)
+        again = msgspec.structs.replace(told, id="c.0", job="c.0")
+        await client.prepare([msgspec.structs.replace(again, app=msgspec.structs.replace(told.app, **given))])
+        await ready(client, "c.0")
+        assert (home / "work.txt").read_text() == "mine"
+        await client.stop(["c.0"], 1.0)
 
     use(agent, scenario)
 

@@ -12,6 +12,7 @@ from argosy.controllers.session.idle import last_use, limits_of
 from argosy.controllers.view import Action, Emit, Put, View
 from argosy.model.apps import App, Idle, Isolation
 from argosy.model.facts import RankFact, RankPhase
+from argosy.model.kinds import kind_of
 from argosy.model.kinds.job import JobSpec, JobStatus, job_spec, kept_as
 from argosy.model.kinds.kind import Checkpoint
 from argosy.model.kinds.session import SESSION, SessionSpec, SessionStatus, session_state
@@ -233,6 +234,24 @@ def test_the_end_waits_for_its_job() -> None:
     assert seen.decided() == []
     seen.rows = []
     assert seen.after().outcome is Outcome.CANCELLED
+
+
+def test_what_it_begins_with_comes_along_until_it_was_up() -> None:
+    session = changed(a_session(), begins_with="d" * 64)
+    for phase, started_ms in ((WorkloadPhase.QUEUED, 0), (WorkloadPhase.STOPPED, 0)):
+        [_, job] = Seen(changed(session, phase=phase, started_ms=started_ms)).written()
+        [mount], sitting = job_spec(job).task.file_mounts, job_spec(job).sitting
+        assert sitting is not None and (mount.tree, f"~/workdir/{mount.target}") == ("d" * 64, sitting.seed)
+    [_, job] = Seen(changed(session, phase=WorkloadPhase.STOPPED, started_ms=NOW)).written()
+    sitting = job_spec(job).sitting
+    assert sitting is not None and not sitting.seed and not job_spec(job).task.file_mounts
+
+
+def test_what_a_resting_session_has_is_in_use() -> None:
+    """Nobody sweeps it, however long it rests."""
+    kept = Checkpoint(tree="t", at_ms=1, size_bytes=2)
+    session = changed(a_session(checkpoint=kept), begins_with="u")
+    assert [copy.tree for copy in kind_of(session).keeps(session)] == ["u", "t"]
 
 
 def test_a_job_of_a_session_is_called_by_its_name() -> None:

@@ -55,4 +55,12 @@ def test_openssh_opens_a_session_and_its_files_stay(house: House, tmp_path: Path
     assert view["status"] == "running" and view["isolation"] == "sandbox"
     said = house.run("session", "open", name, "--", "cmp blob0 blob1 && ls .argosy")
     assert "ssh" in said.stdout
-    house.run("session", "end", "-y", name)
+    house.run("session", "snapshot", name, "--name", f"{name}-s")
+    house.run("session", "start", "terminal", "--name", f"{name}-t", "--from", f"{name}-s")
+    said = house.run("session", "open", f"{name}-t", "--", "cmp blob0 blob1 && ls -a")
+    assert "blob0" in said.stdout
+    house.run("session", "end", "-y", name, f"{name}-t")
+    kept = json.loads(house.run("session", "snapshots", "--json").stdout)["snapshots"]
+    assert [(each["app"], each["session"]) for each in kept if each["name"] == f"{name}-s"] == [("ssh", name)]
+    house.run("session", "snapshots", "--remove", f"{name}-s")
+    assert f"{name}-s" not in house.run("session", "snapshots").stdout

@@ -35,6 +35,7 @@ _SOON_S, _SOON_LOOK_S = 10.0, 0.04  # in the first seconds somebody waits: look 
 _ACTIVITY_EVERY_S = 10.0
 _NEWS_MS = 20_000  # what is said of activity is at least so much newer than before
 _BUSY_SHARE = 0.05  # of one core: less is what an app does that nobody uses
+_HOMES = "app-homes"  # a link for each rank with an app, to where its files lie
 _ANSWER_S = 5.0
 _ANSWER_BYTES = 1 << 20
 
@@ -61,9 +62,9 @@ class Apps:
         if app["program"] and not find(app["program"]):
             text = "the program `%s` is not installed on %s"
             raise Refused("program", text % (app["program"], self._node.name))
-        home = app["home"]
-        home = self._shared.home + home[1:] if home.startswith("~") else home
+        home = self._path(app["home"])
         os.makedirs(home, mode=0o700, exist_ok=True)
+        self._note_home(rank, home)
         alone = level == "sandbox"
         sockets = self._make_folder(rank, alone)
         tools = self._tools(rank, app["folder"])
@@ -85,7 +86,29 @@ class Apps:
         else:
             argv = [sys.executable, "-I", "-S", agent, "inside", sockets]
         # Whoever is told to end is `inside`, which tells the app; what carries it must not go first.
-        return "trap '' TERM HUP INT\nexec %s\n" % " ".join(map(_quoted, argv))
+        seed = _seed_text(self._path(app["seed"]), home) if app["seed"] else ""
+        return seed + "trap '' TERM HUP INT\nexec %s\n" % " ".join(map(_quoted, argv))
+
+    def _path(self, text: str) -> str:
+        return self._shared.home + text[1:] if text.startswith("~") else text
+
+    def _note_home(self, rank: Rank, home: str) -> None:
+        """The next agent finds it, and nobody inside sees it. Raises OSError."""
+        folder = "%s/%s" % (self._shared.root, _HOMES)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        if os.path.lexists(folder + "/" + rank.id):
+            os.unlink(folder + "/" + rank.id)
+        os.symlink(home, folder + "/" + rank.id)
+
+    def home_of(self, rank_id: str) -> str:
+        """Where the files of an app that runs here lie. Raises Refused."""
+        rank = self._shared.by_id.get(rank_id)
+        try:
+            if rank is None:
+                raise FileNotFoundError
+            return os.readlink("%s/%s/%s" % (self._shared.root, _HOMES, rank.id))
+        except OSError:
+            raise Refused("rank", "no app runs as %r on %s" % (rank_id, self._node.name)) from None
 
     def _tools(self, rank: Rank, folder: str) -> List[str]:
         """Folders with programs that it may use; what was installed for the app comes first on its PATH."""
@@ -149,6 +172,10 @@ class Apps:
 
     def clean(self, rank: Rank) -> None:
         """Its sockets go with it."""
+        try:
+            os.unlink("%s/%s/%s" % (self._shared.root, _HOMES, rank.id))
+        except OSError:
+            pass  # of an earlier version
         folder = self._folder(rank)
         if os.path.isdir(folder):
             self._shared.erase(folder)
@@ -321,6 +348,16 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
+def _seed_text(seed: str, home: str) -> str:
+    """Shell text that copies the files which a home begins with, once."""
+    words = {"seed": _quoted(seed), "home": _quoted(home)}
+    return (
+        "if [ ! -e %(home)s/.argosy/begun ]; then\n"
+        "cp -a %(seed)s/. %(home)s/ && mkdir -p %(home)s/.argosy && : > %(home)s/.argosy/begun || exit 1\n"
+        "fi\n"
+    ) % words
+
+
 def checked(given: object) -> AppOrder:
     """An AppOrder, filled in. Raises Refused."""
     found = given if isinstance(given, dict) else {}
@@ -352,4 +389,5 @@ def checked(given: object) -> AppOrder:
         "home": text("home", "~"),
         "env": env,
         "folder": text("folder"),
+        "seed": text("seed"),
     }

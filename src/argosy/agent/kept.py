@@ -30,10 +30,11 @@ class Kept:
             None  # device and inode of files that are open for writing
         )
 
-    def scan(self, target: str, settled_s: float) -> dict[str, object]:
+    def scan(self, target: str, settled_s: float, top: str = "") -> dict[str, object]:
         """`{"entries": of a tree, "unsettled": paths}`. Files that changed less than `settled_s` ago are
-        unsettled. A folder that is not there is empty. Raises Refused, OSError."""
-        top = self._resolve(target)
+        unsettled. A folder that is not there is empty. `top`: where the target lies, when that is known.
+        Raises Refused, OSError."""
+        top = os.path.realpath(top) if top else self._resolve(target)
         entries: list[dict[str, object]] = []
         unsettled: list[str] = []
         self._written = None

@@ -137,6 +137,7 @@ if TYPE_CHECKING:
         ms: int
 
     class AppOrder(TypedDict):
+        seed: str
         name: str
         command: str
         listens: str

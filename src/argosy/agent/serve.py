@@ -62,7 +62,7 @@ class Agent:
         self._ranks.adopt()
         self._made_trees: Trees | None = None
         self._tree_lock = asyncio.Lock()
-        kept = KeptCalls(self._ranks.home, loop, UPGRADED)
+        kept = KeptCalls(self._ranks.home, loop, UPGRADED, lambda rank: self._ranks.apps.home_of(rank))
         self._devices_known: asyncio.Future[None] = loop.run_in_executor(None, self._discover)
         loop.run_in_executor(None, venv.look_ahead)
         self.done = asyncio.Event()

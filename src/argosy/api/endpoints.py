@@ -29,7 +29,7 @@ from argosy.api.quota import QuotaCalls
 from argosy.api.secrets import SecretCalls
 from argosy.api.server import ServerCalls
 from argosy.api.services import ServiceCalls
-from argosy.api.sessions import SessionCalls, SessionStreams
+from argosy.api.sessions import SessionCalls, SessionStreams, SnapshotCalls
 from argosy.api.shell import ShellCalls
 from argosy.api.storage import StorageCalls
 
@@ -44,6 +44,7 @@ class Calls(
     JobPoolCalls,
     ServiceCalls,
     SessionCalls,
+    SnapshotCalls,
     EventCalls,
     CostCalls,
     PriceCalls,

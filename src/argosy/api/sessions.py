@@ -20,6 +20,7 @@ class SessionRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     isolation: Isolation = Isolation.SANDBOX
     user: str = ""
     project: str = ""
+    snapshot: str = ""  # its home begins with the files of this one
     plan: str = ""  # the id of the plan that was confirmed
     max_hourly_micro_usd: int | None = None
     key: str = ""
@@ -86,6 +87,27 @@ class SessionShareRequest(Request, frozen=True, kw_only=True, omit_defaults=True
     watch: bool = False  # not its app: they may watch its terminals, and type nothing
 
 
+class SnapshotRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """Keep the files of a session as they are now."""
+
+    name: str = ""  # "": that of the session, with a number where it is taken
+
+
+class SnapshotView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    id: str
+    name: str
+    app: str  # that ran in the session
+    session: str  # its name then
+    at_ms: int
+    size_bytes: int
+    user: str = ""
+    project: str = ""
+
+
+class SnapshotList(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    snapshots: tuple[SnapshotView, ...]
+
+
 class OpenRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     """Which face of a session is opened: its app, or a port of its own network."""
 
@@ -116,6 +138,7 @@ class SessionCalls:
         task: Task = Task(),  # noqa: B008  it is frozen
         idle: Idle = Idle(),  # noqa: B008
         isolation: Isolation = Isolation.SANDBOX,
+        snapshot: str = "",
         user: str = "",
         project: str = "",
         plan: str = "",
@@ -166,6 +189,21 @@ class SessionCalls:
     def open_session(self, session: str, port: int = 0) -> OpenReply:
         """Let the caller's browser into the app of a session. Errors: "wrong-state" for one that is not
         up."""
+
+
+class SnapshotCalls:
+    @endpoint("POST", "/sessions/{session}/snapshot", SnapshotRequest, permission="sessions.write")
+    def snapshot_session(self, session: str, name: str = "") -> SnapshotView:
+        """Keep the files of a session as they are now, under a name, for new sessions to begin with. Errors:
+        "conflict" for the name, "wrong-state", "too-large"."""
+
+    @endpoint("GET", "/snapshots", permission="sessions.read")
+    def snapshots(self) -> SnapshotList:
+        """Snapshots of sessions, by name."""
+
+    @endpoint("DELETE", "/snapshots/{snapshot}", permission="sessions.write")
+    def remove_snapshot(self, snapshot: str) -> Done:
+        """Remove a snapshot. Sessions that have begun with it keep their files."""
 
 
 class SessionStreams:

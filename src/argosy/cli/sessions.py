@@ -94,6 +94,7 @@ Examples:
   argosy session start jupyter --gpus A100:0.5 --idle 30m --open
   argosy session start vscode --name editor --cpus 4 --memory 16
   argosy session start editor                      brings a session back that rests
+  argosy session start jupyter --from course       with the files of a snapshot
 
 The first word is an app (`argosy session apps`), or the name of a session that rests."""
 )
@@ -103,6 +104,7 @@ The first word is an app (`argosy session apps`), or the name of a session that 
 @click.option(
     "--isolation", type=click.Choice(ISOLATION), help="How well it is kept apart. [default: sandbox]"
 )
+@click.option("--from", "snapshot", metavar="SNAPSHOT", help="Begin with the files of this snapshot.")
 @click.option("--open", "opens", is_flag=True, help="Open it when it can be used.")
 @click.option("-d", "--detach", is_flag=True, help="Return at once, before it can be used.")
 @project_option
@@ -115,6 +117,7 @@ def start(
     opens: bool,
     detach: bool,
     isolation: str | None,
+    snapshot: str | None,
     idle: int | None,
     gpu_idle: int | None,
     max_time: int | None,
@@ -145,6 +148,7 @@ def start(
             task=send_files(session, described.task),
             idle=policy if policy != Idle() else Idle(),
             isolation=Isolation(isolation or Isolation.SANDBOX),
+            snapshot=snapshot or "",
             user=session.user,
             project=project or "",
         )
@@ -402,6 +406,73 @@ def share(session: Session, name: str, who: str, seconds: int, watch: bool, remo
 
 
 @click.command(
+    epilog="""\b
+Examples:
+  argosy session snapshot jupyter
+  argosy session snapshot jupyter --name course
+  argosy session start jupyter --from course"""
+)
+@click.argument("name", metavar="SESSION")
+@click.option("--name", "called", default="", metavar="SNAPSHOT", help="[default: SESSION-1, SESSION-2, ...]")
+@json_option
+@pass_session
+def snapshot(session: Session, name: str, called: str, as_json: bool) -> None:
+    """Keep the files of a session as they are now, with what was installed in its home."""
+    from argosy.model.units import render_bytes
+
+    view = session.client.snapshot_session(name, called)
+    if as_json:
+        session.screen.json(view)
+        return
+    session.screen.print(f"snapshot `{view.name}`: {render_bytes(view.size_bytes)} of session `{name}`")
+    session.screen.say(f"  begin with it:  argosy session start {view.app} --from {view.name}")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  argosy session snapshots
+  argosy session snapshots --remove course"""
+)
+@click.option("--remove", metavar="SNAPSHOT", help="Remove this one.")
+@json_option
+@pass_session
+def snapshots(session: Session, remove: str | None, as_json: bool) -> None:
+    """Show the snapshots of sessions."""
+    from argosy.cli.clusters import age
+    from argosy.model.units import render_bytes
+
+    screen = session.screen
+    if remove:
+        done = session.client.remove_snapshot(remove)
+        if as_json:
+            screen.json(done)
+        else:
+            screen.print(f"snapshot `{remove}` is removed")
+        return
+    found = session.client.snapshots()
+    if as_json:
+        screen.json(found)
+    elif not found.snapshots:
+        screen.print("No snapshots. Make one: argosy session snapshot SESSION")
+    else:
+        now_ms = session.now_ms()
+        screen.table(
+            ("NAME", "APP", "SESSION", "SIZE", "MADE"),
+            [
+                [
+                    each.name,
+                    each.app,
+                    each.session,
+                    render_bytes(each.size_bytes),
+                    f"{age(each.at_ms, now_ms)} ago",
+                ]
+                for each in found.snapshots
+            ],
+        )
+
+
+@click.command(
     name="open",
     epilog="""\b
 Examples:
@@ -453,5 +524,5 @@ def open_(
     open_app(session, view, port=port, there=there or 0, browser=not no_browser, raw=raw)
 
 
-for _command in (start, ls, open_, stop, end, logs, idle, snooze, share, apps):
+for _command in (start, ls, open_, stop, end, logs, idle, snooze, share, snapshot, snapshots, apps):
     sessions.add_command(_command)

@@ -149,7 +149,7 @@ class CheckpointCopies:
         last = job_state(job).checkpoint
         if last is not None and last.tree == tree.digest():
             return
-        await self._fetch(tree, sources, files)
+        await fetch_tree(tree, sources, files)
         digest = await files.put_tree(msgspec.json.encode(tree))
         made = Checkpoint(tree=digest, at_ms=self._clock.now_ms(), size_bytes=size_bytes)
         if isinstance(files, BucketTrees):
@@ -166,20 +166,6 @@ class CheckpointCopies:
         except KeyError:
             return {}
         return {entry.path: entry for entry in tree.entries}
-
-    async def _fetch(self, tree: Tree, sources: dict[str, AgentPort], files: TreeStore) -> None:
-        missing = await files.missing(sorted(tree.chunk_digests()))
-        if files.free_bytes() < _SPARE_BYTES + sum(
-            entry.size for entry in tree.entries if not set(missing).isdisjoint(entry.chunks)
-        ):
-            raise ArgosyError("disk-full", "the server's disk has no room for it")
-        by_agent: dict[int, tuple[AgentPort, list[str]]] = {}
-        for digest in missing:
-            agent = sources[digest]
-            by_agent.setdefault(id(agent), (agent, []))[1].append(digest)
-        for agent, digests in by_agent.values():
-            async for digest, data in agent.kept_chunks(digests):
-                await files.put(digest, data)
 
     async def _note(self, job_id: str, checkpoint: Checkpoint) -> None:
         """Write down which copy is the last, unless it is the same as before."""
@@ -231,6 +217,23 @@ class CheckpointCopies:
             _log.warning("the copy of what %s keeps is damaged: it starts without it", job.id)
             return
         await agent.place_tree(text, target, digest)
+
+
+async def fetch_tree(tree: Tree, sources: Mapping[str, AgentPort], files: TreeStore) -> None:
+    """Bring the chunks of a tree that are missing from the agents that have them. Raises a border error, and
+    "disk-full"."""
+    missing = await files.missing(sorted(tree.chunk_digests()))
+    if files.free_bytes() < _SPARE_BYTES + sum(
+        entry.size for entry in tree.entries if not set(missing).isdisjoint(entry.chunks)
+    ):
+        raise ArgosyError("disk-full", "the server's disk has no room for it")
+    by_agent: dict[int, tuple[AgentPort, list[str]]] = {}
+    for digest in missing:
+        agent = sources[digest]
+        by_agent.setdefault(id(agent), (agent, []))[1].append(digest)
+    for agent, digests in by_agent.values():
+        async for digest, data in agent.kept_chunks(digests):
+            await files.put(digest, data)
 
 
 def _has_notice(attempt: Attempt) -> bool:

@@ -50,6 +50,7 @@ class AppOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     home: str = "~"  # of its programs: `~/x` is below the node's home
     env: dict[str, str] = {}
     folder: str = ""  # with what it needs, below `argosy/apps` of the node's cache
+    seed: str = ""  # a folder with the files that its home begins with: `~/x` is below the node's home
 
 
 class Enter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

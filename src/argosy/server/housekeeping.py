@@ -12,7 +12,7 @@ import msgspec
 from argosy.api.server import PruneReply
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
-from argosy.model.kinds import gangs, programs_of
+from argosy.model.kinds import gangs, kind_of, programs_of
 from argosy.model.units import parse_size
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
@@ -134,6 +134,7 @@ class Housekeeping:
             for task in programs_of(row):
                 trees = (task.workdir_tree, *(mount.tree for mount in task.file_mounts))
                 keep.update(digest for digest in trees if digest)
+            keep.update(copy.tree for copy in kind_of(row).keeps(row))
             for gang in gangs(row):
                 copies = (*gang.older, *((gang.checkpoint,) if gang.checkpoint is not None else ()))
                 keep.update(copy.tree for copy in copies)

@@ -103,6 +103,7 @@ def _app_order(spec: JobSpec, home: str) -> AppOrder | None:
         home=home,
         env=app.env,
         folder=folder_name(app),
+        seed=spec.sitting.seed,
     )
 
 

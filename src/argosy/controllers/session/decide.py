@@ -20,8 +20,12 @@ from argosy.model.kinds.session import session_spec, session_state
 from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Node, Workload
+from argosy.model.task import FileMount, Task
 from argosy.model.units import render_duration
 
+#: Where the files that the home of a session begins with are put: on its node, outside of that home.
+_SEED: Final = ".argosy-begins-with"
+_SEED_FOLDER: Final = "~/workdir/" + _SEED
 _WRITE_EVERY_MS: Final = 30_000  # so often its use is written down, for other servers and the next one
 _RESTING: Final = (Reason.IDLE, Reason.STOPPED_BY_USER, Reason.MAX_DURATION)
 
@@ -72,10 +76,15 @@ def _make_body(view: View, session: Workload, new_id: NewId) -> list[Action]:
         kind=JOB.name,
         name=session.name,
         spec=JobSpec(
-            task=spec.task,
+            task=_task_of(session),
             managed=True,
             confirmed=spec.confirmed,
-            sitting=Sitting(session=session.id, app=spec.app, isolation=spec.isolation),
+            sitting=Sitting(
+                session=session.id,
+                app=spec.app,
+                isolation=spec.isolation,
+                seed=_SEED_FOLDER if spec.begins_with and not session.started_ms else "",
+            ),
         ),
         status=JobStatus(checkpoint=state.checkpoint, ran_on=state.ran_on),
         user=session.user,
@@ -87,6 +96,15 @@ def _make_body(view: View, session: Workload, new_id: NewId) -> list[Action]:
     )
     changed = msgspec.structs.replace(session, phase=WorkloadPhase.STARTING, reason=None, detail="")
     return [Put(changed.with_status(starts=number, up_ms=0, warned_ms=0, snoozed_ms=0, snoozes=0)), Put(job)]
+
+
+def _task_of(session: Workload) -> Task:
+    """What its job runs. Until it was up for the first time the files that it begins with come along."""
+    spec = session_spec(session)
+    if not spec.begins_with or session.started_ms:
+        return spec.task
+    seed = FileMount(target=_SEED, source="snapshot", tree=spec.begins_with)
+    return msgspec.structs.replace(spec.task, file_mounts=(*spec.task.file_mounts, seed))
 
 
 def _come_up(view: View, session: Workload, body: Workload) -> list[Action]:

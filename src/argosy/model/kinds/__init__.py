@@ -10,6 +10,7 @@ from argosy.model.kinds.job import JOB
 from argosy.model.kinds.kind import Gang, Kind
 from argosy.model.kinds.service import SERVICE
 from argosy.model.kinds.session import SESSION
+from argosy.model.kinds.snapshot import SNAPSHOT
 from argosy.model.kinds.workers import WORKERS
 from argosy.model.rows import Workload
 from argosy.model.task import Task
@@ -20,7 +21,9 @@ __all__ = [
 ]
 
 #: By name. The order is that in which the controllers decide about them.
-KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in (JOB, GROUP, SESSION, WORKERS, SERVICE, CLUSTER)}
+KINDS: Final[dict[str, Kind]] = {
+    kind.name: kind for kind in (JOB, GROUP, SESSION, SNAPSHOT, WORKERS, SERVICE, CLUSTER)
+}
 
 
 def kind_of(row: Workload) -> Kind:

@@ -21,6 +21,7 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     session: str  # id: the files of the session are kept under it, whichever job has them
     app: App
     isolation: Isolation = Isolation.SANDBOX
+    seed: str = ""  # a folder on the node with the files that its home begins with
 
 
 class ReplicaOf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -72,6 +72,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     tends: bool = False  # it looks after its children itself: it ends them, and sees each change of them
     awaits: Callable[[Workload], tuple[str, ...]] = lambda row: ()  # ids of those whose end it waits for
     programs: Callable[[Workload], tuple[Task, ...]] = lambda row: ()  # that its children will run
+    keeps: Callable[[Workload], tuple[Checkpoint, ...]] = lambda row: ()  # copies, besides those of its gangs
     told: Callable[[Workload], Told | None] = lambda row: None  # who is told of its events
     priority_class: str = "batch"  # unless the user names one
     decided_by: str  # the module whose `decide(view, row, new_id)` says what to do about one

@@ -30,6 +30,7 @@ class SessionSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="
     isolation: Isolation = Isolation.SANDBOX
     idle: Idle = Idle()
     confirmed: Confirmed | None = None  # what its launch was told to keep to
+    begins_with: str = ""  # the digest of the tree that its home has before it first runs
 
 
 class SessionStatus(
@@ -66,6 +67,12 @@ def is_session(row: Workload) -> bool:
     return isinstance(row.spec, SessionSpec)
 
 
+def _kept(spec: SessionSpec, state: SessionStatus) -> tuple[Checkpoint, ...]:
+    """What it had when it was put to rest, and what it begins with: it may rest, or wait, for long."""
+    first = (Checkpoint(tree=spec.begins_with, at_ms=0, size_bytes=0),) if spec.begins_with else ()
+    return (*first, *((state.checkpoint,) if state.checkpoint is not None else ()))
+
+
 SESSION: Final = Kind(
     name="session",
     decided_by="argosy.controllers.session.decide",
@@ -78,4 +85,5 @@ SESSION: Final = Kind(
     tends=True,
     resource="sessions",
     programs=lambda row: (session_spec(row).task,),
+    keeps=lambda row: _kept(session_spec(row), session_state(row)),
 )

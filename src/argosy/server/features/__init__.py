@@ -7,6 +7,7 @@ from typing import Final
 from argosy.api.audit import AuditCalls
 from argosy.api.people import PeopleCalls, SigningInCalls
 from argosy.api.secrets import SecretCalls
+from argosy.api.sessions import SnapshotCalls
 from argosy.server.features.checkpoints import CheckpointFeature
 from argosy.server.features.clusters import ClusterFeature
 from argosy.server.features.costs import CostFeature
@@ -53,6 +54,7 @@ FEATURES: Final = (
     later("signing_in", "SigningInFeature", SigningInCalls),
     later("audit", "AuditFeature", AuditCalls),
     later("secrets", "SecretFeature", SecretCalls),
+    later("snapshots", "SnapshotFeature", SnapshotCalls),
     CheckpointFeature,
     FolderFeature,
 )

@@ -34,6 +34,7 @@ from argosy.model.kinds.session import (
     session_spec,
     session_state,
 )
+from argosy.model.kinds.snapshot import snapshot_spec
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Event, Workload
@@ -54,6 +55,7 @@ from argosy.server.sessions import (
     place_of,
     seen_sessions,
 )
+from argosy.server.snapshots import find_snapshot
 from argosy.store.snapshot import Snapshot
 
 _WAIT_MAX_S: Final = 30
@@ -123,6 +125,7 @@ class SessionFeature:
                 task=msgspec.structs.replace(seated.tasks[0], secrets=dict.fromkeys(task.secrets, "")),
                 isolation=request.isolation,
                 idle=request.idle,
+                begins_with=self._seed(rows, request.snapshot, caller),
                 confirmed=plans[subject_of(task)][1],
             ),
             status=SessionStatus(),
@@ -138,6 +141,14 @@ class SessionFeature:
         await self._store.commit([row], events=[told], secrets=secrets, key=key)
         services.controllers.wake(row.id)
         return body
+
+    def _seed(self, rows: Snapshot, name: str, caller: Caller) -> str:
+        """The tree of the snapshot that it begins with. Raises `not-found`, `forbidden`."""
+        if not name:
+            return ""
+        found = find_snapshot(rows, name, caller)
+        require_over(caller, found)
+        return snapshot_spec(found).copy.tree
 
     # -- shown --------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Snapshots of sessions: there is nothing to do about them."""
