@@ -112,6 +112,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "session end": ("session", "end", "lab", "-y"),
     "session idle": ("session", "idle", "lab", "--idle", "2h"),
     "session ls": ("session", "ls", "--all"),
+    "session snapshot": ("session", "snapshot", "lab"),
+    "session snapshots": ("session", "snapshots"),
     "session snooze": ("session", "snooze", "lab"),
     "session start": ("session", "start", "jupyter", "--name", "lab", "--gpus", "A100:0.5"),
     "session stop": ("session", "stop", "lab"),

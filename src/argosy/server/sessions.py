@@ -10,8 +10,10 @@ from argosy.model.errors import ArgosyError
 from argosy.model.kinds.session import SESSION, session_state
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.rows import Node, Workload
-from argosy.server.guarding import project_of, sees
+from argosy.server.exchange import Exchange
+from argosy.server.guarding import project_of, require_over, sees
 from argosy.store.snapshot import Snapshot
+from argosy.store.store import Store
 
 
 def seen_sessions(rows: Snapshot, caller: Caller) -> list[Workload]:
@@ -25,6 +27,17 @@ def find_session(rows: Snapshot, name: str, caller: Caller) -> Workload | None:
     if found is None:
         found = next((row for row in rows.named(SESSION.name) if row.id == name), None)
     return found if found is not None and sees(caller, found) else None
+
+
+async def live_session(store: Store, exchange: Exchange) -> Workload:
+    """The session that is asked for, over which the caller may do what is asked. Raises `not-found`,
+    `forbidden`."""
+    rows = await store.snapshot()
+    found = find_session(rows, exchange.path["session"], exchange.caller)
+    if found is None:
+        raise no_session(exchange.path["session"], rows, exchange.caller)
+    require_over(exchange.caller, found)
+    return found
 
 
 def no_session(name: str, rows: Snapshot, caller: Caller) -> ArgosyError:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.api.endpoint import Done
-from argosy.api.sessions import AppList, IdleView, SessionList, SessionView
+from argosy.api.sessions import AppList, IdleView, SessionList, SessionView, SnapshotList, SnapshotView
 from argosy.model.apps import App, Idle
 from argosy.testing.shared_answers import STARTED_MS
 
@@ -37,6 +37,16 @@ SESSION: Final = SessionView(
         snoozes_left=5,
     ),
 )
+SNAPSHOT: Final = SnapshotView(
+    id="snp-1",
+    name="lab-1",
+    app="jupyter",
+    session="lab",
+    at_ms=STARTED_MS,
+    size_bytes=1 << 20,
+    user="me",
+    project="default",
+)
 _DONE: Final = Done(names=("lab",))
 ANSWERS: Final[dict[str, object]] = {
     "apps": AppList(apps=(APP,)),
@@ -49,4 +59,7 @@ ANSWERS: Final[dict[str, object]] = {
     "set_session_idle": _DONE,
     "share_session": _DONE,
     "snooze_session": _DONE,
+    "snapshot_session": SNAPSHOT,
+    "snapshots": SnapshotList(snapshots=(SNAPSHOT,)),
+    "remove_snapshot": _DONE,
 }

@@ -25,6 +25,7 @@ from argosy.server.features.prices import PriceFeature
 from argosy.server.features.quota import QuotaFeature
 from argosy.server.features.server import ServerFeature
 from argosy.server.features.services import ServiceFeature
+from argosy.server.features.session_ways import SessionWays
 from argosy.server.features.sessions import SessionFeature
 from argosy.server.features.shell import ShellFeature
 from argosy.server.features.storage import StorageFeature
@@ -41,6 +42,7 @@ FEATURES: Final = (
     JobPoolFeature,
     ServiceFeature,
     SessionFeature,
+    SessionWays,
     EventFeature,
     CostFeature,
     PriceFeature,

@@ -22,7 +22,6 @@ from argosy.api.sessions import (
 )
 from argosy.apps.files import find_app, known_apps
 from argosy.controllers.session.idle import SNOOZES_MAX
-from argosy.infra.agent_port import Enter
 from argosy.model.access import Caller
 from argosy.model.apps import App, Idle, Isolation
 from argosy.model.errors import ArgosyError
@@ -43,13 +42,13 @@ from argosy.server.exchange import Exchange, encode
 from argosy.server.guarding import key_of, made_by, project_of, require_new, require_over, sees
 from argosy.server.kept_plans import subject_of
 from argosy.server.services import Services
-from argosy.server.session_doors import serve_door, serve_gallery, serve_proxy, serve_seat
-from argosy.server.session_shares import find_shared, is_shared, is_watched, shared_sessions, with_share
+from argosy.server.session_shares import find_shared, is_shared, shared_sessions, with_share
 from argosy.server.session_views import view_session
 from argosy.server.sessions import (
     find_session,
     free_name,
     label_of,
+    live_session,
     name_in_host,
     no_session,
     place_of,
@@ -231,7 +230,7 @@ class SessionFeature:
 
     async def _wish(self, exchange: Exchange, desired: Desired, code: str, text: str) -> Done:
         async def act() -> Done:
-            session = await self._live(exchange)
+            session = await live_session(self._store, exchange)
             if session.desired is Desired.END and desired is not Desired.END:
                 raise ArgosyError("wrong-state", f"session `{session.name}` is being ended")
             reason = {Desired.STOP: Reason.STOPPED_BY_USER, Desired.END: Reason.CANCELLED_BY_USER}.get(
@@ -247,7 +246,7 @@ class SessionFeature:
         _check_idle(request.idle)
 
         async def act() -> Done:
-            session = await self._live(exchange)
+            session = await live_session(self._store, exchange)
             spec = msgspec.structs.replace(session_spec(session), idle=request.idle)
             return await self._put(session, msgspec.structs.replace(session, spec=spec))
 
@@ -261,7 +260,7 @@ class SessionFeature:
             )
 
         async def act() -> Done:
-            session = await self._live(exchange)
+            session = await live_session(self._store, exchange)
             state = session_state(session)
             if state.snoozes >= SNOOZES_MAX:
                 raise ArgosyError(
@@ -282,7 +281,7 @@ class SessionFeature:
         request = await exchange.decode(SessionShareRequest)
 
         async def act() -> Done:
-            session = await self._live(exchange)
+            session = await live_session(self._store, exchange)
             wished = with_share(session, request.who, request.seconds, self._now_ms(), watch=request.watch)
             verb = "watch" if request.watch else "open"
             text = f"{request.who} may no longer open or watch it"
@@ -295,16 +294,6 @@ class SessionFeature:
     def _now_ms(self) -> int:
         return self._services.clock.now_ms()
 
-    async def _live(self, exchange: Exchange) -> Workload:
-        """The session that is asked for, over which the caller may do what is asked. Raises `not-found`,
-        `forbidden`."""
-        rows = await self._store.snapshot()
-        found = find_session(rows, exchange.path["session"], exchange.caller)
-        if found is None:
-            raise no_session(exchange.path["session"], rows, exchange.caller)
-        require_over(exchange.caller, found)
-        return found
-
     async def _put(self, session: Workload, wished: Workload, *told: Event) -> Done:
         if wished != session:
             await self._store.commit([wished], events=told)
@@ -312,13 +301,6 @@ class SessionFeature:
         return Done(names=(session.name,))
 
     # -- ways in ------------------------------------------------------------------------------------
-
-    async def session_forward(self, exchange: Exchange) -> None:
-        port = exchange.number("port") or 0
-        if not 0 <= port < 65536:
-            raise ArgosyError("usage", f"there is no port {port}", hint="ports are 1 to 65535")
-        enter = Enter(what="port", port=port) if port else Enter(what="app")
-        await serve_door(exchange, self._services, await self._live(exchange), enter)
 
     async def open_session(self, exchange: Exchange) -> OpenReply:
         request = await exchange.decode(OpenRequest)
@@ -342,7 +324,7 @@ class SessionFeature:
     async def _opened(self, exchange: Exchange, port: int) -> Workload:
         """As `_live`, and for their apps also sessions that are shared with the caller."""
         if port:
-            return await self._live(exchange)
+            return await live_session(self._store, exchange)
         rows = await self._store.snapshot()
         shared = find_shared(rows, exchange.path["session"], exchange.caller, self._now_ms())
         own = find_session(rows, exchange.path["session"], exchange.caller)
@@ -352,44 +334,10 @@ class SessionFeature:
             and is_shared(shared, exchange.caller, self._now_ms())
         ):
             return shared
-        return await self._live(exchange)
-
-    async def _watched(self, exchange: Exchange) -> tuple[Workload, bool]:
-        """As `_live`, and sessions whose terminals the caller may watch, who is no more than a guest then
-        (True). Raises `not-found`, `forbidden`."""
-        rows = await self._store.snapshot()
-        found = find_shared(rows, exchange.path["session"], exchange.caller, self._now_ms())
-        own = find_session(rows, exchange.path["session"], exchange.caller)
-        if found is not None and own is None and is_watched(found, exchange.caller, self._now_ms()):
-            return found, True
-        return await self._live(exchange), False
+        return await live_session(self._store, exchange)
 
     def _urls(self) -> tuple[str, ...]:
         return tuple(each for each in self._services.listening() if each.startswith("http"))
-
-    async def apps_door(self, exchange: Exchange) -> None:
-        await serve_proxy(exchange, self._services)
-
-    async def session_ssh(self, exchange: Exchange) -> None:
-        enter = Enter(what="sshd", key=exchange.text("key"))
-        await serve_door(exchange, self._services, await self._live(exchange), enter)
-
-    async def session_shell(self, exchange: Exchange) -> None:
-        enter = Enter(
-            what="shell",
-            id=exchange.text("id"),
-            seen=-1 if exchange.number("seen") is None else exchange.number("seen") or 0,
-            command=exchange.text("command"),
-            rows=min(max(exchange.number("rows") or 24, 1), 10_000),
-            columns=min(max(exchange.number("columns") or 80, 1), 10_000),
-            acks=exchange.flag("acks"),
-            watch=exchange.flag("watch"),
-        )
-        if not enter.watch:
-            await serve_seat(exchange, self._services, await self._live(exchange), enter)
-            return
-        session, is_guest = await self._watched(exchange)
-        await serve_gallery(exchange, self._services, session, enter, is_guest=is_guest)
 
 
 def _is_coming(row: Workload) -> bool:

@@ -6,11 +6,10 @@ import msgspec
 
 from argosy.api.endpoint import Done
 from argosy.api.sessions import SnapshotList, SnapshotRequest, SnapshotView
-from argosy.model.rows import Workload
 from argosy.server.exchange import Exchange
 from argosy.server.guarding import require_over
 from argosy.server.services import Services
-from argosy.server.sessions import find_session, no_session
+from argosy.server.sessions import live_session
 from argosy.server.snapshots import find_snapshot, free_snapshot_name, removed, seen_snapshots, take, view_of
 
 
@@ -26,7 +25,7 @@ class SnapshotFeature:
         request = await exchange.decode(SnapshotRequest)
         if request.name:
             check_name("cluster", request.name)
-        session = await self._session(exchange)
+        session = await live_session(self._store, exchange)
         free_snapshot_name(await self._store.snapshot(), session, request.name)
         made = await take(self._services, session, request.name, exchange.caller)
 
@@ -52,12 +51,3 @@ class SnapshotFeature:
             return Done(names=(row.name,))
 
         return await self._writer.retried(act)
-
-    async def _session(self, exchange: Exchange) -> Workload:
-        """The live session that is asked for. Raises `not-found`, `forbidden`."""
-        rows = await self._store.snapshot()
-        found = find_session(rows, exchange.path["session"], exchange.caller)
-        if found is None:
-            raise no_session(exchange.path["session"], rows, exchange.caller)
-        require_over(exchange.caller, found)
-        return found
