@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from argosy.controllers.view import Action, Put, Rows, View, event
-from argosy.model.kinds.job import JobSpec, job_label, job_task
+from argosy.model.kinds import kind_of
+from argosy.model.kinds.job import job_label, job_spec, job_task
 from argosy.model.offer import Choice, Placement, offer_key
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, WorkloadPhase
 from argosy.model.resources import Infra, Recovery, Resources
@@ -146,9 +147,9 @@ def _takes_guests(rows: Rows, claim: Claim) -> bool:
 def _may_share(job: Workload) -> bool:
     """A job on one node that wants nothing of its machine that a neighbour could disturb: no ports, no
     deadline, no device of its own, no fixed place in a group, and no bucket that is mounted."""
-    if not isinstance(job.spec, JobSpec):
+    if not kind_of(job).runs:
         return False
-    spec = job.spec
+    spec = job_spec(job)
     task = spec.task
     together = spec.member is not None and spec.member.together
     is_other = not spec.managed or spec.sitting is not None or spec.replica is not None or together
