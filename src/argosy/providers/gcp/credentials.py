@@ -2,8 +2,8 @@
 library.
 
 A key of a service account signs its own request; `gcloud auth application-default login` leaves a refresh
-token; a token of another identity provider is exchanged (`federation`); a machine of Google's asks its metadata
-service. Tokens stay in memory.
+token; a token of another identity provider is exchanged (`federation`); a machine of Google's asks its
+metadata service. Tokens stay in memory.
 """
 
 from __future__ import annotations
