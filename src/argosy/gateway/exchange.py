@@ -110,8 +110,8 @@ class Exchange:
 
     __slots__ = (
         "answer_fields", "begun_s", "body", "client", "first_s", "forward", "head", "id", "ip", "limit",
-        "memo", "outcome", "pieces", "received", "secure", "sending_s", "sent", "status", "stream", "tap",
-        "tries",
+        "is_local", "memo", "outcome", "pieces", "received", "secure", "sending_s", "sent", "status", "stream",
+        "tap", "tries",
     )  # fmt: skip
 
     def __init__(self, client: Client, head: RequestHead, ip: bytes, request_id: bytes, now_s: float) -> None:
@@ -120,6 +120,7 @@ class Exchange:
         self.ip = ip
         self.id = request_id
         self.secure = False
+        self.is_local = False  # a program on this machine asks, for itself
         self.begun_s = now_s
         self.first_s = 0.0
         self.body: bytes | None = None  # after NeedBody
