@@ -109,8 +109,8 @@ class Exchange:
     """One request from its head to the end of its answer."""
 
     __slots__ = (
-        "answer_fields", "begun_s", "body", "client", "first_s", "forward", "head", "id", "ip", "limit",
-        "is_local", "memo", "outcome", "pieces", "received", "secure", "sending_s", "sent", "status", "stream",
+        "answer_fields", "begun_s", "body", "client", "first_s", "forward", "head", "id", "ip", "is_local",
+        "limit", "memo", "outcome", "pieces", "received", "secure", "sending_s", "sent", "status", "stream",
         "tap", "tries",
     )  # fmt: skip
 
