@@ -37,8 +37,8 @@ def test_all_laws_hold() -> None:
 
 #: A revision that answered and then failed was taken for good; a third one left one of two replicas.
 BROKE = (6, 7)
-#: The clock of the servers jumped back, and replicas were counted over a negative time; the only revision that
-#: ever answered ends after three seconds, and was waited for.
+#: The clock of the servers jumped back, and replicas were counted over a negative time; the only revision
+#: that ever answered ends after three seconds, and was waited for.
 BROKE_AT_NIGHT = (1009, 1010, 1013)
 
 
