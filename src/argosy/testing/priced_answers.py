@@ -167,7 +167,7 @@ def pipeline(request: PipelineRequest) -> PipelineReply:
 
 
 def with_prices(reply: PlanReply, request: PlanRequest) -> PlanReply:
-    """The plan with one cloud that has no driver; the runtime is what the user said."""
+    """The plan with one cloud that is not in use; the runtime is what the user said."""
     seconds = request.task.estimated_s
 
     def total(micro_usd: int) -> int | None:
@@ -209,8 +209,9 @@ def with_prices(reply: PlanReply, request: PlanRequest) -> PlanReply:
     )
     refused = Rejection(
         provider="aws",
-        code="no-driver",
-        text="p4d.24xlarge in ca-central-1 fits at $5.16/h, but Argosy cannot launch on aws yet",
+        code="not-in-use",
+        text="p4d.24xlarge in ca-central-1 fits at $5.16/h, but aws is not in use on this "
+        "server: `argosy check aws` says what it needs",
     )
     compared = (
         CompareView(
