@@ -50,8 +50,8 @@ class SessionWays:
         await serve_gallery(exchange, self._services, session, enter, is_guest=is_guest)
 
     async def _watched(self, exchange: Exchange) -> tuple[Workload, bool]:
-        """As `live_session`, and sessions whose terminals the caller may watch, who is no more than a guest then
-        (True). Raises `not-found`, `forbidden`."""
+        """As `live_session`, and sessions whose terminals the caller may watch: as a guest (True). Raises
+        `not-found`, `forbidden`."""
         rows = await self._store.snapshot()
         found = find_shared(rows, exchange.path["session"], exchange.caller, self._services.clock.now_ms())
         own = find_session(rows, exchange.path["session"], exchange.caller)
