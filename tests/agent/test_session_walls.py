@@ -300,8 +300,8 @@ def test_more_is_on_the_way_than_a_terminal_keeps_and_none_is_lost(agent: AgentP
         await client.prepare([order("a.0", "process")])
         await ready(client, "a.0")
         data, seen = b"", -1
-        for is_cut in (True, True, False):
-            enter = Enter(what="shell", id="t", command="seq 1 700000; exit 3", seen=seen, acks=True)
+        for is_cut in (True, False):
+            enter = Enter(what="shell", id="t", command="seq 1 350000; exit 3", seen=seen, acks=True)
             stream = await client.enter("a.0", enter)
             assert json.loads(await stream.read()) == {"id": "t", "from": len(data)}
             until = len(data) + (500 << 10) if is_cut else 1 << 30
@@ -313,9 +313,11 @@ def test_more_is_on_the_way_than_a_terminal_keeps_and_none_is_lost(agent: AgentP
                 under_way += len(await stream.read())
             code, seen = await stream.close(), len(data)
         assert code == 3
-        assert data.split() == [b"%d" % each for each in range(1, 700_001)]
+        assert data.split() == [b"%d" % each for each in range(1, 350_001)]
         with pytest.raises(border.RequestRefused, match="terminal `t` has ended"):
-            await client.enter("a.0", Enter(what="shell", id="t", seen=seen))
+            async with asyncio.timeout(20):
+                while True:  # until it has heard that its reader is gone
+                    await (await client.enter("a.0", Enter(what="shell", id="t", seen=seen))).close()
         await client.stop(["a.0"], 1.0)
 
     use(agent, scenario)

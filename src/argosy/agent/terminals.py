@@ -28,7 +28,7 @@ _AHEAD_BYTES = 128 << 10  # so much is read from a program before its reader tak
 _UNSEEN_BYTES = 1792 << 10  # so much is sent to a reader before it says that something has arrived
 _ON_THE_WAY_BYTES = 1536 << 10  # of one that never says so: so much may not have arrived when its line is cut
 _READ_BYTES = 64 << 10
-_LAST_READS = 32  # pieces, of at most 4 KiB as the kernel gives them, that are read after a shell's end
+_LAST_BYTES = 256 << 10  # more than the kernel holds of what a shell printed before its end
 _WAITS_S = 600.0  # a program waits so long for a reader whose line was cut; then it goes on unread
 _TERMINALS_MAX = 64
 _QUIET_S = 0.3  # output that follows a shell's end within this time is still its own
@@ -214,17 +214,17 @@ class Terminal(Pty):
     def shell_ended(self, code: int) -> None:
         self.exit_code = code
         self._tell()
-        self._loop.call_later(_QUIET_S, self._finish)  # what is in the background keeps it open
+        self._loop.call_later(_QUIET_S, self._finish, self.end, self.end)
 
-    def _finish(self) -> None:
-        """What it printed last may wait in the kernel because its reader is slow."""
-        before = -1
-        for _ in range(_LAST_READS):
-            if self.over or self.end == before:
-                break
-            before = self.end
-            self._read()
-        self.close()
+    def _finish(self, ended_at: int, before: int) -> None:
+        """Close it when nothing more comes. Its reader may be slow, and the kernel too; what is left in the
+        background may print for ever."""
+        if self.over:
+            return
+        if self.end - ended_at < _LAST_BYTES and (self.end != before or not self._reads):
+            self._loop.call_later(_QUIET_S, self._finish, ended_at, self.end)
+        else:
+            self.close()
 
     def close(self) -> None:
         if self._master >= 0:
