@@ -4,7 +4,7 @@ replica."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from argosy.gateway.access_log import AccessLog, Line
@@ -17,7 +17,7 @@ from argosy.gateway.service import Service
 from argosy.gateway.shared import Board
 from argosy.gateway.trip import Trip
 from argosy.gateway.usage import ModelRequest, Usage, parse_model_request
-from argosy.model.routes import GatewayCounters, RouteTable, Wanted
+from argosy.model.routes import GatewayCounters, RouteTable, Wanted, tiers_of
 
 _TRIES: Final = 3
 _MODEL_BODY: Final = 32 << 20
@@ -50,6 +50,7 @@ class Router:
         self.table = RouteTable(generation=0)
         self.on_want: Callable[[], None] = _nobody
         self._services: dict[str, Service] = {}
+        self._tiers: Mapping[str, int] = {}  # how far regions are
         self._gone: list[Service] = []
         self._directory = Directory()
 
@@ -65,11 +66,12 @@ class Router:
         if faults:
             raise ValueError("; ".join(faults))
         services: dict[str, Service] = {}
+        tiers = self._tiers = tiers_of(table)
         for route in table.services:
             service = self._services.get(route.id)
             if service is None:
                 service = Service(route, self._loop, self._board, self._now_s, self._now_ms)
-            service.take_route(route, table.region)
+            service.take_route(route, tiers)
             services[route.id] = service
         for id, service in self._services.items():
             if id not in services:
@@ -225,7 +227,7 @@ class Router:
             trip.tried.append(replica)
             replica.counters.errors += 1
             if replica.failed():
-                service.settle(self.table.region)
+                service.settle(self._tiers)
         early = why in _UNSENT or why in ("closed", _STALE)
         repeatable = exchange.may_repeat or (why in _UNSENT and exchange.pieces is not None)
         if not (early and repeatable):
@@ -294,7 +296,7 @@ class Router:
 
     def _settled(self, service: Service, replica: Replica) -> None:
         """A suspect is ready again."""
-        service.settle(self.table.region)
+        service.settle(self._tiers)
         self._release(service)
 
     def wanted(self) -> tuple[Wanted, ...]:

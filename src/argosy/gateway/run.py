@@ -43,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sockets: tuple[str, ...] = ()  # for our own edge, which tells the client's address
     workers: int = 1
     access_log: str = ""
+    region: str = ""  # `provider/region`: the nearest replicas come first
     tls: tuple[str, ...] = ()  # HOST:PORT where TLS is spoken
     certificates: tuple[tuple[str, str], ...] = ()  # files of certificates and their keys
     edge: tuple[str, ...] = ()  # HOST:PORT where HAProxy listens

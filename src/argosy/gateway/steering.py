@@ -88,7 +88,7 @@ def _tell_places(settings: Settings, plain: list[str], secure: list[str]) -> lis
     """Say beside the control socket where requests are taken; those places. Raises OSError."""
     urls = [f"http://{each}" for each in (*plain, *settings.edge)]
     urls += [f"https://{each}" for each in (*secure, *settings.edge_tls)]
-    told = Listening(urls=tuple(urls), is_local=settings.is_local)
+    told = Listening(urls=tuple(urls), region=settings.region, is_local=settings.is_local)
     _replace(Path(settings.control).with_suffix(".listening"), told)
     return [*plain, *secure]
 

@@ -7,7 +7,7 @@ table drains.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -128,7 +128,9 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that one gateway routes. A table replaces the one before."""
 
     generation: int
-    region: str = ""  # of this gateway: replicas of the same region come first
+    region: str = ""  # of this gateway: the nearest replicas that are well come first
+    #: Groups of regions, the nearest first; those that no group has are the farthest.
+    near: tuple[tuple[str, ...], ...] = ()
     services: tuple[ServiceRoute, ...] = ()
 
 
@@ -136,6 +138,7 @@ class Listening(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a gateway takes requests, as it tells beside its control socket."""
 
     urls: tuple[str, ...] = ()  # `http://HOST:PORT`
+    region: str = ""
     is_local: bool = True  # only programs on its own machine reach it
 
 
@@ -217,6 +220,19 @@ class Wants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     sequence: int
     wanted: tuple[Wanted, ...] = ()
+
+
+def tiers_of(table: RouteTable) -> Mapping[str, int]:
+    """How far a region is for the gateway of a table; what is not in it is `len()` of it. Empty: no region is
+    nearer than another.
+
+    >>> tiers_of(RouteTable(generation=1, region="a/x", near=(("a/x",), ("b/y", "b/z"))))
+    {'a/x': 0, 'b/y': 1, 'b/z': 1}
+    """
+    if not table.region:
+        return {}
+    near = table.near or ((table.region,),)
+    return {region: distance for distance, group in enumerate(near) for region in group}
 
 
 def check_table(table: RouteTable) -> list[str]:

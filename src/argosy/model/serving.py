@@ -15,6 +15,8 @@ BALANCES: Final = (
 )
 #: The command that serves a function; its program comes with the order of a replica.
 RUNNER: Final = "argosy_function"
+#: By what replicas are spread: the parts of a place, the widest first.
+SPREADS: Final = ("infra", "region", "zone")
 STRATEGIES: Final = ("rolling", "canary", "blue-green", "shadow", "ab")
 
 
@@ -48,6 +50,8 @@ class Replicas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     crons: tuple[Cron, ...] = ()
     on_demand: int = 0  # so many of them are on demand where the others are spot
     fallback: bool = False  # on demand in place of spot that cannot be had
+    spread: str = ""  # one of SPREADS: the next one goes where fewest are; "": to the best place
+    evade: bool = False  # spot ones keep away for a while from where a machine was taken back
 
     @property
     def is_fixed(self) -> bool:

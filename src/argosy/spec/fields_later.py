@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.model.places import READS_TASK, TASK_FIELDS
-from argosy.model.serving import BALANCES
+from argosy.model.serving import BALANCES, SPREADS
 from argosy.spec import notation
 from argosy.spec.leaves import OPEN_MAP, PATH, SECONDS, SOURCE, TEXTS
 from argosy.spec.shapes import (
@@ -249,9 +249,14 @@ SERVICE: Final = Table(
                     Field(
                         name="spot_placer",
                         shape=Choice(words=("dynamic_fallback",)),
-                        doc="How spot replicas are spread.",
+                        doc="Spot replicas are spread over zones, and avoid where one was taken back.",
                         example="dynamic_fallback",
-                        later=True,
+                    ),
+                    Field(
+                        name="spread",
+                        shape=Choice(words=SPREADS),
+                        doc="Replicas go where fewest are: by infrastructure, region or zone.",
+                        example="region",
                     ),
                 ),
             ),

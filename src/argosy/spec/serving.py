@@ -145,6 +145,8 @@ def _replicas(section: Section, findings: Findings) -> Replicas:
         down_ms=_or(_ms(policy, "downscale_delay_seconds"), default.down_ms),
         on_demand=policy.get("base_ondemand_fallback_replicas", int) or 0,
         fallback=policy.get("dynamic_ondemand_fallback", bool) or False,
+        spread=policy.get("spread", str) or ("zone" if policy.get("spot_placer", str) else ""),
+        evade=policy.get("spot_placer", str) is not None,
     )
 
 

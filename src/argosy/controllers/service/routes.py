@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from argosy.controllers.service.spread import area_of
 from argosy.model.kinds.service import (
     AccessKey,
     Replica,
@@ -118,6 +119,7 @@ def _routes(state: ServiceStatus, number: int) -> list[ReplicaRoute]:
                     id=each.job_id,
                     address=each.address,
                     state="draining" if each.state in _LEAVING else "ready",
+                    region=area_of(each.place, "region") if each.place else "",
                 )
             )
     return found
