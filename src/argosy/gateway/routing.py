@@ -12,6 +12,7 @@ from argosy.gateway.addresses import table_faults
 from argosy.gateway.directory import MODELS, Directory, list_models
 from argosy.gateway.exchange import Answer, Decision, Exchange, Forward, NeedBody, refusal
 from argosy.gateway.limits import Key, expected_tokens, limited
+from argosy.gateway.peers import Passed, Peers, pass_to
 from argosy.gateway.replicas import Replica
 from argosy.gateway.service import Service
 from argosy.gateway.shared import Board
@@ -42,7 +43,8 @@ class Router:
         self._loop = loop
         self._now_s = now_s or loop.time
         self._now_ms = now_ms
-        self._board = board or Board()
+        self.board = board or Board()
+        self._peers = Peers(self.board, self._now_s)
         self._log = log
         self._own_paths = own_paths
         self.since_ms = now_ms()
@@ -70,7 +72,7 @@ class Router:
         for route in table.services:
             service = self._services.get(route.id)
             if service is None:
-                service = Service(route, self._loop, self._board, self._now_s, self._now_ms)
+                service = Service(route, self._loop, self.board, self._now_s, self._now_ms)
             service.take_route(route, tiers)
             services[route.id] = service
         for id, service in self._services.items():
@@ -79,6 +81,7 @@ class Router:
                 self._gone.append(service)
         self._gone = [service for service in self._gone if not service.is_gone]
         self._services = services
+        self._peers.take_table(table)
         self.table, self.generation = table, table.generation
         self._directory = Directory(services.values())
         for service in services.values():
@@ -98,7 +101,12 @@ class Router:
         return self._enter(exchange, found[0], found[1])
 
     def _enter(self, exchange: Exchange, service: Service, prefix: int) -> Decision:
-        """A request has found its service: may it be there?"""
+        """A request has found its service: whose is it, and may it be there?"""
+        if self._peers and not exchange.passed:
+            peer = self._peers.owner_of(exchange, service)
+            if peer is not None:
+                exchange.memo = Passed(peer, service, prefix)
+                return pass_to(peer, exchange, service)
         trip = exchange.memo = Trip(service, prefix)
         service.in_flight += 1
         service.earn_retry()
@@ -219,6 +227,8 @@ class Router:
 
     def again(self, exchange: Exchange, why: str) -> Forward | Answer | None:
         trip = exchange.memo
+        if isinstance(trip, Passed):
+            return self._take_back(exchange, trip, why)
         if not isinstance(trip, Trip) or trip.replica is None:
             return refusal(502, "replica-failed", "the replica failed")
         replica, service = trip.replica, trip.service
@@ -241,6 +251,22 @@ class Router:
             again = self._send(exchange, trip) if exchange.tries <= _TRIES else None
             return again or self._hold(exchange, trip)
         return refusal(502, "replica-failed", f"a replica of `{service.route.name}` failed: {why}")
+
+    def _take_back(self, exchange: Exchange, passed: Passed, why: str) -> Forward | Answer | None:
+        """The gateway whose request it is does not answer: this one serves it."""
+        if why != _STALE:
+            self._peers.failed(passed.peer)
+        whole = exchange.pieces is not None and not exchange.is_sending
+        if not (exchange.may_repeat or (why in _UNSENT and exchange.pieces is not None)):
+            return refusal(502, "gateway-failed", f"the gateway `{passed.peer.route.id}` failed: {why}")
+        exchange.passed = True
+        decision = self._enter(exchange, passed.service, passed.prefix)
+        if isinstance(decision, NeedBody):
+            if not whole or exchange.received > decision.limit:
+                return refusal(502, "gateway-failed", f"the gateway `{passed.peer.route.id}` failed: {why}")
+            exchange.body = exchange.content()
+            decision = self.decide(exchange)
+        return decision if not isinstance(decision, NeedBody) else None
 
     def first_byte(self, exchange: Exchange) -> None:
         trip = exchange.memo
@@ -289,6 +315,7 @@ class Router:
     def sweep(self) -> None:
         """Call it every second: old connections are closed, suspects are tried, who waited too long is
         told."""
+        self._peers.sweep()
         for service in self._services.values():
             service.sweep(self._settled)
         if self._log is not None:
@@ -298,6 +325,10 @@ class Router:
         """A suspect is ready again."""
         service.settle(self._tiers)
         self._release(service)
+
+    def tell_wants(self, on_want: Callable[[], None]) -> None:
+        """Call it when requests begin to wait."""
+        self.on_want = on_want
 
     def wanted(self) -> tuple[Wanted, ...]:
         """The services whose requests wait."""

@@ -42,7 +42,7 @@ class Service:
         self.balancer: Balancer = balancer_of(route.policy, now_s)
         self.revisions: dict[str, Revision] = {}
         self.queue = Queue(now_s)
-        self.keys = Keys(board, now_s, now_ms)
+        self.keys = Keys(route.id, board, now_s, now_ms)
         self._copier = Copier(loop)
         self._loop = loop
         self._board = board

@@ -124,6 +124,14 @@ class ServiceRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     drain_ws_s: int = 30  # WebSockets of a draining replica are closed (1001) after so long
 
 
+class PeerRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several gateways on a machine: its sockets, that for requests and that for control."""
+
+    id: str
+    address: str
+    control: str
+
+
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that one gateway routes. A table replaces the one before."""
 
@@ -131,6 +139,8 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     region: str = ""  # of this gateway: the nearest replicas that are well come first
     #: Groups of regions, the nearest first; those that no group has are the farthest.
     near: tuple[tuple[str, ...], ...] = ()
+    own: str = ""  # which of `peers` it is
+    peers: tuple[PeerRoute, ...] = ()  # all gateways that are up; fewer than two: it is alone
     services: tuple[ServiceRoute, ...] = ()
 
 
