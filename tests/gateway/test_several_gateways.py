@@ -14,35 +14,34 @@ import uvloop
 from gateway_house import Gate, House, Replica, run_house, service, table
 from test_gateway_process import Process
 
-from argosy.gateway.merging import merge
+from argosy.gateway.merging import largest
 from argosy.gateway.peers import _weight
-from argosy.model.routes import KeyRoute, PeerRoute, RouteTable, ServiceRoute
+from argosy.model.routes import GatewayCounters, KeyRoute, RevisionCounters, ServiceCounters, ServiceRoute
+from argosy.server.gateway_process import GatewayProcess
+from argosy.server.gateways import Gateways, Ledger
 
 _SHA = hashlib.sha256(b"sk-one").hexdigest()
 BEARER = "Authorization: Bearer sk-one"
 
 
 class Two:
-    """Gateways `a` and `b` with one table."""
+    """Gateways `a` and `b` beside each other, and what the server knows of them."""
 
     def __init__(self, folder: Path, replica: Replica) -> None:
         self.replica = replica
-        self.all: dict[str, Process] = {}
-        for name in "ab":
-            (folder / name).mkdir()
-            self.all[name] = Process(folder / name, 1)
+        self.gateways = Gateways(folder, GatewayProcess(folder))
+        self.all = {name: Process(folder, 1, name) for name in "ab"}
+        self.generation = 0
 
-    async def take(self, route: ServiceRoute, generation: int = 1) -> None:
-        peers = tuple(
-            PeerRoute(id=name, address=str(each.control.with_suffix(".peer")), control=str(each.control))
-            for name, each in self.all.items()
-        )
-        for name, each in self.all.items():
-            await each.take(RouteTable(generation=generation, own=name, peers=peers, services=(route,)))
+    async def take(self, route: ServiceRoute) -> None:
+        self.generation += 1
+        assert await self.gateways.take(table(route, generation=self.generation)) == self.generation
+
+    async def told(self, count: str = "requests") -> dict[str, int]:
+        return {name: getattr((await each.counters()).services[0], count) for name, each in self.all.items()}
 
     async def requests(self) -> int:
-        told = merge([await each.counters() for each in self.all.values()])
-        return told.services[0].requests
+        return (await self.gateways.counters()).services[0].requests
 
 
 @contextlib.asynccontextmanager
@@ -78,8 +77,9 @@ def test_one_limit_for_both_also_when_one_is_killed(tmp_path: Path) -> None:
             passed = [answer for answer in answers if answer.startswith(b"HTTP/1.1 200 ")]
             assert len(passed) == len(two.replica.heads) == 10, "one limit for both"
             assert all(answer.startswith(b"HTTP/1.1 429 ") for answer in answers if answer not in passed)
-            told = {name: (await each.counters()).services[0].requests for name, each in two.all.items()}
+            told = await two.told()
             assert sorted(told.values()) == [0, 40], "counted where it was decided, and once"
+            assert await two.requests() == 40
             owner, other = sorted(two.all, key=lambda name: -told[name])
             await asyncio.sleep(1.2)  # what is left of the limit is known to the other, and kept
             two.all[owner].process.send_signal(signal.SIGKILL)
@@ -87,8 +87,12 @@ def test_one_limit_for_both_also_when_one_is_killed(tmp_path: Path) -> None:
             answers = [await two.all[other].get("/s/web/", BEARER) for _ in range(10)]
             passed = [answer for answer in answers if answer.startswith(b"HTTP/1.1 200 ")]
             assert len(passed) <= 1, "the limit of the one that died goes on"
+            assert (await two.gateways.counters()).generation == 0, "one has gone: the other is to be told"
+            assert await two.requests() == 50
             before = len(two.replica.heads)
             await two.all[owner].start()
+            await two.take(service(two.replica.address, keys=(key,)))
+            assert (await two.gateways.counters()).generation == 2
             await asyncio.sleep(1.2)
             answers = await asyncio.gather(*(two.all[owner].get("/s/web/", BEARER) for _ in range(10)))
             assert len(two.replica.heads) - before <= 2, "nor does it begin anew with the process"
@@ -108,7 +112,7 @@ def test_who_asks_the_other_gateway_does_not_notice_that_one_is_killed(tmp_path:
             await asyncio.sleep(1.2)
             for name in two.all:
                 await two.all[name].get("/s/web/", BEARER)
-            told = {name: (await each.counters()).services[0].requests for name, each in two.all.items()}
+            told = await two.told()
             owner, other = sorted(two.all, key=lambda name: -told[name])
             assert told[owner] == 2
             waiting = [asyncio.create_task(two.all[other].get("/s/web/hang", BEARER)) for _ in range(5)]
@@ -178,3 +182,28 @@ def test_a_user_moves_only_when_its_gateway_goes() -> None:
     assert all(500 < sum(home == name for home in homes.values()) < 850 for name in three)
     left = {user: max(["a", "b"], key=lambda name: _weight(name, user)) for user in users}
     assert all(left[user] == home for user, home in homes.items() if home != "c")
+
+
+def _counters(since_ms: int, requests: int, in_flight: int = 0) -> GatewayCounters:
+    revision = RevisionCounters(id="1", requests=requests, latency=[requests, 0])
+    service = ServiceCounters(id="s", requests=requests, in_flight=in_flight, revisions=[revision])
+    return GatewayCounters(generation=1, since_ms=since_ms, services=[service])
+
+
+def test_the_sum_of_all_gateways_never_shrinks_and_counts_nothing_twice() -> None:
+    ledger = Ledger()
+    ledger.note("a", _counters(1, 10, 2))
+    ledger.note("b", _counters(2, 5, 1))
+    both = ledger.total({"a": 0, "b": 0}).services[0]
+    assert (both.requests, both.in_flight) == (15, 3)
+    ended = ledger.total({"a": 0}).services[0]
+    assert (ended.requests, ended.in_flight) == (15, 2), "what `b` had under way is over"
+    ledger.note("b", _counters(2, 4))  # killed: it comes back with what its file had
+    assert ledger.total({"a": 0, "b": 0}).services[0].requests == 15
+    ledger.note("b", _counters(2, 7))
+    assert ledger.total({"a": 0, "b": 0}).services[0].requests == 17
+    for life in range(3, 40):  # without its file each life begins at 0
+        ledger.note("b", _counters(life, 1))
+    assert ledger.total({"a": 0, "b": 0}).services[0].requests == 17 + 37
+    merged = largest(_counters(1, 10), _counters(1, 8)).services[0]
+    assert merged.revisions[0].latency == [10, 0]

@@ -15,7 +15,7 @@ import msgspec
 
 from argosy.gateway.control import Routed
 from argosy.gateway.gossip import Buckets
-from argosy.gateway.merging import merge
+from argosy.gateway.merging import merge, without_moment
 from argosy.gateway.private_files import replace_file
 from argosy.gateway.shared import Board
 from argosy.model.routes import GatewayCounters, RouteTable, Wanted
@@ -99,13 +99,3 @@ class Journal:
         both = merge([told, self._before])
         both.generation = told.generation
         return both
-
-
-def without_moment(counters: GatewayCounters) -> GatewayCounters:
-    """What was counted, without what was under way at the end."""
-    for service in counters.services:
-        service.in_flight = service.held = 0
-        for replica in service.replicas:
-            replica.in_flight = 0
-            replica.state = "ready"
-    return counters

@@ -85,6 +85,7 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
     server.close()
     for task in tasks:
         task.cancel()
+    Path(settings.control).with_suffix(".listening").unlink(missing_ok=True)
     Path(settings.control).unlink(missing_ok=True)
 
 

@@ -20,10 +20,9 @@ from typing import Final
 import msgspec
 
 from argosy.gateway.addresses import table_faults
-from argosy.gateway.journal import without_moment
 from argosy.gateway.limits import key_row
 from argosy.gateway.links import Link, Message, Take, Taken, Tell, Told, Want
-from argosy.gateway.merging import merge
+from argosy.gateway.merging import merge, without_moment
 from argosy.gateway.run import Settings, Sockets
 from argosy.gateway.shared import Board, width_of
 from argosy.model.routes import GatewayCounters, RouteTable, Wanted
