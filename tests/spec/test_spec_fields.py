@@ -116,7 +116,6 @@ def test_deeper_fields_are_known_too() -> None:
     assert task.not_executed == (
         "autostop.hook",
         "autostop.hook_timeout",
-        "service.replica_policy.spot_placer",
         "service.tls",
     )
     assert task.resources[0].extra == '{"autostop":{"hook":"sync","hook_timeout":10}}'
