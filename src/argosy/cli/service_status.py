@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -10,6 +10,9 @@ from argosy.cli.session import Session, json_option, pass_session, yes_option
 
 if TYPE_CHECKING:
     from argosy.api.services import ReplicaView, ServiceReply, ServiceView
+
+
+_PACE: Final = ("REQ/S", "P50", "P99")
 
 
 @click.command(
@@ -45,19 +48,7 @@ def _show(session: Session, services: tuple[ServiceView, ...]) -> None:
 
     screen, now_ms = session.screen, session.now_ms()
     screen.table(
-        (
-            "SERVICE",
-            "STATUS",
-            "READY",
-            "REVISION",
-            "REQ/S",
-            "P50",
-            "P99",
-            "ENDPOINT",
-            "$/H",
-            "$/1M",
-            "DETAIL",
-        ),
+        (*("SERVICE", "STATUS", "READY", "REVISION"), *_PACE, *("ENDPOINT", "$/H", "$/1M", "DETAIL")),
         [
             [
                 each.name,
@@ -75,7 +66,7 @@ def _show(session: Session, services: tuple[ServiceView, ...]) -> None:
     )
     screen.print()
     screen.table(
-        ("REPLICA", "REVISION", "STATE", "FOR", "PLACE", "IN FLIGHT", "REQ/S", "P50", "P99", "$/H", "DETAIL"),
+        (*("REPLICA", "REVISION", "STATE", "FOR", "PLACE", "IN FLIGHT"), *_PACE, "$/H", "DETAIL"),
         [
             [
                 f"{service.name}/{each.number}",

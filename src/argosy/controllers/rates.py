@@ -1,7 +1,7 @@
 """How each replica and each revision of a service did in the last minute, from counters that only grow.
 
-Every ten seconds the counters are remembered; the difference to the oldest that is remembered, a minute ago, is
-the rate. A counter that is smaller than before began anew.
+Every ten seconds the counters are remembered; the difference to the oldest that is remembered, a minute
+ago, is the rate. A counter that is smaller than before began anew.
 """
 
 from __future__ import annotations
