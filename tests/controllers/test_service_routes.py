@@ -98,6 +98,32 @@ def test_counters_become_rates_and_signals() -> None:
     assert (rate.requests_milli, rate.p50_ms, rate.p99_ms) == (25_000, 10, 500)
 
 
+def test_each_replica_and_revision_has_its_pace_of_the_last_minute() -> None:
+    def told(requests: int, other: int, tokens: int) -> ServiceCounters:
+        latency = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+        latency[3], latency[8] = requests - requests // 10, requests // 10
+        one = ReplicaCounters(
+            id="job-1", revision="1", requests=requests, errors=requests // 10, latency=latency,
+            output_tokens=tokens,
+        )  # fmt: skip
+        two = ReplicaCounters(id="job-2", revision="1", requests=other, latency=latency)
+        revision = RevisionCounters(id="1", requests=requests + other, latency=latency)
+        return ServiceCounters(
+            id="svc-1", requests=requests + other, replicas=[one, two], revisions=[revision]
+        )
+
+    load = Load()
+    for second in range(101):
+        load.add(told(second * 20, 500, second * 100), second * 1000, "a")
+    one = load.rates.of_replicas()["job-1"]
+    assert (one.requests_milli, one.p50_ms, one.p99_ms) == (20_000, 10, 500)
+    assert (one.errors, one.tokens_milli) == (120, 100_000)
+    assert "job-2" not in load.rates.of_replicas(), "it has answered nothing in this minute"
+    assert load.rates.of_revisions()[1].requests_milli == 20_000
+    load.add(told(30, 500, 0), 102_000, "a")  # the gateway began anew
+    assert 0 < load.rates.of_replicas()["job-1"].requests_milli < 1000
+
+
 def test_a_gateway_that_begins_anew_counts_from_zero() -> None:
     load = Load()
     load.add(counters(1000), 1_000, "a")

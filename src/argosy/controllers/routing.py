@@ -197,6 +197,8 @@ class Routing:
             used_ms=load.used_ms,
             counts=load.counts(counted, state.rollout.old if state.rollout is not None else 0),
             rate=load.rate(),
+            replicas=load.rates.of_replicas(),
+            revisions=load.rates.of_revisions(),
             wanted=wanted,
             why=why,
         )

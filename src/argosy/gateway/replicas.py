@@ -24,6 +24,7 @@ FAILURES: Final = 2
 #: So many good probes in a row make it ready again.
 GOOD_PROBES: Final = 2
 _FIRST_SHARE: Final = 0.1  # of a replica that starts slowly
+_BUCKETS: Final = len(LATENCY_BOUNDS_MS) + 1
 _BOUNDS_S: Final = tuple(bound / 1000 for bound in LATENCY_BOUNDS_MS)
 
 
@@ -51,7 +52,7 @@ class Replica:
         self.suspect = False
         self.has_left = False  # the table
         self.taken = 0.0  # what round robin gave it
-        self.counters = ReplicaCounters(id=route.id, revision=revision.id)
+        self.counters = ReplicaCounters(id=route.id, revision=revision.id, latency=[0] * _BUCKETS)
         self._now_s = now_s
         self._board = board
         self._row = board.row("replica/" + route.id)
@@ -155,7 +156,9 @@ class Replica:
         if exchange.outcome != "gone":
             begun_s = exchange.begun_s
             first_s = (exchange.first_s or now_s) - begun_s
-            self.revision.count(failed or exchange.status >= 500, first_s, now_s - begun_s)
+            bucket = self.revision.count(failed or exchange.status >= 500, first_s, now_s - begun_s)
+            counters.latency[bucket] += 1
+            counters.latency_ms += int((now_s - begun_s) * 1000)
 
     def tell(self) -> ReplicaCounters:
         """The counters of this moment."""
@@ -181,8 +184,8 @@ class Revision:
         self.ready: list[Replica] = []
         self.farther: list[list[Replica]] = []  # in other regions, the nearest first
         self.limited = False  # some of `ready` take only so many requests at once
-        size = len(LATENCY_BOUNDS_MS) + 1
-        self.counters = RevisionCounters(id=route.id, latency=[0] * size, first_byte=[0] * size)
+        empty = [0] * _BUCKETS
+        self.counters = RevisionCounters(id=route.id, latency=empty, first_byte=[*empty])
 
     def settle(self, tiers: Mapping[str, int]) -> None:
         """Find out anew which replicas take requests: of the nearest regions where most are well, nearest
@@ -218,16 +221,18 @@ class Revision:
                 return found
         return []
 
-    def count(self, failed: bool, first_s: float, whole_s: float) -> None:
-        """One request has ended; times in seconds since it came."""
+    def count(self, failed: bool, first_s: float, whole_s: float) -> int:
+        """One request has ended; times in seconds since it came. The bucket of its latency."""
         counters = self.counters
         counters.requests += 1
         if failed:
             counters.errors += 1
-        counters.latency[bisect.bisect_left(_BOUNDS_S, whole_s)] += 1
+        bucket = bisect.bisect_left(_BOUNDS_S, whole_s)
+        counters.latency[bucket] += 1
         counters.first_byte[bisect.bisect_left(_BOUNDS_S, first_s)] += 1
         counters.latency_ms += int(whole_s * 1000)
         counters.first_byte_ms += int(first_s * 1000)
+        return bucket
 
 
 def _well(replicas: list[Replica]) -> list[Replica]:

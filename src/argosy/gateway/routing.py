@@ -380,9 +380,9 @@ def _settle(exchange: Exchange, trip: Trip, now_ms: int) -> None:
     """Count what a request used, for its key and its revision."""
     taken, made = trip.usage.tokens() if trip.usage is not None else (0, 0)
     if trip.replica is not None:
-        counters = trip.replica.revision.counters
-        counters.input_tokens += taken
-        counters.output_tokens += made
+        for counters in (trip.replica.revision.counters, trip.replica.counters):
+            counters.input_tokens += taken
+            counters.output_tokens += made
     key = trip.key
     if key is not None:
         key.counters.requests += 1

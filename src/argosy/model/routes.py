@@ -161,6 +161,10 @@ class ReplicaCounters(msgspec.Struct, kw_only=True, omit_defaults=True):
     in_flight: int = 0
     requests: int = 0
     errors: int = 0  # 5xx, cut answers, time-outs, refused connections
+    latency: list[int] = msgspec.field(default_factory=list)  # until the end, by LATENCY_BOUNDS_MS
+    latency_ms: int = 0  # sum
+    input_tokens: int = 0
+    output_tokens: int = 0
     last_use_ms: int = 0
 
 
