@@ -12,7 +12,7 @@ from service_stage import Stage
 from argosy.controllers.loads import Load
 from argosy.controllers.observed import Facts
 from argosy.controllers.routing import Routing
-from argosy.controllers.service.routes import route_of, routes_of
+from argosy.controllers.service.routes import endpoints_of, route_of, routes_of
 from argosy.infra.border import Transient
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.service import ReplicaState, service_spec, service_state
@@ -65,6 +65,29 @@ def test_a_host_that_two_services_claim_is_the_older_ones() -> None:
     check_hosts(task, old, [old])
     with pytest.raises(ArgosyError, match=r"the domain `a\.b` belongs to another service already"):
         check_hosts(task, None, [old])
+
+
+def test_services_with_one_endpoint_share_it_and_its_host() -> None:
+    def row(number: int, share: int, **fields: object) -> Workload:
+        stage = Stage(replicas=1)
+        spec = service_spec(stage.row)
+        first = spec.revisions[0]
+        told = {"endpoint": "chat", "share_milli": share, "models": (f"m{number}",), **fields}
+        serving = msgspec.structs.replace(first.serving, hosts=("chat.example.org",), **told)
+        new = msgspec.structs.replace(first, task=msgspec.structs.replace(first.task, service=serving))
+        spec = msgspec.structs.replace(spec, revisions=(new,))
+        return msgspec.structs.replace(stage.row, id=f"svc-{number}", name=f"chat-m{number}", spec=spec)
+
+    rows = [row(1, 900), row(2, 100)]
+    routes = routes_of(rows)
+    assert [(each.prefix, each.hosts, each.models) for each in routes] == [
+        ("/s/chat-m1", (), ("m1",)),
+        ("/s/chat-m2", (), ("m2",)),
+    ]
+    [shared] = endpoints_of(rows, routes)
+    assert (shared.prefix, shared.hosts) == ("/s/chat", ("chat.example.org",))
+    assert [(each.service, each.weight) for each in shared.members] == [("svc-1", 9000), ("svc-2", 1000)]
+    assert check_table(RouteTable(generation=1, services=routes, endpoints=(shared,))) == []
 
 
 def test_a_shadow_is_no_part_of_the_shares() -> None:

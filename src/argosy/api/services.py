@@ -155,6 +155,10 @@ class ServiceView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     hourly_micro_usd: int = 0
     user: str = ""
     project: str = ""
+    models: tuple[str, ...] = ()  # names that requests to language models say
+    shared: str = ""  # name of the endpoint that it shares with other services
+    shared_endpoint: str = ""
+    share_milli: int = 0  # of the requests there that name no model, in thousandths
     access: str = ""  # who may send requests: machine (whoever is on it), public, keys, nobody
     created_ms: int = 0
     detail: str = ""

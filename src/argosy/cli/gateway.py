@@ -48,15 +48,7 @@ Examples:
 @click.option("--access-log", metavar="FILE", help="One JSON line for each request.")
 @pass_session
 def run(
-    session: Session,
-    listen: tuple[str, ...],
-    tls: tuple[str, ...],
-    certificate: tuple[tuple[str, str], ...],
-    name: str,
-    region: str,
-    control: str | None,
-    workers: int,
-    access_log: str | None,
+    session: Session, /, control: str | None, workers: int, access_log: str | None, name: str, **flags: Any
 ) -> None:
     """Run a gateway in this terminal. The local server finds it and uses it instead of one of its own.
 
@@ -66,6 +58,7 @@ def run(
     import sys
     from pathlib import Path
 
+    listen, tls, certificate = flags["listen"], flags["tls"], flags["certificate"]
     if not listen and not tls:
         raise click.UsageError("nothing would be served: say --listen HOST:PORT or --tls HOST:PORT")
     place = str(session.cwd / control if control else _control(session, name))
@@ -75,7 +68,7 @@ def run(
     command += [word for each in tls for word in ("--tls", each)]
     command += [word for each in certificate for word in ("--certificate", *each)]
     command += ["--access-log", access_log] if access_log else []
-    command += ["--region", region] if region else []
+    command += ["--region", flags["region"]] if flags["region"] else []
     os.execv(command[0], command)  # noqa: S606  this process becomes the gateway
 
 

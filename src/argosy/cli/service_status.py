@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from argosy.cli.service_models import members
 from argosy.cli.session import Session, json_option, pass_session, yes_option
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def status(session: Session, names: tuple[str, ...], every: bool, as_json: bool)
     from argosy.api.services import ServiceList
 
     if names:
-        found = tuple(session.client.service(name) for name in names)
+        found = tuple(each for name in names for each in members(session, name))
     else:
         found = session.client.services().services
     if as_json:
@@ -54,9 +55,9 @@ def _show(session: Session, services: tuple[ServiceView, ...]) -> None:
                 each.name,
                 each.status,
                 f"{each.ready}/{each.wanted}",
-                _revisions(each),
+                _revisions(each) + (f" {each.share_milli / 10:g}%" if each.shared else ""),
                 *_pace(each),
-                each.endpoint,
+                each.shared_endpoint or each.endpoint,
                 render_price(each.hourly_micro_usd) if each.hourly_micro_usd else "",
                 _per_million(each),
                 each.detail,
@@ -186,11 +187,12 @@ def endpoint(session: Session, service: str, as_json: bool) -> None:
     """Print where a service answers."""
     from argosy.model.errors import ArgosyError
 
-    found = session.client.service(service)
+    found = members(session, service)[0]
+    place = found.shared_endpoint if found.name != service and found.shared == service else found.endpoint
     if as_json:
         session.screen.json(found)
-    elif found.endpoint:
-        session.screen.print(found.endpoint)
+    elif place:
+        session.screen.print(place)
     else:
         raise ArgosyError(
             "wrong-state",
@@ -276,7 +278,8 @@ def down(
     from argosy.api.endpoint import Done
 
     session.screen.confirm(f"End {', '.join(f'`{name}`' for name in services)}?", yes=yes)
-    names = [name for each in services for name in session.client.down_service(each, now=now or purge).names]
+    meant = [each.name for name in services for each in members(session, name)]
+    names = [name for each in meant for name in session.client.down_service(each, now=now or purge).names]
     if as_json:
         session.screen.json(Done(names=tuple(names)))
         return

@@ -9,15 +9,15 @@ from typing import Final
 
 from argosy.gateway.access_log import AccessLog, Line
 from argosy.gateway.addresses import table_faults
-from argosy.gateway.directory import MODELS, Directory, list_models
 from argosy.gateway.exchange import Answer, Decision, Exchange, Forward, NeedBody, refusal
+from argosy.gateway.finding import Finder
 from argosy.gateway.limits import Key, expected_tokens, limited
 from argosy.gateway.peers import Passed, Peers, pass_to
 from argosy.gateway.replicas import Replica
 from argosy.gateway.service import Service
 from argosy.gateway.shared import Board
 from argosy.gateway.trip import Trip
-from argosy.gateway.usage import ModelRequest, Usage, parse_model_request
+from argosy.gateway.usage import Usage, parse_model_request
 from argosy.model.routes import GatewayCounters, RouteTable, Wanted, tiers_of
 
 _TRIES: Final = 3
@@ -54,7 +54,7 @@ class Router:
         self._services: dict[str, Service] = {}
         self._tiers: Mapping[str, int] = {}  # how far regions are
         self._gone: list[Service] = []
-        self._directory = Directory()
+        self._finder = Finder()
 
     # --- the table ---------------------------------------------------------------------------------
 
@@ -83,7 +83,7 @@ class Router:
         self._services = services
         self._peers.take_table(table)
         self.table, self.generation = table, table.generation
-        self._directory = Directory(services.values())
+        self._finder.take_table(table, services)
         for service in services.values():
             self._release(service)
 
@@ -93,12 +93,8 @@ class Router:
         trip = exchange.memo
         if isinstance(trip, Trip):
             return self._admit(exchange, trip)
-        found = self._directory.find(exchange.head)
-        if found is None:
-            if self._directory.names_models(exchange.head):
-                return self._find_model(exchange)
-            return refusal(404, "not-found", "no service has this address")
-        return self._enter(exchange, found[0], found[1])
+        found = self._finder.find(exchange)
+        return self._enter(exchange, *found) if isinstance(found, tuple) else found
 
     def _enter(self, exchange: Exchange, service: Service, prefix: int) -> Decision:
         """A request has found its service: whose is it, and may it be there?"""
@@ -160,31 +156,6 @@ class Router:
     def _refuse(self, trip: Trip, answer: Answer) -> Answer:
         trip.service.counters.refused += 1
         return answer
-
-    # --- language models under one address -----------------------------------------------------------
-
-    def _find_model(self, exchange: Exchange) -> Decision:
-        head = exchange.head
-        mine = self._directory.models_for(exchange)
-        if isinstance(mine, Answer):
-            return mine
-        if head.method == b"GET" and head.path == MODELS + b"models":
-            return list_models(mine)
-        if head.method != b"POST":
-            return refusal(404, "not-found", "no service has this address")
-        if exchange.body is None and head.length:
-            return NeedBody(limit=_MODEL_BODY)
-        try:
-            asked: ModelRequest = parse_model_request(exchange.body or b"")
-        except ValueError as error:
-            return refusal(400, "bad-request", str(error))
-        service = mine.get(asked.model)
-        if service is None:
-            known = ", ".join(sorted(mine)) or "none"
-            return refusal(
-                404, "model_not_found", f"there is no model `{asked.model}` for this key; there is: {known}"
-            )
-        return self._enter(exchange, service, 0)
 
     # --- to a replica ------------------------------------------------------------------------------
 

@@ -107,6 +107,11 @@ class Service:
         """Nothing of it is left."""
         return not self.revisions and not self._left and not self.in_flight
 
+    @property
+    def is_open(self) -> bool:
+        """Some replica of it takes requests."""
+        return bool(self._open)
+
     # --- the choice --------------------------------------------------------------------------------
 
     def choose(self, exchange: Exchange, without: Sequence[Replica] = ()) -> Replica | None:

@@ -124,6 +124,23 @@ class ServiceRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     drain_ws_s: int = 30  # WebSockets of a draining replica are closed (1001) after so long
 
 
+class Member(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A service behind a shared endpoint. Weights are relative to their sum."""
+
+    service: str  # its id
+    weight: int = WHOLE
+
+
+class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One endpoint of several services, each with a model or a version of one. A request that names the model
+    of a member goes to it; the others are shared out by weight."""
+
+    name: str
+    hosts: tuple[str, ...] = ()
+    prefix: str = ""
+    members: tuple[Member, ...] = ()
+
+
 class PeerRoute(msgspec.Struct, frozen=True, kw_only=True):
     """One of several gateways on a machine: its sockets, that for requests and that for control."""
 
@@ -142,6 +159,7 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     own: str = ""  # which of `peers` it is
     peers: tuple[PeerRoute, ...] = ()  # all gateways that are up; fewer than two: it is alone
     services: tuple[ServiceRoute, ...] = ()
+    endpoints: tuple[EndpointRoute, ...] = ()
 
 
 class Listening(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -256,19 +274,30 @@ def check_table(table: RouteTable) -> list[str]:
     >>> check_table(RouteTable(generation=1, services=(service,)))
     ['service `web`: its prefix `s/web` does not begin with `/`']
     """
-    return [*_clashes(table), *(line for service in table.services for line in _faults(service))]
+    known = {service.id for service in table.services}
+    missing = [
+        f"endpoint `{each.name}`: its service `{member.service}` is not in the table"
+        for each in table.endpoints
+        for member in each.members
+        if member.service not in known
+    ]
+    return [*_clashes(table), *missing, *(line for each in table.services for line in _faults(each))]
 
 
 def _clashes(table: RouteTable) -> Iterator[str]:
-    owners: dict[tuple[str, str], str] = {}
-    for service in table.services:
-        places = [("id", service.id), *(("host", host) for host in service.hosts)]
-        if service.prefix:
-            places.append(("prefix", service.prefix))
+    owners: dict[tuple[str, str], ServiceRoute | EndpointRoute] = {}
+    everything: list[ServiceRoute | EndpointRoute] = [*table.services, *table.endpoints]
+    for each in everything:
+        kind = "service" if isinstance(each, ServiceRoute) else "endpoint"
+        places = [("host", host) for host in each.hosts]
+        if isinstance(each, ServiceRoute):
+            places.append(("id", each.id))
+        if each.prefix:
+            places.append(("prefix", each.prefix))
         for place in places:
-            other = owners.setdefault(place, service.name)
-            if other is not service.name:
-                yield f"service `{service.name}`: its {place[0]} `{place[1]}` belongs to `{other}` already"
+            other = owners.setdefault(place, each)
+            if other is not each:
+                yield f"{kind} `{each.name}`: its {place[0]} `{place[1]}` belongs to `{other.name}` already"
 
 
 def _faults(service: ServiceRoute) -> Iterator[str]:

@@ -67,6 +67,9 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     balance: str = "least_load"
     port: int = 0  # on which its program listens as it is written; 0: where its environment says
     stream_ms: int = 0  # silence after which a streamed answer is given up; 0: never
+    models: tuple[str, ...] = ()  # names that requests to language models say
+    endpoint: str = ""  # that it shares with other services; "": it has one of its own only
+    share_milli: int = 0  # of the requests there that name no model, in thousandths
     hosts: tuple[str, ...] = ()  # in lower case: their requests at the gateway are for it
     keyfile: str = ""  # of its own certificate
     certfile: str = ""

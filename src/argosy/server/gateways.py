@@ -108,6 +108,11 @@ class Gateways:
         return found
 
 
+def gateways_of(folder: Path, listen: str, atlas: Callable[[], Atlas]) -> Gateways:
+    """`listen`: HOST:PORT of the one that is started where there is none; "": a free port of the loopback."""
+    return Gateways(folder, GatewayProcess(folder, listen), atlas)
+
+
 class Ledger:
     """What gateways have counted, also those that have ended or begun anew: nothing twice, nothing lost."""
 

@@ -145,8 +145,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     from argosy.infra.quotes import Quotes
     from argosy.providers import load_providers
     from argosy.server.agents import Agents
-    from argosy.server.gateway_process import GatewayProcess
-    from argosy.server.gateways import Gateways
+    from argosy.server.gateways import gateways_of
     from argosy.server.notifying import Notifier
     from argosy.server.replica_doors import ReplicaDoors
 
@@ -165,8 +164,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         doors = ReplicaDoors(agents, state_dir / "relays")
         stack.push_async_callback(doors.close_all)
         pricing = pricing_of(state_dir, providers, clock)
-        place = state_dir / "gateway"
-        gateway = Gateways(place, GatewayProcess(place, settings.gateway), pricing.rented.atlas)
+        gateway = gateways_of(state_dir / "gateway", settings.gateway, pricing.rented.atlas)
         quotes = Quotes(providers, clock, price=pricing.own_prices)
         stack.push_async_callback(quotes.close)
         notifier = Notifier(store, ChannelFile(state_dir), clock, ids.new("srv"))

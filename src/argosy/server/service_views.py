@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from argosy.api.services import ReplicaView, RevisionView, RolloutView, ServiceView
-from argosy.controllers.service.routes import prefix_of
+from argosy.controllers.service.routes import place_of, prefix_of
 from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds import kind_of
@@ -49,6 +49,20 @@ def find_service(rows: Snapshot, name: str, caller: Caller) -> Workload:
     return found
 
 
+def members_of(rows: Snapshot, name: str, caller: Caller) -> tuple[str, ...]:
+    """The name itself, or those of the services that share an endpoint of this name. Raises as
+    `find_service`."""
+    project = project_of(caller)
+    shared = [
+        row.id
+        for row in rows.named(SERVICE.name)
+        if row.project == project and wanted_revision(row).serving.endpoint == name and sees(caller, row)
+    ]
+    if shared and rows.find_named(SERVICE.name, name, project) is None:
+        return tuple(shared)
+    return (find_service(rows, name, caller).id,)
+
+
 def _nearest(name: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
@@ -72,6 +86,7 @@ def view_service(
     replicas = tuple(_view_replica(each, rows, served, waits, lines) for each in state.replicas)
     ready = sum(each.state is ReplicaState.READY for each in state.replicas)
     rate = served.rate if served is not None else Rate()
+    serving = (revision_of(row, state.serves) or wanted_revision(row)).serving
     hourly = sum(each.hourly_micro_usd for each in replicas)
     return ServiceView(
         id=row.id,
@@ -97,6 +112,10 @@ def view_service(
         hourly_micro_usd=hourly,
         user=row.user,
         project=row.project,
+        models=serving.models,
+        shared=serving.endpoint,
+        shared_endpoint=_shared_at(row, serving.endpoint, listening),
+        share_milli=serving.share_milli,
         access=access_of(row, is_local=listening.is_local),
         created_ms=row.created_ms,
         detail=_detail(row, ready),
@@ -106,6 +125,10 @@ def view_service(
             for each in state.failed[-_FAILURES_SHOWN:]
         ),
     )
+
+
+def _shared_at(row: Workload, name: str, listening: Listening) -> str:
+    return f"{listening.urls[0]}{place_of(row.project, name)}" if name and listening.urls else ""
 
 
 def per_million(hourly_micro_usd: int, milli_per_s: int) -> int:
