@@ -87,7 +87,7 @@ class Effects:
             every_s=policy.copy_every_ms / 1000,
             stores=stores,
         )
-        self.mounts = Mounts(store, clock, stores)
+        self.mounts = Mounts(store, clock, stores, agents)
         self._clock, self._policy = clock, policy
         self._spawn, self._wake, self._wake_at = spawn, wake, wake_at
         self._recent: dict[tuple[str, ...], float] = {}

@@ -230,6 +230,7 @@ class Shell:
                 group.create_task(self._looks.keep_looking(provider))
             group.create_task(self._decide_loop())
             group.create_task(self._effects.checkpoints.keep_saving(lambda: self._rows))
+            group.create_task(self._effects.mounts.renewals.keep_fresh(lambda: self._rows))
             _log.info("decides for all that is there")
 
     async def _recall(self) -> None:

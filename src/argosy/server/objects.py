@@ -82,7 +82,9 @@ class Objects:
     def _bucket(self, name: str) -> Bucket:
         from argosy.storage.shelf_bucket import ShelfBucket
 
-        return ShelfBucket(self.shelf.folder, name, self._sign if self.address else None)
+        return ShelfBucket(
+            self.shelf.folder, name, self._sign if self.address else None, self.address, self._clock
+        )
 
     def _sign(self, bucket: str, key: str, method: str, seconds: int) -> str | None:
         """A URL of this server's own address for programs."""
@@ -94,16 +96,14 @@ class Objects:
         asked = Asked(method, host, path, "")
         return self.address + presigned(keys, "us-east-1", now_s, seconds, asked)
 
-    async def holder_of(self, key_id: str) -> Holder | None:
+    async def holder_of(self, key_id: str, token: str) -> Holder | None:
         """What the holder of an access key may do (`facades.s3.ports.Doorkeeper`)."""
         from argosy.facades.s3.ports import Holder
+        from argosy.server.s3_holders import holder_of
 
         if key_id == _OWN_KEY:
             return Holder(secret=self.shelf.secret_of(key_id))
-        key = await self.shelf.access_key(key_id)
-        if key is None:
-            return None
-        return Holder(secret=self.shelf.secret_of(key_id), bucket=key.bucket, reads_only=key.reads_only)
+        return await holder_of(self.shelf, key_id, token)
 
     async def for_owner(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI, below `MOUNT`, for who was let in already: buckets of every store, in S3's words."""
