@@ -165,8 +165,12 @@ def test_our_client_sends_trees_and_fetches_them(server: IdleServer, tmp_path: P
     (source / "link").symlink_to("empty")
     files = FolderFiles(client.location, "train")
     assert files.upload(source, "in", replace=False) == (2, 70_000)
+    assert files.upload(source / "empty", "in/", replace=False) == (1, 0)  # it is what is there
+    (source / "empty").write_text("no more")
     with pytest.raises(ArgosyError, match="is there already"):
         files.upload(source / "empty", "in/", replace=False)
+    files.upload(source / "empty", "in/", replace=True)
+    (source / "empty").write_text("")
     files.upload(source / "empty", "in/", replace=True)
     back = tmp_path / "back"
     assert files.download_tree("in", back) == (2, 70_000)

@@ -175,8 +175,10 @@ class FolderCalls:
 
     @endpoint("POST", "/folders/{folder}/uploads", permission="folders.write")
     def begin_upload(self, folder: str) -> bytes:
-        """Announce a file (tus: `Upload-Length`, `Upload-Metadata` with `path`, perhaps `sha256` and
-        `replace`). Answers 201 with its `Location`. Errors: "over-quota", "forbidden"."""
+        """Announce a file (tus: `Upload-Length`, `Upload-Metadata` with `path`, perhaps `sha256`, `replace`,
+        and `key`, a name of the bytes that their sender keeps), perhaps with its first bytes. Answers 201
+        with `Location` and `Upload-Offset`: with the same `key`, of the upload that broke off. 200: it is
+        there already. Errors: "over-quota", "forbidden", "conflict"."""
 
     @endpoint("HEAD", "/folders/{folder}/uploads/{upload}", permission="folders.read")
     def upload_offset(self, folder: str, upload: str) -> bytes:
@@ -184,8 +186,8 @@ class FolderCalls:
 
     @endpoint("PATCH", "/folders/{folder}/uploads/{upload}", permission="folders.write")
     def continue_upload(self, folder: str, upload: str) -> bytes:
-        """Bytes at `Upload-Offset` (tus). With the last one the file is there. Errors: "conflict",
-        "over-quota"."""
+        """Bytes at `Upload-Offset` (tus). With the last one the file is there, when its sum is what was told
+        (with the announcement, or now as `Upload-Sha256`). Errors: "conflict", "over-quota"."""
 
     @endpoint("DELETE", "/folders/{folder}/uploads/{upload}", permission="folders.write")
     def give_up_upload(self, folder: str, upload: str) -> bytes:

@@ -9,6 +9,7 @@ import os
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlencode
@@ -19,8 +20,12 @@ from argosy.client.connection import Broken, unreachable
 from argosy.client.links import Links
 from argosy.model.errors import ArgosyError, Problem
 
-_PIECE: Final = 16 << 20  # in one request: so much is sent again at most
+_PIECE: Final = 1 << 20  # is read and sent at once
+_PART: Final = 256 << 20  # in one request
+_SMALL: Final = 1 << 20  # a file up to this goes with its announcement
+_AT_ONCE: Final = 4  # files of a folder
 _TRIES: Final = 5
+_BYTES: Final = "application/offset+octet-stream"
 OnBytes = Callable[[int], None]
 
 
@@ -42,50 +47,125 @@ class FolderFiles:
     # -- up -------------------------------------------------------------------------------------------
 
     def upload(self, source: Path, path: str, *, replace: bool) -> Sent:
-        """A file, or a folder with all files in it. Links are not followed, and not sent."""
+        """A file, or a folder with all files in it. Links are not followed, and not sent. Called again after
+        it broke off, it sends only what is not there yet."""
         if source.is_dir():
-            sent = Sent(0, 0)
-            for file in _files_of(source):
-                below = f"{path}/{file.relative_to(source).as_posix()}".strip("/")
-                size = self._upload_file(file, below, replace=replace)
-                sent = Sent(sent.files + 1, sent.bytes + size)
-            return sent
+            return self._upload_tree(source, path, replace=replace)
         if not source.is_file():
             raise ArgosyError("not-found", f"there is no `{source}` here", hint="check the path")
         target = path if path and not path.endswith("/") else f"{path}{source.name}"
         return Sent(1, self._upload_file(source, target, replace=replace))
 
+    def _upload_tree(self, source: Path, path: str, *, replace: bool) -> Sent:
+        """Several files at a time: a small one is one request, whose time is mostly the way."""
+        import threading
+        from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+        broken = threading.Event()
+
+        def one(file: Path) -> int:
+            if broken.is_set():
+                return 0
+            below = f"{path}/{file.relative_to(source).as_posix()}".strip("/")
+            return self._upload_file(file, below, replace=replace)
+
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            sending = [pool.submit(one, file) for file in _files_of(source)]
+            try:
+                wait(sending, return_when=FIRST_EXCEPTION)
+            finally:
+                broken.set()
+                for each in sending:
+                    each.cancel()
+        done = [each.result() for each in sending if not each.cancelled()]
+        return Sent(len(done), sum(done))
+
     def _upload_file(self, source: Path, path: str, *, replace: bool) -> int:
         with source.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = os.fstat(file.fileno()).st_size
-            told = {"path": path, "sha256": digest, **({"replace": "true"} if replace else {})}
-            metadata = ",".join(
-                f"{key} {base64.b64encode(os.fsencode(value)).decode()}" for key, value in told.items()
-            )
-            headers = [("upload-length", str(size)), ("upload-metadata", metadata)]
-            where = self._ask("POST", f"{self._base}/uploads", headers)["location"]
-            at, tries = 0, 0
-            while at < size:
+            st = os.fstat(file.fileno())
+            going = _Going(file.fileno(), st.st_size, path, replace=replace, key=_key(source, st))
+            if st.st_size <= _SMALL:
+                going.first = os.pread(going.fd, _SMALL, 0)
+                going.sha256 = hashlib.sha256(going.first).hexdigest()
+            self._announce(going)
+            tries = 0
+            while not going.done:
+                at = going.at
                 try:
-                    at = self._send_piece(file.fileno(), where, at, size)
-                    tries = 0
+                    self._send(going)
                 except Broken as error:
-                    tries += 1
+                    tries = 0 if going.at > at else tries + 1
                     if tries == _TRIES:
                         raise unreachable(self._location, str(error)) from None
                     time.sleep(0.2 * tries)
-                    at = int(self._ask("HEAD", where)["upload-offset"])
-        return size
+                    self._announce(going)
+        return st.st_size
 
-    def _send_piece(self, fd: int, where: str, at: int, size: int) -> int:
-        data = os.pread(fd, min(_PIECE, size - at), at)
-        if not data:
-            raise ArgosyError("conflict", "the file became shorter while it was sent", hint="send it again")
-        headers = [("upload-offset", str(at)), ("content-type", "application/offset+octet-stream")]
-        told = self._call("PATCH", where, headers, (data,))
-        self._on_bytes(len(data))
-        return int(told["upload-offset"])
+    def _announce(self, going: _Going) -> None:
+        """Where the upload is: at its begin, or where an earlier one broke off."""
+        for tries in range(1, _TRIES * 2):
+            told = {"path": going.path, "key": going.key, "sha256": going.sha256}
+            told |= {"replace": "true"} if going.replace else {}
+            metadata = ",".join(
+                f"{key} {base64.b64encode(os.fsencode(value)).decode()}"
+                for key, value in told.items()
+                if value
+            )
+            headers = [("upload-length", str(going.size)), ("upload-metadata", metadata)]
+            body = (going.first,) if going.first else ()
+            headers += [("content-type", _BYTES)] if body else []
+            try:
+                status, answer = self._answered("POST", f"{self._base}/uploads", headers, body)
+            except Broken as error:
+                if tries == _TRIES:
+                    raise unreachable(self._location, str(error)) from None
+            except ArgosyError as error:
+                if error.code == "conflict" and not going.sha256 and "sha256" in error.hint:
+                    going.sha256 = _sum(going.fd)  # a file of that size is there: is it this one?
+                elif "coming already" not in error.what or tries == _TRIES * 2 - 1:
+                    raise
+            else:
+                going.where, going.at = answer.get("location", ""), int(answer["upload-offset"])
+                going.done = status == 200 or bool(body and going.at == going.size) or not going.size
+                return
+            time.sleep(0.1 * tries)
+
+    def _send(self, going: _Going) -> None:
+        """Bytes from where it is: the last request carries the sum of all, which is made meanwhile. Raises
+        Broken; `at` is at least what was confirmed."""
+        last = going.at + _PART >= going.size
+        end = going.size if last else going.at + _PART
+        if going.sum is None and not going.sha256:
+            going.sum = _Summing(going.fd)
+        headers = [("upload-offset", str(going.at)), ("content-type", _BYTES)]
+        if last:
+            going.sha256 = going.sha256 or going.sum_of_all()
+            headers.append(("upload-sha256", going.sha256))
+        told = self._put("PATCH", going.where, headers, going.at, end, going.fd)
+        going.at = int(told["upload-offset"])
+        going.done = last
+
+    def _put(
+        self, method: str, where: str, headers: Sequence[tuple[str, str]], at: int, end: int, fd: int
+    ) -> dict[str, str]:
+        wrong: list[bytes] = []
+
+        def pieces() -> Iterator[bytes]:
+            place = at
+            while place < end:
+                data = os.pread(fd, min(_PIECE, end - place), place)
+                if not data:
+                    raise ArgosyError(
+                        "conflict", "the file became shorter while it was sent", hint="send it again"
+                    )
+                place += len(data)
+                yield data
+                self._on_bytes(len(data))
+
+        parser = self._links.put(where, self._with_own(headers), end - at, pieces(), wrong.append, method)
+        if parser.status >= 300:
+            raise _refusal(parser.status, b"".join(wrong))
+        return parser.headers
 
     # -- down -----------------------------------------------------------------------------------------
 
@@ -170,26 +250,83 @@ class FolderFiles:
         take: Callable[[bytes], object] = lambda piece: None,
     ) -> dict[str, str]:
         try:
-            return self._call(method, target, headers, (), take)
+            return self._answered(method, target, headers, (), take)[1]
         except Broken as error:
             raise unreachable(self._location, str(error)) from None
 
-    def _call(
+    def _answered(
         self,
         method: str,
         target: str,
         headers: Sequence[tuple[str, str]],
         body: Sequence[bytes],
         take: Callable[[bytes], object] = lambda piece: None,
-    ) -> dict[str, str]:
+    ) -> tuple[int, dict[str, str]]:
+        wrong: list[bytes] = []
+        parser = self._links.ask(method, target, self._with_own(headers), body, take, wrong.append)
+        if parser.status >= 300:
+            raise _refusal(parser.status, b"".join(wrong))
+        return parser.status, parser.headers
+
+    def _with_own(self, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         own = [("tus-resumable", "1.0.0"), *headers]
         if self._location.token:
             own.append(("authorization", f"Bearer {self._location.token}"))
-        wrong: list[bytes] = []
-        parser = self._links.ask(method, target, own, body, take, wrong.append)
-        if parser.status >= 300:
-            raise _refusal(parser.status, b"".join(wrong))
-        return parser.headers
+        return own
+
+
+class _Summing:
+    """The SHA-256 of a file, made in a thread while its bytes are sent."""
+
+    def __init__(self, fd: int) -> None:
+        import threading
+
+        self._fd, self._found = os.dup(fd), ""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._found = _sum(self._fd)
+        finally:
+            os.close(self._fd)
+
+    def result(self) -> str:
+        self._thread.join()
+        return self._found
+
+
+@dataclass
+class _Going:
+    """One file on its way."""
+
+    fd: int
+    size: int
+    path: str
+    replace: bool
+    key: str  # the same for the same bytes of the same file, in whatever process
+    sha256: str = ""  # "": not made yet
+    sum: _Summing | None = None
+    first: bytes = b""  # all of it, where it is small
+    where: str = ""
+    at: int = 0
+    done: bool = False
+
+    def sum_of_all(self) -> str:
+        return self.sum.result() if self.sum is not None else _sum(self.fd)
+
+
+def _key(source: Path, st: os.stat_result) -> str:
+    told = f"{source.absolute()}\0{st.st_dev}\0{st.st_ino}\0{st.st_size}\0{st.st_mtime_ns}"
+    return hashlib.sha256(os.fsencode(told)).hexdigest()[:32]
+
+
+def _sum(fd: int) -> str:
+    found, at = hashlib.sha256(), 0
+    while data := os.pread(fd, _PIECE, at):
+        found.update(data)
+        at += len(data)
+    return found.hexdigest()
 
 
 def _files_of(folder: Path) -> Iterator[Path]:

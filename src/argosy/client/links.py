@@ -47,13 +47,14 @@ class Links:
         size: int,
         pieces: Iterable[bytes],
         take_error: Take,
+        method: str = "PUT",
     ) -> ReplyParser:
-        """PUT of `size` bytes, piece by piece. Raises Broken, and what `pieces` raises."""
+        """`size` bytes go up, piece by piece. Raises Broken, and what `pieces` raises."""
 
         def send(connection: Connection) -> None:
-            connection.send_stream("PUT", target, headers, size, pieces, _TIMEOUT_S)
+            connection.send_stream(method, target, headers, size, pieces, _TIMEOUT_S)
 
-        return self._asked("PUT", send, take_error, take_error)
+        return self._asked(method, send, take_error, take_error)
 
     def _asked(
         self, method: str, send: Callable[[Connection], None], take: Take, take_error: Take

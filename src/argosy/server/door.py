@@ -301,6 +301,13 @@ class Door(uvicorn.Server):
         """Who answers on this host instead of us."""
         return self._apps.client_for(host, secure=self._secure) if self._apps is not None else None
 
+    def protocol(self) -> asyncio.Protocol:
+        """Of one connection that came by another way than our sockets, once the door is open."""
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
     async def open(self) -> None:
         self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)

@@ -75,6 +75,11 @@ class Exchange:
     def flag(self, name: str) -> bool:
         return bool(self.query.get(name, False))
 
+    def header(self, name: str) -> str:
+        """A header of the request, by its name in small letters; "": it has none."""
+        wanted = name.encode()
+        return next((value.decode("latin-1") for key, value in self.scope["headers"] if key == wanted), "")
+
     async def stream(self, limit_bytes: int) -> AsyncIterator[bytes]:
         """The body piece by piece; the client is slowed down to the reader's pace. Raises `too-large`."""
         self._refuse_announced(limit_bytes)

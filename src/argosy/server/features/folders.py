@@ -28,8 +28,9 @@ from argosy.model.errors import ArgosyError
 from argosy.model.folders import WORDS, Access, Folder, Volume
 from argosy.server.exchange import Exchange
 from argosy.server.folder_mounts import FolderMounts
-from argosy.server.folder_transfers import Transfers
+from argosy.server.folder_transfers import FolderDownloads
 from argosy.server.folder_trash import FolderTrash
+from argosy.server.folder_uploads import FolderUploads
 from argosy.server.folders import Folders
 from argosy.server.guarding import made_by, project_of, require_new
 from argosy.server.services import Services
@@ -44,7 +45,8 @@ class FolderFeature:
         services.intake.folders = FolderMounts(self._folders, services.blobs)
         self._trash = FolderTrash(self._folders, services.store, services.clock)
         services.housekeeping.also(self._trash.sweep)
-        self._transfers = Transfers(self._folders, services.clock, services.ids)
+        self._downloads = FolderDownloads(self._folders)
+        self._uploads = FolderUploads(self._folders, services.clock, services.ids)
 
     # -- folders --------------------------------------------------------------------------------------
 
@@ -192,22 +194,22 @@ class FolderFeature:
         return Done(names=(exchange.text("path"),))
 
     async def file_content(self, exchange: Exchange) -> None:
-        await self._transfers.content(exchange)
+        await self._downloads.content(exchange)
 
     async def folder_archive(self, exchange: Exchange) -> None:
-        await self._transfers.archive(exchange)
+        await self._downloads.archive(exchange)
 
     async def begin_upload(self, exchange: Exchange) -> None:
-        await self._transfers.begin(exchange)
+        await self._uploads.begin(exchange)
 
     async def upload_offset(self, exchange: Exchange) -> None:
-        await self._transfers.offset(exchange)
+        await self._uploads.offset(exchange)
 
     async def continue_upload(self, exchange: Exchange) -> None:
-        await self._transfers.append(exchange)
+        await self._uploads.append(exchange)
 
     async def give_up_upload(self, exchange: Exchange) -> None:
-        await self._transfers.give_up(exchange)
+        await self._uploads.give_up(exchange)
 
     # -- volumes --------------------------------------------------------------------------------------
 

@@ -6,7 +6,10 @@ that neither `..` nor a link, nor whoever swaps a folder for a link in the meant
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -19,6 +22,8 @@ from argosy.model.errors import ArgosyError
 _DIR: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NAME_MAX: Final = 255
 _DEPTH_MAX: Final = 128
+_FICLONE: Final = 0x40049409  # ioctl: this file shares all blocks of that one
+HIDDEN: Final = ".argosy-"  # names with it are ours, and are never shown
 
 
 class Found(NamedTuple):
@@ -77,6 +82,8 @@ class Beneath:
         with self.folder(parts) as fd, told(path), os.scandir(fd) as entries:
             found = []
             for entry in entries:
+                if entry.name.startswith(HIDDEN):
+                    continue
                 try:
                     found.append(_found(entry.name, entry.stat(follow_symlinks=False)))
                 except FileNotFoundError:
@@ -107,11 +114,26 @@ class Beneath:
         if not parts:
             raise ArgosyError("usage", "the folder itself is no file", hint="name a file in it")
         with self.folder(parts[:-1], make=True) as above, told(path):
-            if replace:
-                os.rename(temporary, parts[-1], dst_dir_fd=above)
-            else:
-                os.link(temporary, parts[-1], dst_dir_fd=above, follow_symlinks=False)
-                Path(temporary).unlink()
+            try:
+                _name(temporary, parts[-1], None, above, replace=replace)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _bring(temporary, parts[-1], above, replace=replace)
+
+    def size_of(self, path: str) -> int:
+        """Of a regular file; -1: there is none."""
+        try:
+            fd, size = self.open_file(path)
+        except ArgosyError:
+            return -1
+        os.close(fd)
+        return size
+
+    def sha256_of(self, path: str) -> str:
+        fd, _ = self.open_file(path)
+        with os.fdopen(fd, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def exists(self, path: str) -> bool:
         parts = split(path)
@@ -152,7 +174,10 @@ class Beneath:
 def split(path: str) -> tuple[str, ...]:
     """Names on the way. Raises "usage" for what no file can be called, and for `..`."""
     parts = tuple(part for part in path.split("/") if part not in ("", "."))
-    wrong = any(part == ".." or "\0" in part or len(os.fsencode(part)) > _NAME_MAX for part in parts)
+    wrong = any(
+        part == ".." or "\0" in part or len(os.fsencode(part)) > _NAME_MAX or part.startswith(HIDDEN)
+        for part in parts
+    )
     if wrong or len(parts) > _DEPTH_MAX:
         shown = path.replace("\0", "?")[:80]
         raise ArgosyError("usage", f"`{shown}` is no path within a folder", hint="write it as runs/7/log.txt")
@@ -207,6 +232,52 @@ def _found(name: str, st: os.stat_result) -> Found:
     return Found(name, kind, st.st_size if kind == "file" else 0, st.st_mtime_ns // 1_000_000)
 
 
+def _name(temporary: str, name: str, at: int | None, above: int, *, replace: bool) -> None:
+    if replace:
+        os.rename(temporary, name, src_dir_fd=at, dst_dir_fd=above)
+        return
+    os.link(temporary, name, src_dir_fd=at, dst_dir_fd=above, follow_symlinks=False)
+    os.unlink(temporary, dir_fd=at)
+
+
+def _bring(temporary: str, name: str, above: int, *, replace: bool) -> None:
+    """For a folder that is a file system by itself (a subvolume): the blocks are shared where they can be,
+    else copied, under a name that nobody sees, and then as with any file."""
+    hidden = f"{HIDDEN}{os.path.basename(temporary)}"  # noqa: PTH119  no path: a name
+    with contextlib.suppress(FileNotFoundError):  # of an earlier try that was cut off
+        os.unlink(hidden, dir_fd=above)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    source = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        target = os.open(hidden, flags, 0o600, dir_fd=above)
+        try:
+            _copy(source, target)
+            os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode))
+            os.fsync(target)
+        finally:
+            os.close(target)
+        _name(hidden, name, above, above, replace=replace)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(hidden, dir_fd=above)
+        raise
+    finally:
+        os.close(source)
+    Path(temporary).unlink()
+
+
+def _copy(source: int, target: int) -> None:
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+        return
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+    at, size = 0, os.fstat(source).st_size
+    while at < size:
+        at += os.sendfile(target, source, at, min(size - at, 1 << 26)) or size
+
+
 def _remove(above: int, name: str) -> int:
     st = os.stat(name, dir_fd=above, follow_symlinks=False)
     if not stat.S_ISDIR(st.st_mode):
@@ -223,6 +294,8 @@ def _remove(above: int, name: str) -> int:
 
 def _walk(fd: int, prefix: str) -> Iterator[tuple[str, int | None, os.stat_result]]:
     for name in sorted(os.listdir(fd)):
+        if name.startswith(HIDDEN):
+            continue
         path = f"{prefix}{name}"
         try:
             st = os.stat(name, dir_fd=fd, follow_symlinks=False)

@@ -32,7 +32,8 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: int
     by: str = ""
     made_ms: int = 0
-    sha256: str = ""  # "": not told
+    sha256: str = ""  # "": not told, or told with the last byte
+    key: str = ""  # what its sender calls these bytes, so that an upload that broke off is found again
     mode: int = 0o660
     replace: bool = False
 
@@ -46,8 +47,7 @@ class Uploads:
     def begin(self, upload: Upload) -> None:
         """Raises "usage", "disk-full"."""
         split(upload.path)
-        if upload.sha256 and not re.fullmatch("[0-9a-f]{64}", upload.sha256):
-            raise ArgosyError("usage", f"`{upload.sha256[:70]}` is no SHA-256", hint="64 hexadecimal digits")
+        check_sum(upload.sha256)
         with told(upload.path):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(self._part(upload.id), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -67,21 +67,38 @@ class Uploads:
             raise no_upload(id)
         return upload, size
 
-    def append(self, upload: Upload, offset: int, data: bytes) -> None:
-        """Bytes at `offset`, which is where the file ends. Raises "disk-full", "conflict"."""
+    def unfinished(self, like: Upload) -> tuple[Upload, int] | None:
+        """An upload of the same bytes (by their `key`) to the same place by the same person that was broken
+        off, and how many of its bytes are on the disk."""
+        best: tuple[Upload, int] | None = None
+        for each in self._all() if like.key else ():
+            same = msgspec.structs.replace(each, id=like.id, made_ms=like.made_ms, sha256=like.sha256)
+            if same != like:
+                continue
+            try:
+                size = self._part(each.id).stat().st_size
+            except FileNotFoundError:
+                continue
+            if best is None or size > best[1]:
+                best = each, size
+        return best
+
+    def append(self, upload: Upload, offset: int, *pieces: bytes) -> None:
+        """Bytes at `offset`, which is where the file ends. Raises "disk-full", "over-quota", "conflict"."""
         with told(upload.path):
             fd = os.open(self._part(upload.id), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
-                if os.fstat(fd).st_size != offset or offset + len(data) > upload.size:
+                if os.fstat(fd).st_size != offset or offset + sum(map(len, pieces)) > upload.size:
                     raise ArgosyError(
                         "conflict",
                         f"the upload of `{upload.path}` is not at byte {offset}",
                         hint="ask where it is (HEAD), and go on from there",
                     )
-                view = memoryview(data)
-                while view:
-                    done = os.pwrite(fd, view, offset)
-                    view, offset = view[done:], offset + done
+                for piece in pieces:
+                    view = memoryview(piece)
+                    while view:
+                        done = os.pwrite(fd, view, offset)
+                        view, offset = view[done:], offset + done
             finally:
                 os.close(fd)
 
@@ -94,10 +111,11 @@ class Uploads:
             finally:
                 os.close(fd)
 
-    def finish(self, upload: Upload, beneath: Beneath) -> str:
+    def finish(self, upload: Upload, beneath: Beneath, digest: str = "") -> str:
         """The file gets its name. Returns its SHA-256. Raises "conflict" when that is not what was told, or
-        the name is taken; of a wrong sum nothing is kept."""
-        digest = _digest(self._part(upload.id)) if upload.sha256 else ""
+        the name is taken; of a wrong sum nothing is kept. `digest`: of all that came, where it is known."""
+        check_sum(upload.sha256)
+        digest = (digest or _digest(self._part(upload.id))) if upload.sha256 else ""
         if digest != upload.sha256:
             self.forget(upload.id)
             raise ArgosyError(
@@ -145,6 +163,12 @@ class Uploads:
 
     def _row(self, id: str) -> Path:
         return self._folder / f"{id}.json"
+
+
+def check_sum(sha256: str) -> None:
+    """Raises "usage" for what is neither a SHA-256 nor ""."""
+    if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ArgosyError("usage", f"`{sha256[:70]}` is no SHA-256", hint="64 hexadecimal digits")
 
 
 def no_upload(id: str) -> ArgosyError:
