@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-ADDRESS = "ARGOSY_MOUNT_KEYS"  # in the environment of the tool
+ADDRESS = "MOUNT_KEYS_AT"  # in the environment of the tool
 _EARLY_S = 300  # the tool comes for new ones so long before the end
 _TIMEOUT_S = 10.0
 _REQUEST_MAX = 65536

@@ -34,6 +34,7 @@ from argosy.server.identity import Identity
 from argosy.server.intake import Intake
 from argosy.server.listeners import bind_tcp, render_address
 from argosy.server.log_stream import LogStreams
+from argosy.server.made_buckets import MadeBuckets
 from argosy.server.objects import MOUNT, Objects
 from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
@@ -88,7 +89,9 @@ class Application:
         self.refreshes, self.accounts = Refreshes(pricing.refresh), Accounts(store, clock)
         tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
-        intake.data, intake.identity = DataChecks(lambda: self.objects.stores), identity
+        self.made_buckets = MadeBuckets(store, lambda: self.objects.stores, clock, ids)
+        intake.data = DataChecks(lambda: self.objects.stores, self.made_buckets)
+        intake.identity = identity
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
@@ -110,6 +113,7 @@ class Application:
             streams=self.streams,
             blobs=blobs,
             objects=self.objects,
+            made_buckets=self.made_buckets,
             clock=clock,
             ids=ids,
             state_dir=str(state_dir),

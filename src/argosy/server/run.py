@@ -48,6 +48,7 @@ _log: Final = logging.getLogger("argosy.server")
 _COLLECT_S: Final = 600.0  # how often long-lived objects are taken out of garbage collection
 _CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
 _GUARD_S: Final = 0.5  # how often the state folder and the socket are looked at
+_BUCKETS_S: Final = 10.0
 _BUDGETS_S: Final = 120.0
 _FIRST_CARE_S: Final = 20.0  # not while the first commands wait for answers
 _DAY_S: Final = 86400.0
@@ -206,8 +207,9 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         caring = asyncio.create_task(_care(store, application.housekeeping, clock))
         watching = asyncio.create_task(_watch_budgets(application))
         collecting = asyncio.create_task(_collect())
+        clearing = asyncio.create_task(_clear_buckets(application))
         telling = asyncio.create_task(notifier.run())
-        stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
+        stack.push_async_callback(_end, deciding, caring, watching, collecting, clearing, telling)
         local = LocalSocket(socket_path(state_dir))
         dials, tls = DialDoor(dialled), settings.public.tls
         application.keeper.rules = settings.rules
@@ -294,6 +296,16 @@ async def _watch_budgets(application: Application) -> None:
             await application.identity.note_uses()
         except (ArgosyError, OSError) as error:
             _log.warning("budgets are looked at again later: %s", error)
+
+
+async def _clear_buckets(application: Application) -> None:
+    """Buckets that tasks do not keep go after their end. It costs nothing where there are none."""
+    while True:
+        await asyncio.sleep(_BUCKETS_S)
+        try:
+            await application.made_buckets.look()
+        except (ArgosyError, OSError) as error:
+            _log.warning("buckets of tasks that ended are looked at again later: %s", error)
 
 
 async def _collect() -> None:
