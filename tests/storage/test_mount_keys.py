@@ -128,7 +128,7 @@ def test_a_mount_gets_temporary_keys_for_what_it_names_alone(tmp_path: Path, ans
     assert objects["Action"] == ["s3:GetObject"]
     assert objects["Resource"] == ["arn:aws:s3:::data/runs/7/*"]
     assert listing["Condition"] == {"StringLike": {"s3:prefix": ["runs/7/*"]}}
-    assert keys.scoped and keys.door == "aws"
+    assert keys.scoped and keys.door == "container"
     assert keys.fresh["AccessKeyId"] == "ASIA"
     assert keys.fresh["Expiration"] == "2031-01-01T00:00:00Z"
     assert not any("LONG" in str(each) or "sss" in str(each) for each in keys.settings.values())
@@ -167,7 +167,7 @@ def test_keys_of_a_session_are_asked_for_by_the_tool_and_not_in_its_environment(
     keys = mount_keys(
         "s3://data", tmp_path, OWN | {"AWS_SESSION_TOKEN": "T", "AWS_ENDPOINT_URL_S3": "http://x"}
     )
-    assert (keys.scoped, keys.door, keys.fresh["Token"]) == (False, "aws", "T")
+    assert (keys.scoped, keys.door, keys.fresh["Token"]) == (False, "container", "T")
     assert "access_key_id" not in keys.settings
 
 
@@ -318,7 +318,7 @@ def test_google_narrows_a_token_to_a_prefix(tmp_path: Path, answers: Any) -> Non
         r"resource.name.startsWith('projects/_/buckets/data/objects/it\'s/') || "
         r"api.getAttribute('storage.googleapis.com/objectListPrefix', '').startsWith('it\'s/')"
     )
-    assert (keys.scoped, keys.door, keys.path) == (True, "google", "data/it's")
+    assert (keys.scoped, keys.door, keys.path) == (True, "oauth", "data/it's")
     assert keys.fresh == {"access_token": "narrow", "token_type": "Bearer"}
     assert "narrow" not in str(keys.settings)
 

@@ -54,7 +54,7 @@ class MountDoor:
 def environment(kind: str, address: str, remote: str) -> dict[str, str]:
     """What the tool is told. `remote`: before the names of its settings."""
     told = {ADDRESS: address}
-    if kind == "aws":
+    if kind == "container":
         told["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = address
         told["AWS_SHARED_CREDENTIALS_FILE"] = told["AWS_CONFIG_FILE"] = "/dev/null"
         told["AWS_EC2_METADATA_DISABLED"] = "true"
@@ -120,7 +120,7 @@ class _Listener:
         for nonce, (kind, fresh, expires_s) in list(self.keys.items()):
             if hmac.compare_digest(nonce.encode(), path.lstrip("/").encode()):
                 told = dict(fresh)
-                if kind != "aws":
+                if kind != "container":
                     told["expires_in"] = max(1, int(expires_s - time.time()) - _EARLY_S)
                 return json.dumps(told).encode()
         return b""

@@ -28,7 +28,7 @@ def s3_mount(
     """Keys with a token are asked for by the tool, and replaced; others are in its environment.
 
     >>> s3_mount(Place("http://h", "r", "b", "x/"), Keys(id="I", secret="S", token="T"), scoped=True).door
-    'aws'
+    'container'
     """
     comes_and_goes = keys is not None and bool(keys.token)
     found = {
@@ -61,7 +61,7 @@ def s3_mount(
         scoped=scoped,
         why=why,
         expires_s=keys.expires_s,
-        door="aws",
+        door="container",
         fresh=fresh,
     )
 

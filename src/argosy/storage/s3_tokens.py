@@ -26,6 +26,7 @@ from argosy.storage.s3_mounts import KEYS_S
 from argosy.storage.s3_signing import Asked, Keys, query_of, signed_headers
 
 _NAME: Final = "argosy-mount"
+_PARTITIONS: Final = {"cn-": "aws-cn:s3", "-gov-": "aws-us-gov:s3"}  # parts of Amazon's cloud, by region
 _READS: Final = ("s3:GetObject",)
 _WRITES: Final = ("s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
 
@@ -101,8 +102,8 @@ def session_policy(scope: Scope, region: str = "") -> str:
     >>> '"arn:aws:s3:::b/run/*"' in session_policy(Scope("b", "run/", writes=False))
     True
     """
-    partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if "-gov-" in region else "aws"
-    bucket = f"arn:{partition}:s3:::{scope.bucket}"
+    partition = next((name for mark, name in _PARTITIONS.items() if mark in region), "aws:s3")
+    bucket = f"arn:{partition}:::{scope.bucket}"
     listing: dict[str, Any] = {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [bucket]}
     if scope.prefix:
         listing["Condition"] = {"StringLike": {"s3:prefix": [f"{_plain(scope.prefix)}*"]}}

@@ -125,7 +125,7 @@ class _Bucket(ObstoreBucket):
             path=path,
             scoped=True,
             expires_s=self._clock.now_ms() / 1000 + token.expires_in_s,
-            door="google",
+            door="oauth",
             fresh={"access_token": token.text, "token_type": "Bearer"},
         )
 
