@@ -126,8 +126,8 @@ class MountKeys(msgspec.Struct, frozen=True, kw_only=True):
     they are the server's own, and `why` says why. `expires_s`: Unix time (0: never).
 
     Keys that end are replaced while the tool runs. `door`: how it asks for them, as rclone's backend does
-    (`container`: an address of container credentials, `oauth`: one of OAuth tokens), and `fresh` is what it is
-    answered; "": it is started anew with other `settings`."""
+    (`container`: an address of container credentials, `oauth`: one of OAuth tokens), and `fresh` is what it
+    is answered; "": it is started anew with other `settings`."""
 
     settings: Mapping[str, str]
     path: str

@@ -89,15 +89,14 @@ class Application:
         self.refreshes, self.accounts = Refreshes(pricing.refresh), Accounts(store, clock)
         tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
-        self.made_buckets = MadeBuckets(store, lambda: self.objects.stores, clock, ids)
-        intake.data = DataChecks(lambda: self.objects.stores, self.made_buckets)
-        intake.identity = identity
+        self.objects = Objects(state_dir / "objects", clock, ids, os.environ)
+        self.objects.made = MadeBuckets(store, self.objects.open_stores, clock, ids)
+        intake.data, intake.identity = DataChecks(self.objects.open_stores, self.objects.made), identity
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
             store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake, clock=clock
         )
-        self.objects = Objects(state_dir / "objects", clock, ids, os.environ)
         self.apps = LiveApps(store, agents, controllers, clock)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
@@ -113,7 +112,6 @@ class Application:
             streams=self.streams,
             blobs=blobs,
             objects=self.objects,
-            made_buckets=self.made_buckets,
             clock=clock,
             ids=ids,
             state_dir=str(state_dir),

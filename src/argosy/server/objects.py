@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from argosy.facades.s3.app import S3
     from argosy.facades.s3.ports import Holder
     from argosy.infra.buckets import Bucket
+    from argosy.server.made_buckets import MadeBuckets
     from argosy.server.transfers import Tariff, Transfers
     from argosy.storage.buckets import Stores
     from argosy.storage.shelf import Shelf
@@ -29,7 +30,10 @@ _OWN_KEY: Final = "ARGOSYSERVER"  # with which this server signs addresses of si
 
 
 class Objects:
-    """`address`: where the store listens for programs, as http://HOST:PORT; "": nowhere."""
+    """`address`: where the store listens for programs, as http://HOST:PORT; "": nowhere. `made`: buckets that
+    tasks have and do not keep."""
+
+    made: MadeBuckets
 
     def __init__(
         self, folder: Path, clock: Clock, ids: Ids, environ: Mapping[str, str] = MappingProxyType({})
@@ -67,6 +71,10 @@ class Objects:
             )
             self._stores = (text, Stores(settings))
         return self._stores[1]
+
+    def open_stores(self) -> Stores:
+        """`stores`, to be asked for later."""
+        return self.stores
 
     def transfers(self, tariff: Tariff) -> Transfers:
         """Copies between stores that this server makes."""

@@ -205,11 +205,10 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         ready = asyncio.create_task(asyncio.to_thread(providers.all))
         deciding = asyncio.create_task(_decide(shell, ready))
         caring = asyncio.create_task(_care(store, application.housekeeping, clock))
-        watching = asyncio.create_task(_watch_budgets(application))
+        watching = asyncio.create_task(_watch(application))
         collecting = asyncio.create_task(_collect())
-        clearing = asyncio.create_task(_clear_buckets(application))
         telling = asyncio.create_task(notifier.run())
-        stack.push_async_callback(_end, deciding, caring, watching, collecting, clearing, telling)
+        stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
         dials, tls = DialDoor(dialled), settings.public.tls
         application.keeper.rules = settings.rules
@@ -286,6 +285,10 @@ async def _care(store: Store, housekeeping: Housekeeping, clock: SystemClock) ->
         await asyncio.sleep(_CARE_S)
 
 
+async def _watch(application: Application) -> None:
+    await asyncio.gather(_watch_budgets(application), _clear_buckets(application))
+
+
 async def _watch_budgets(application: Application) -> None:
     """Budgets are looked at every few minutes: one system call when there are none. So is what is not written
     at once: when credentials were used."""
@@ -303,7 +306,7 @@ async def _clear_buckets(application: Application) -> None:
     while True:
         await asyncio.sleep(_BUCKETS_S)
         try:
-            await application.made_buckets.look()
+            await application.objects.made.look()
         except (ArgosyError, OSError) as error:
             _log.warning("buckets of tasks that ended are looked at again later: %s", error)
 

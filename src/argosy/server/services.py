@@ -19,7 +19,6 @@ from argosy.server.housekeeping import Housekeeping
 from argosy.server.identity import Identity
 from argosy.server.intake import Intake
 from argosy.server.log_stream import LogStreams
-from argosy.server.made_buckets import MadeBuckets
 from argosy.server.naming import cluster_called, split_name
 from argosy.server.objects import Objects
 from argosy.server.planner import Planner
@@ -53,7 +52,6 @@ class Services(NamedTuple):
     tenants: Tenants
     refreshes: Refreshes
     housekeeping: Housekeeping
-    made_buckets: MadeBuckets
     identity: Identity
     apps: LiveApps
     state_dir: str

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 class StorageFeature:
     def __init__(self, services: Services) -> None:
         self._objects, self._pricing = services.objects, services.pricing
-        self._made = services.made_buckets
 
     @property
     def _transfers(self) -> Transfers:
@@ -55,7 +54,7 @@ class StorageFeature:
             name = request.name if "://" in request.name else f"argosy://{request.name}"
             if only_here(name) and not exchange.is_local:
                 raise not_for_others(name)
-            if not await self._made.ensure(f"{name.rstrip('/')}/", passing=True):
+            if not await self._objects.made.ensure(f"{name.rstrip('/')}/", passing=True):
                 raise ArgosyError("conflict", f"the bucket {name} is there", hint=_HINTS["conflict"])
             return Done()
         if "://" in request.name:
