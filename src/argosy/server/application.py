@@ -89,8 +89,7 @@ class Application:
         self.refreshes, self.accounts = Refreshes(pricing.refresh), Accounts(store, clock)
         tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
-        self.objects = Objects(state_dir / "objects", clock, ids, os.environ)
-        self.objects.made = MadeBuckets(store, self.objects.open_stores, clock, ids)
+        self.objects = _objects(store, state_dir / "objects", clock, ids)
         intake.data, intake.identity = DataChecks(self.objects.open_stores, self.objects.made), identity
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
@@ -202,6 +201,12 @@ class Application:
         door = Door(self.front.over_socket, [local])
         await door.open()
         self.doors.append(door)
+
+
+def _objects(store: Store, folder: Path, clock: Clock, ids: Ids) -> Objects:
+    objects = Objects(folder, clock, ids, os.environ)
+    objects.made = MadeBuckets(store, objects.open_stores, clock, ids)
+    return objects
 
 
 def _front(services: Services, objects: Objects) -> Front:
