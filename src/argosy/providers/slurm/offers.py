@@ -59,12 +59,14 @@ class NodeKind(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...]
     is_any: bool = False  # not one kind, but all nodes of the partition
     told_by: str = ""  # the feature that says what its devices are, where GRES does not
+    shards: Gres | None = None  # parts of its GPUs that jobs may ask for, all GPUs of a node together
 
     @property
     def type(self) -> str:
         """How offers and claims name it: devices, CPUs and memory of a node."""
         plain = "any" if self.is_any else "cpu"
         devices = f"{self.gres.text}:{self.gres.count}" if self.gres else plain
+        devices += f"+{self.shards.text}:{self.shards.count}" if self.shards else ""
         devices += f"@{self.told_by}" if self.told_by else ""
         return f"{devices}-{self.cpus}c-{round(self.memory_mib / 1024) or 1}g"
 
@@ -79,7 +81,9 @@ def node_kinds(groups: Sequence[NodeGroup]) -> list[NodeKind]:
     alike: dict[tuple[object, ...], list[NodeGroup]] = {}
     for group in groups:
         device = device_of(group.gres)
-        text = (device.text, device.count, _telling(device, group.features)) if device else ()
+        text: tuple[object, ...] = ()
+        if device is not None:
+            text = (device.text, device.count, _telling(device, group.features), shards_of(group.gres))
         alike.setdefault((group.partition, text, group.cpus, group.memory_mib), []).append(group)
     kinds = [_kind(members) for members in alike.values()]
     return kinds + [
@@ -96,6 +100,7 @@ def _any_of(kinds: Sequence[NodeKind]) -> NodeKind:
         first,
         is_any=True,
         gres=None,
+        shards=None,
         told_by="",
         cpus=min(kind.cpus for kind in kinds),
         memory_mib=min(kind.memory_mib for kind in kinds),
@@ -114,6 +119,7 @@ def _kind(members: Sequence[NodeGroup]) -> NodeKind:
         partition=first.partition,
         gres=device,
         told_by=_telling(device, first.features) if device else "",
+        shards=shards_of(first.gres) if device else None,
         cpus=first.cpus,
         memory_mib=first.memory_mib,
         features=tuple(sorted({feature for group in members for feature in group.features})),
@@ -133,6 +139,11 @@ def device_of(gres: Sequence[Gres]) -> Gres | None:
     """The accelerators of a node; of several types the most numerous."""
     devices = [each for each in gres if each.name in _DEVICES and each.count]
     return max(devices, key=lambda each: each.count) if devices else None
+
+
+def shards_of(gres: Sequence[Gres]) -> Gres | None:
+    """The shards of a node's GPUs (`gres/shard`); None: it has none."""
+    return next((each for each in gres if each.name == "shard" and each.count), None)
 
 
 def accelerator_of(gres: Gres, told_by: str, named: Mapping[str, str]) -> str:
@@ -245,6 +256,7 @@ def offers_of(
                 quoted_at_ms=now_ms,
                 nodes_max=kind.most,
                 divisible=True,
+                parts=kind.shards is not None,
                 closed=told.refused,
                 wait_s=wait_s,
                 order=(0 if kind.is_default else 1) + 2 * _bucket(wait_s),
@@ -258,6 +270,14 @@ def _bucket(wait_s: int | None) -> int:
     return ((_LONG_S if wait_s is None else wait_s) // 60).bit_length()
 
 
+def part_of(kind: NodeKind, milli: int) -> str:
+    """What a job asks for that wants a part of one GPU: shards, rounded up; "": the node has none."""
+    if kind.shards is None or kind.gres is None:
+        return ""
+    each = kind.shards.count // kind.gres.count
+    return f"{kind.shards.text}:{max(1, -(-milli * each // 1000))}" if each else ""
+
+
 def gres_of_type(instance_type: str) -> tuple[str, str]:
     """The GRES of a kind of node, without a count, and the feature that says what its devices are.
 
@@ -265,4 +285,5 @@ def gres_of_type(instance_type: str) -> tuple[str, str]:
     (('gpu:h100', ''), ('gpu', 'a100'), ('', ''))
     """
     devices, _, told_by = instance_type.rsplit("-", 2)[0].partition("@")
+    devices = devices.partition("+")[0]
     return ("" if devices in ("cpu", "any") else devices.rpartition(":")[0]), told_by

@@ -96,7 +96,7 @@ class SlurmProvider:
     # -- effects ---------------------------------------------------------------------------------------------
 
     def _refuse(self, claim: Claim) -> Cluster:
-        offer, choice = claim.choice.offer, claim.choice
+        offer = claim.choice.offer
         if not is_claim_id(claim.id):
             raise border.RequestRefused("claim", f"`{claim.id}` is not the id of a claim")
         if offer.provider != self.manifest.name:
@@ -113,8 +113,6 @@ class SlurmProvider:
             )
         if claim.desired is Desired.STOP:
             raise border.Unsupported("a job of Slurm cannot rest: it holds its nodes or ends")
-        if choice.accelerators_milli % 1000:
-            raise border.Unsupported("Slurm gives whole accelerators to a job")
         if claim.count < 1:
             raise border.RequestRefused("num_nodes", "a claim has at least one node")
         return cluster
