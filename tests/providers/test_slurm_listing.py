@@ -16,12 +16,13 @@ from argosy.providers.slurm.listing import (
     SEPARATOR,
     SINFO,
     SQUEUE,
+    Gres,
     NodeGroup,
     parse_records,
     parse_sinfo,
     parse_squeue,
 )
-from argosy.providers.slurm.offers import gres_of_type, node_kinds, offers_of, part_of
+from argosy.providers.slurm.offers import node_kinds, offers_of, part_of
 from argosy.providers.slurm.settings import read_options
 from argosy.providers.slurm.words import claim_state, end_text, pending_error, refusal
 
@@ -230,8 +231,7 @@ def test_shards_are_parts_of_a_gpu() -> None:
         lines("ml|ml|2|idle|gpu:h100:8,shard:h100:32|64|512000|x|infinite|n/a|1-2|up|n[1-2]|all")
     )
     (kind,) = node_kinds([group])
-    assert kind.type == "gpu:h100:8+shard:h100:32-64c-500g"
-    assert gres_of_type(kind.type) == ("gpu:h100", "")
+    assert (kind.type, kind.shards) == ("gpu:h100:8-64c-500g", Gres(name="shard", type="h100", count=32))
     (offer,) = offers_of([kind], provider="slurm", cluster="c", named={}, now_ms=1)
     whole = msgspec.structs.replace(offer, parts=False)
     wish = (Resources(accelerator=Accelerator(model="H100", milli=250)),)

@@ -66,7 +66,6 @@ class NodeKind(msgspec.Struct, frozen=True, kw_only=True):
         """How offers and claims name it: devices, CPUs and memory of a node."""
         plain = "any" if self.is_any else "cpu"
         devices = f"{self.gres.text}:{self.gres.count}" if self.gres else plain
-        devices += f"+{self.shards.text}:{self.shards.count}" if self.shards else ""
         devices += f"@{self.told_by}" if self.told_by else ""
         return f"{devices}-{self.cpus}c-{round(self.memory_mib / 1024) or 1}g"
 
@@ -81,9 +80,7 @@ def node_kinds(groups: Sequence[NodeGroup]) -> list[NodeKind]:
     alike: dict[tuple[object, ...], list[NodeGroup]] = {}
     for group in groups:
         device = device_of(group.gres)
-        text: tuple[object, ...] = ()
-        if device is not None:
-            text = (device.text, device.count, _telling(device, group.features), shards_of(group.gres))
+        text = (device.text, device.count, _telling(device, group.features)) if device else ()
         alike.setdefault((group.partition, text, group.cpus, group.memory_mib), []).append(group)
     kinds = [_kind(members) for members in alike.values()]
     return kinds + [
@@ -119,7 +116,7 @@ def _kind(members: Sequence[NodeGroup]) -> NodeKind:
         partition=first.partition,
         gres=device,
         told_by=_telling(device, first.features) if device else "",
-        shards=shards_of(first.gres) if device else None,
+        shards=_shards_of(members) if device else None,
         cpus=first.cpus,
         memory_mib=first.memory_mib,
         features=tuple(sorted({feature for group in members for feature in group.features})),
@@ -141,9 +138,11 @@ def device_of(gres: Sequence[Gres]) -> Gres | None:
     return max(devices, key=lambda each: each.count) if devices else None
 
 
-def shards_of(gres: Sequence[Gres]) -> Gres | None:
-    """The shards of a node's GPUs (`gres/shard`); None: it has none."""
-    return next((each for each in gres if each.name == "shard" and each.count), None)
+def _shards_of(members: Sequence[NodeGroup]) -> Gres | None:
+    """The shards of the GPUs of these nodes (`gres/shard`); None: not all have the same."""
+    found = {next((each for each in group.gres if each.name == "shard"), None) for group in members}
+    shards = found.pop() if len(found) == 1 else None
+    return shards if shards is not None and shards.count else None
 
 
 def accelerator_of(gres: Gres, told_by: str, named: Mapping[str, str]) -> str:
@@ -285,5 +284,4 @@ def gres_of_type(instance_type: str) -> tuple[str, str]:
     (('gpu:h100', ''), ('gpu', 'a100'), ('', ''))
     """
     devices, _, told_by = instance_type.rsplit("-", 2)[0].partition("@")
-    devices = devices.partition("+")[0]
     return ("" if devices in ("cpu", "any") else devices.rpartition(":")[0]), told_by
