@@ -144,6 +144,7 @@ def _open(page: Page, name: str) -> None:
     box.fill(name)
     page.locator(".quick-input-list .monaco-list-row", has_text=name).first.click()
     page.locator(".tab.active", has_text=name).wait_for()
+    page.locator(".editor-actions .codicon-rocket").first.wait_for()  # it was seen that this is a task
 
 
 def test_the_tree_shows_what_there_is_and_follows_it(place: House, page: Page) -> None:

@@ -6,7 +6,8 @@ let me = "", seen = "", found = [], apps = [], stream = null;
 
 function say(text) {
   at("said").hidden = !text;
-  at("said").replaceChildren(text, ...(text ? [button("Close", () => say(""))] : []));
+  const words = text.split("`").map((part, index) => (index % 2 ? element("code", {}, part) : part));
+  at("said").replaceChildren(...(text ? [element("p", {}, ...words), button("Close", () => say(""))] : []));
 }
 
 async function ask(method, path, body, signal) {
@@ -29,7 +30,7 @@ function sentence(text) {
 
 function element(name, about, ...inside) {
   const made = Object.assign(document.createElement(name), about);
-  made.append(...inside.filter(Boolean));
+  made.append(...inside.filter(Boolean)); // text stays text
   return made;
 }
 
@@ -230,7 +231,7 @@ async function enter() {
   at("app").value = "jupyter";
   about();
   const pools = (await ask("GET", "/pools").catch(() => ({pools: []}))).pools;
-  const models = new Set(pools.flatMap((pool) => pool.machines.flatMap((one) => one.devices.map((each) => each.model))));
+  const models = new Set(pools.flatMap((pool) => (pool.machines || []).flatMap((one) => (one.devices || []).map((each) => each.model))));
   at("models").replaceChildren(...[...models].filter(Boolean).flatMap((model) => [model + ":1", model + ":0.5"])
     .map((value) => element("option", {value})));
 }
