@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e_house import PATIENCE_S, House
+from e2e_house import PATIENCE_S, REPO, House
 
 from argosy.agent import sandbox
 
@@ -100,6 +100,24 @@ def test_nbclient_runs_a_notebook_in_a_session_which_ends_with_it(jupyter: House
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout) == [["42 /home/work\n"], ["ééé\n"], ["ZeroDivisionError"]]
     jupyter.wait("the session has ended", lambda: not _sessions(jupyter))
+
+
+def test_the_example_runs_as_its_page_says(jupyter: House) -> None:
+    book = REPO / "examples" / "sessions" / "squares.ipynb"
+    out = jupyter.root / "out.ipynb"
+    words = [
+        JUPYTER,
+        "-m",
+        "jupyter",
+        "execute",
+        f"--output={out}",
+        "--timeout=60",
+        "--startup_timeout=120",
+        book,
+    ]
+    done = subprocess.run(words, env=jupyter.env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "[0, 1, 4, 9, 16, 25, 36, 49, 64, 81]" in out.read_text(encoding="utf-8")
 
 
 def test_a_kernel_whose_machine_is_lost_says_so(jupyter: House) -> None:

@@ -25,7 +25,8 @@ async function ask(method, path, body, signal) {
 }
 
 function sentence(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1).replace(/\.$/, "") + ".";
+  const plain = text.charAt(0).toUpperCase() + text.slice(1).replace(/\.$/, "");
+  return /[?!]$/.test(plain) ? plain : plain + ".";
 }
 
 function element(name, about, ...inside) {
@@ -105,7 +106,7 @@ const pathOf = (view) => "/sessions/" + encodeURIComponent(view.id);
 
 async function log(view) {
   const text = await ask("GET", "/jobs/" + encodeURIComponent(view.job) + "/logs?format=text&tail=200");
-  const plain = text.replace(/\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])/g, "");
+  const plain = text.replace(/\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-~])/g, "");
   const pre = element("pre", {tabIndex: 0}, plain.trim() || "It has printed nothing.");
   dialog("What " + view.name + " says", [pre], true);
   pre.scrollTop = pre.scrollHeight;
