@@ -1,4 +1,4 @@
-"""Attacks on what browsers see of the server itself: nothing that others wrote is read as a page, no answer may
+"""Attacks on what browsers see of the server: nothing that others wrote is read as a page, no answer may
 be framed, nobody is sent elsewhere. How the start page shows names and logs is in tests/e2e, in a browser."""
 
 from __future__ import annotations
