@@ -50,11 +50,16 @@ def browse(server: IdleServer, target: str, method: str = "GET", **fields: str) 
 
 #: What a person could be made to open.
 PLACES = (
-    "/", "/v1/health", "/v1/status", "/v1/nothing", "/favicon.ico", "/login/sso", "/login/sso/callback?code=x",
-    "/login/sso?next=https://evil.example", "/v1/jobs/job-1/logs?format=text", "/s3/bucket/page.html", "/s3/",
-    "/v1/folders/data/files/x.html", "/?next=//evil.example", "/index.html", "/../etc/passwd", "//evil.example/",
-    "/%2f%2fevil.example/", "/\\evil.example", "/v1/sessions/x/open",
-)  # fmt: skip
+    *("/", "/v1/health", "/v1/status", "/v1/nothing", "/favicon.ico", "/index.html", "/../etc/passwd"),
+    *(
+        "/login/sso",
+        "/login/sso/callback?code=x",
+        "/login/sso?next=https://evil.example",
+        "/?next=//evil.example",
+    ),
+    *("/v1/jobs/job-1/logs?format=text", "/v1/folders/data/files/x.html", "/v1/sessions/x/open"),
+    *("/s3/bucket/page.html", "/s3/", "//evil.example/", "/%2f%2fevil.example/", "/\\evil.example"),
+)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -77,8 +82,8 @@ def test_no_answer_is_framed_guessed_kept_or_leads_elsewhere(server: IdleServer,
 @pytest.mark.parametrize(
     "target",
     [
-        f"/v1/{EVIL}", f"/login/sso?port={EVIL}", f"/login/sso/callback?error={EVIL}&state={EVIL}", f"/?{EVIL}",
-        f"/v1/jobs/{EVIL}/logs", f"/s3/{EVIL}/{EVIL}", f"/v1/status?project={EVIL}",
+        f"/v1/{EVIL}", f"/v1/jobs/{EVIL}/logs", f"/v1/status?project={EVIL}", f"/s3/{EVIL}/{EVIL}", f"/?{EVIL}",
+        f"/login/sso?port={EVIL}", f"/login/sso/callback?error={EVIL}&state={EVIL}",
     ],
 )  # fmt: skip
 def test_what_stands_in_an_address_is_no_page(server: IdleServer, target: str) -> None:
@@ -98,7 +103,7 @@ def test_what_stands_in_a_header_is_no_page(server: IdleServer, field: str, valu
 
 
 def test_a_stored_page_runs_nothing(server: IdleServer) -> None:
-    """An object of a bucket keeps its type, so that programs have what they stored; a browser runs none of it."""
+    """An object of a bucket keeps its type, for programs that stored it; a browser runs none of it."""
     with Client(env={"ARGOSY_SERVER": f"unix://{server.socket}", "HOME": str(server.home)}) as client:
         client.add_user("ann")
         client.set_member("ann", "owner")
