@@ -82,8 +82,8 @@ def test_no_answer_is_framed_guessed_kept_or_leads_elsewhere(server: IdleServer,
 @pytest.mark.parametrize(
     "target",
     [
-        f"/v1/{EVIL}", f"/v1/jobs/{EVIL}/logs", f"/v1/status?project={EVIL}", f"/s3/{EVIL}/{EVIL}", f"/?{EVIL}",
-        f"/login/sso?port={EVIL}", f"/login/sso/callback?error={EVIL}&state={EVIL}",
+        f"/v1/{EVIL}", f"/v1/jobs/{EVIL}/logs", f"/v1/status?project={EVIL}", f"/s3/{EVIL}/{EVIL}",
+        f"/?{EVIL}", f"/login/sso?port={EVIL}", f"/login/sso/callback?error={EVIL}&state={EVIL}",
     ],
 )  # fmt: skip
 def test_what_stands_in_an_address_is_no_page(server: IdleServer, target: str) -> None:
