@@ -40,7 +40,7 @@ from argosy.model.addresses import is_loopback
 from argosy.model.ids import Clock
 from argosy.model.kinds import kind_of, task_of
 from argosy.model.kinds.job import job_label
-from argosy.model.mounts import extra_of, is_mounted, is_written, options_of, overlap, url_of
+from argosy.model.mounts import MountEncryption, extra_of, is_mounted, is_written, options_of, overlap, url_of
 from argosy.model.patterns import travels
 from argosy.model.phases import Outcome
 from argosy.model.rows import Attempt, Event, Node, Workload
@@ -57,6 +57,7 @@ _LISTINGS_MAX: Final = 8  # of attempts, kept for their other nodes
 _PATIENCE_S: Final = 300.0  # so long a store may take nothing before the end of a job gives it up
 _HURRY_S: Final = 20.0
 _SENT_MAX: Final = 100  # paths of attempts, whose sending may have to be repeated
+_ENCRYPTS: Final = "x-amz-server-side-encryption"  # stores that say how an object is encrypted
 _PUT_MAX_BYTES: Final = 4 << 30  # larger ones go through the server, in parts
 
 
@@ -290,12 +291,16 @@ class Mounts:
     ) -> None:
         began_s = self._clock.monotonic_s()
         source = _Source(listing, node, self._clock)
+        traits = listing.bucket.traits
+        wish = extra_of(mount).encryption if _ENCRYPTS in traits.put_headers else MountEncryption()
         order = FetchOrder(
             target=in_workdir(mount.target),
             files=listing.files,
             single=listing.single,
             full=rules.mode == "full",
-            md5=listing.bucket.traits.md5_etags,
+            md5=traits.md5_etags,
+            encryption=wish.type,
+            key_id=wish.key_id,
         )
         telling = asyncio.ensure_future(self._tell(job, node, mount, source))
         try:
