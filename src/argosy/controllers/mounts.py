@@ -24,6 +24,7 @@ from argosy.infra.agent_port import (
     SendOrder,
 )
 from argosy.infra.border import RequestRefused, Transient
+from argosy.infra.bucket_entries import entries
 from argosy.infra.buckets import (
     Bucket,
     BucketError,
@@ -44,6 +45,7 @@ from argosy.model.mounts import MountEncryption, extra_of, is_mounted, is_writte
 from argosy.model.patterns import travels
 from argosy.model.phases import Outcome
 from argosy.model.rows import Attempt, Event, Node, Workload
+from argosy.model.syncing import Rules, not_on_disk, same_objects, steps
 from argosy.model.task import StorageMount, SyncRules, Task
 from argosy.model.units import many, render_bytes
 from argosy.store import Store
@@ -245,6 +247,8 @@ class Mounts:
                 name = prefix.rpartition("/")[2]
                 return Listing(bucket, (DataFile(name, head.size, head.etag),), (prefix,), True)
             prefix += "/"
+        if there := extra_of(mount).unless_at:
+            return self._lacking(bucket, prefix, there, rules)
         files, keys, after = [], [], ""
         while True:
             page = bucket.page(prefix=prefix, after=after)
@@ -271,6 +275,16 @@ class Mounts:
             )
         check_names(mount, [each.path for each in files])
         return Listing(bucket, tuple(files), tuple(keys), False)
+
+    def _lacking(self, bucket: Bucket, prefix: str, there: str, rules: SyncRules) -> Listing:
+        """What another place lacks, by the rules of a copy between stores."""
+        target = self.opened(StorageMount(target="", sources=(there,)))
+        kept = Rules(include=rules.include, exclude=rules.exclude)
+        todo = steps(entries(bucket, prefix), entries(*target), same_objects, kept, removes=False).copies
+        bad = not_on_disk(each.name for each in todo)  # whoever compares both sides at the end copies them
+        todo = tuple(each for each in todo if each.name not in bad)
+        files = tuple(DataFile(each.name, each.size, each.etag) for each in todo)
+        return Listing(bucket, files, tuple(prefix + each.name for each in todo), False)
 
     def opened(self, mount: StorageMount) -> tuple[Bucket, str]:
         """Raises `BucketError`."""
