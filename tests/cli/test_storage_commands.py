@@ -160,5 +160,5 @@ def test_a_node_near_the_data_copies_where_one_can_be_had(argosy: CommandLine, s
     ]
     assert "managed job 1 copies it" in said.err
     assert "Copied 2 files (27.9 GB), checked." in said.err  # both sides were compared at the end
-    (job,) = server.jobs
+    (job,) = server.jobs.values()
     assert job.name == "transfer"
