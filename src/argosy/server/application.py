@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from argosy.server.admission import Admission
 from argosy.server.apps.live import LiveApps
 from argosy.server.channels import ChannelFile
 from argosy.server.data_checks import DataChecks
-from argosy.server.dialling import DialDoor, Tls
+from argosy.server.dialling import DialDoor
 from argosy.server.door import Door, Limits
 from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.exchange import Scope, Send
@@ -62,6 +63,7 @@ class Application:
     `quotes`: what providers offer (None: a cache of its own, which every request asks anew)."""
 
     listening: tuple[str, ...] = ()
+    encryption: Callable[[], str] | None = None  # which certificate TLS has; None: there is no TLS
 
     def __init__(
         self,
@@ -114,6 +116,7 @@ class Application:
             state_dir=str(state_dir),
             log_file=str(log_path(state_dir)),
             listening=lambda: self.listening,
+            encryption=lambda: self.encryption() if self.encryption is not None else "",
             stop=self.stop,
             pricing=pricing,
             accounts=self.accounts,
@@ -158,7 +161,7 @@ class Application:
         tcp: socket.socket | None = None,
         limits: Limits | None = None,
         dials: DialDoor | None = None,
-        tls: Tls | None = None,
+        tls: ssl.SSLContext | None = None,
         s3: str = "",
     ) -> AsyncIterator[None]:
         """Answer on these sockets; at the end, finish the requests that are under way. `s3`: HOST:PORT where
@@ -170,8 +173,11 @@ class Application:
         store = bind_tcp(s3) if s3 else None
         if store is not None:
             doors.append(Door(self.objects.for_programs, [store], limits or Limits(headers=200), tls=tls))
-            self.objects.address = f"http{'s' if tls else ''}://{render_address(store)}"
-        self.listening = tuple(render_address(sock) for sock in (local, tcp, store) if sock is not None)
+            self.objects.address = render_address(store, tls is not None)
+        self.listening = (
+            render_address(local),
+            *(render_address(sock, tls is not None) for sock in (tcp, store) if sock is not None),
+        )
         for door in doors:
             await door.open()
         try:

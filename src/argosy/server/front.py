@@ -93,13 +93,12 @@ class Front:
         recorder: Recorder,
         ids: Ids,
         mounts: Mapping[str, Mounted] | None = None,
-        is_encrypted: bool = False,
     ) -> None:
         self.keeper, self._recorder, self._mounts = keeper, recorder, dict(mounts or {})
         self._visitors = Visitors(keeper)
         self.form_hosts = "'self'"  # where the start page may send forms: hosts of apps
         self.pages: Callable[[Scope, Send], Awaitable[None]] | None = None  # of browsers: to sign in
-        self._ids, self._is_encrypted = ids, is_encrypted
+        self._ids, self.is_encrypted = ids, False  # whether browsers shall come by TLS only
         self._by_shape: dict[tuple[str, int], list[Route]] = {}
         self._exact: dict[tuple[str, str], Route] = {}
         for route in routes:
@@ -122,7 +121,7 @@ class Front:
         exchange: Exchange | None = None
         try:
             if not is_local:
-                send = _guarded(send, is_encrypted=self._is_encrypted)
+                send = _guarded(send, is_encrypted=self.is_encrypted)
             if self.pages is not None and scope["path"].startswith(SIGN_IN_PATH) and not is_local:
                 self.keeper.look(scope)
                 await self.pages(scope, send)

@@ -43,6 +43,8 @@ from argosy.store.state_dir import StateLock
 
 if TYPE_CHECKING:
     from argosy.identity.oidc import Settings as Provider
+    from argosy.server.encryption import Encryption
+    from argosy.server.own_tls import TlsWish
 
 _log: Final = logging.getLogger("argosy.server")
 _COLLECT_S: Final = 600.0  # how often long-lived objects are taken out of garbage collection
@@ -68,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     provider: Provider | None = None  # of identities; None: people sign in here only
     rules: DoorRules = DoorRules()  # names of the server, and proxies in front of it
     public: Public = Public()  # how nodes and clients elsewhere reach it
+    tls: TlsWish | None = None  # of the door over TCP; None: it is plain, and a proxy in front encrypts
 
     @property
     def url(self) -> str:
@@ -87,11 +90,12 @@ def run(settings: Settings) -> None:
         lock = _lock(stack, settings.state_dir)
         open_journal(log_path(settings.state_dir), settings.log_level)
         tcp = stack.enter_context(bind_tcp(settings.listen)) if settings.listen else None
+        tls = _tls(stack, settings, tcp)
         _allow_many_files()
         import uvloop
 
         try:
-            uvloop.run(serve(settings, tcp, lock))
+            uvloop.run(serve(settings, tcp, lock, tls))
         except ArgosyError as error:
             _log.error("cannot start: %s", error.what)
             raise
@@ -130,7 +134,20 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1 << 16) if hard > 0 else 1 << 16, hard))
 
 
-async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) -> None:
+def _tls(stack: contextlib.ExitStack, settings: Settings, tcp: socket.socket | None) -> Encryption | None:
+    """The certificate of the door over TCP, as it was asked for. Raises ArgosyError."""
+    if settings.tls is None or tcp is None:
+        return None
+    from argosy.server.encryption import Encryption
+
+    made = Encryption(settings.tls, SystemClock(), tcp)
+    stack.callback(made.close)
+    return made
+
+
+async def serve(
+    settings: Settings, tcp: socket.socket | None, lock: StateLock, tls: Encryption | None = None
+) -> None:
     """Everything between the lock and the end."""
     state_dir = settings.state_dir
     clock, ids = SystemClock(), SystemIds()
@@ -209,11 +226,15 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         telling = asyncio.create_task(notifier.run())
         stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
-        dials, tls = DialDoor(dialled), settings.public.tls
         application.keeper.rules = settings.rules
+        application.front.is_encrypted = settings.public.url.startswith("https:")
         application.open_pages(settings.provider)
-        async with application.listen(local.sock, tcp, dials=dials, tls=tls, s3=settings.s3):
+        context = None if tls is None else tls.own.context
+        async with application.listen(local.sock, tcp, dials=DialDoor(dialled), tls=context, s3=settings.s3):
             stack.callback(local.unlink)
+            if tls is not None:
+                await stack.enter_async_context(tls.kept(store, clock, ids))
+                application.encryption = tls.own.words
             guarding = asyncio.create_task(_guard_place(lock, local, application))
             stack.push_async_callback(_end, guarding)
             where = ", ".join(application.listening)

@@ -57,6 +57,7 @@ class Services(NamedTuple):
     state_dir: str
     log_file: str
     listening: Callable[[], tuple[str, ...]]
+    encryption: Callable[[], str]  # which certificate, in words; "": none
     stop: Callable[[], None]
 
     async def cluster_called(self, name: str, caller: Caller, snapshot: Snapshot) -> Workload:

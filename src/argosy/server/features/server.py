@@ -44,6 +44,7 @@ class ServerFeature:
             clusters=len(snapshot.clusters()),
             jobs_live=sum(kind_of(row).runs for row in snapshot.workloads.values()),
             log_file=self._services.log_file,
+            certificate=self._services.encryption(),
         )
 
     async def server_prune(self, exchange: Exchange) -> PruneReply:
