@@ -57,6 +57,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     },
     "Sessions": {
         "session": _Entry("sessions", "sessions", "Notebooks, terminals, editors: start, open, rest, end."),
+        "web": _Entry("web", "web", "Open Argosy's page in the browser, signed in."),
         "kernel": _Entry("kernels", "kernel", "Sessions as kernels of a Jupyter on this machine."),
     },
     "Services": {

@@ -64,6 +64,7 @@ class Application:
 
     listening: tuple[str, ...] = ()
     encryption: Callable[[], str] | None = None  # which certificate TLS has; None: there is no TLS
+    _inner: Door | None = None  # of browsers that come by a command line
 
     def __init__(
         self,
@@ -174,6 +175,7 @@ class Application:
         if store is not None:
             doors.append(Door(self.objects.for_programs, [store], limits or Limits(headers=200), tls=tls))
             self.objects.address = render_address(store, tls is not None)
+        self.apps.inner_door = self._open_inner
         self.listening = (
             render_address(local),
             *(render_address(sock, tls is not None) for sock in (tcp, store) if sock is not None),
@@ -189,6 +191,15 @@ class Application:
             self.apps.close()
             if store is not None:
                 store.close()
+
+    async def _open_inner(self) -> Callable[[], asyncio.Protocol]:
+        """Protocols of a door as over TCP that listens nowhere; it is opened with the first of them."""
+        if self._inner is None:
+            inner = Door(self.front.over_tcp, [], Limits(), apps=self.apps)
+            await inner.open()
+            self.doors.append(inner)
+            self._inner = inner
+        return self._inner.protocol
 
     async def answer_on(self, local: socket.socket) -> None:
         """Answer on another unix socket, too, until `listen` ends."""
