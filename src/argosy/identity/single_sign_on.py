@@ -107,23 +107,20 @@ class SingleSignOn:
         return entry
 
     async def _account(self, person: Person) -> User:
-        """The account of this identity: known, linked by a verified address where that is allowed, or new."""
+        """The account of this identity: known, linked by a verified address where that is allowed or the
+        provider itself made the account, or new."""
         rows = await self._store.snapshot()
         known = self._known(rows, person)
         if known is not None and known.is_disabled:
             raise Refused("account-disabled", "this account may not sign in")
-        changes = {
-            "issuer": person.issuer,
-            "subject": person.subject,
-            "full_name": person.full_name,
-            "email": person.email,
-            "groups": person.groups,
-        }
+        changes: dict[str, object] = {"issuer": person.issuer, "subject": person.subject}
+        if known is None or not known.user_name:  # else the provider says it as it changes, by SCIM
+            changes |= {"full_name": person.full_name, "email": person.email, "groups": person.groups}
         if known is None:
             wanted = User(
                 id=self._ids.new("usr"),
                 created_ms=self._clock.now_ms(),
-                name=free_name(rows, person),
+                name=free_name(rows, person.name),
                 **changes,  # type: ignore[arg-type]
             )
         else:
@@ -142,19 +139,21 @@ class SingleSignOn:
         for entry in rows.entries_of(f"identity:{person.issuer} {person.subject}"):
             if isinstance(entry, User):
                 return entry
-        if not (self.party.settings.link_email and person.email):
+        if not person.email:
             return None
         same = [
             each
             for each in rows.people.values()
             if isinstance(each, User) and each.email.lower() == person.email.lower() and not each.is_service
         ]
-        return same[0] if len(same) == 1 and not same[0].issuer else None
+        if len(same) != 1 or same[0].issuer:
+            return None
+        return same[0] if self.party.settings.link_email or same[0].user_name else None
 
 
-def free_name(rows: Snapshot, person: Person) -> str:
+def free_name(rows: Snapshot, called: str) -> str:
     """A name for a new account, as people know themselves, with a number where it is taken."""
-    plain = re.sub(r"[^a-z0-9._-]+", "-", person.name.lower().partition("@")[0]).strip("-._")[:40] or "user"
+    plain = re.sub(r"[^a-z0-9._-]+", "-", called.lower().partition("@")[0]).strip("-._")[:40] or "user"
     name, number = plain, 1
     while rows.entry_called(f"user:{name}") is not None or name in ("owner", "root"):
         number += 1

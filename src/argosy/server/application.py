@@ -29,7 +29,7 @@ from argosy.server.door import Door, Limits
 from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.exchange import Scope, Send
 from argosy.server.features import FEATURES
-from argosy.server.front import Front, bind
+from argosy.server.front import Front, Mounted, bind
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.identity import Identity
 from argosy.server.intake import Intake
@@ -41,6 +41,7 @@ from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
 from argosy.server.recording import Recorder
 from argosy.server.refreshing import Refreshes
+from argosy.server.scim import mounted_scim
 from argosy.server.services import Services
 from argosy.server.tenancy import Tenants
 from argosy.server.writing import Writer
@@ -210,7 +211,7 @@ class Application:
 
 def _front(services: Services, objects: Objects) -> Front:
     routes = bind(feature(services) for feature in FEATURES)
-    mounts = {MOUNT: objects.for_owner}
+    mounts = {MOUNT: Mounted(objects.for_owner, "buckets.read", "buckets.write"), **mounted_scim(services)}
     keeper = Doorkeeper(services.store, services.clock, services.identity)
     services.apps.is_good = keeper.is_good
     recorder = Recorder(services.store, services.clock, services.ids)

@@ -38,13 +38,16 @@ Handler = Callable[[Exchange], Awaitable[Reply | bytes | None]]
 
 SIGN_IN_PATH: Final = "/login/sso"
 PROJECT_HEADER: Final = b"x-argosy-project"
-#: What methods of a mounted application ask for; all others write.
 _NOT_KEPT: Final = (b"cache-control", b"no-store")
 _PUT_OUT: Final = 4401  # how a WebSocket closes whose caller may not stay
-_MOUNTED: Final = {"GET": "buckets.read", "HEAD": "buckets.read"}
 
-#: Another ASGI application below a path, for whoever was let in.
-Mounted = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+class Mounted(NamedTuple):
+    """Another ASGI application below a path, for whoever was let in; it finds them in the scope."""
+
+    app: Callable[[Scope, Receive, Send], Awaitable[None]]
+    reads: str  # what GET and HEAD ask for
+    writes: str  # what all other methods ask for
 
 
 class Route(NamedTuple):
@@ -133,10 +136,10 @@ class Front:
                 return
             mounted = self._mounts.get("/" + scope["path"][1:].partition("/")[0])
             if mounted is not None and scope["type"] == "http":
-                if not is_local:
-                    await self._let_in(scope, None, _MOUNTED.get(scope["method"], "buckets.write"))
+                asks = mounted.reads if scope["method"] in ("GET", "HEAD") else mounted.writes
+                scope["argosy.caller"] = OWNER if is_local else await self._let_in(scope, None, asks)
                 scope["argosy.local"] = is_local
-                await mounted(scope, receive, send)
+                await mounted.app(scope, receive, send)
                 return
             _check_api(scope)
             route, path = self._match("WS" if scope["type"] == "websocket" else scope["method"], scope)
