@@ -64,7 +64,7 @@ class Application:
     `quotes`: what providers offer (None: a cache of its own, which every request asks anew)."""
 
     listening: tuple[str, ...] = ()
-    encryption: Callable[[], str] | None = None  # which certificate TLS has; None: there is no TLS
+    encryption: Callable[[], str] = str  # which certificate TLS has, in words
     _inner: Door | None = None  # of browsers that come by a command line
 
     def __init__(
@@ -117,8 +117,7 @@ class Application:
             ids=ids,
             state_dir=str(state_dir),
             log_file=str(log_path(state_dir)),
-            listening=lambda: self.listening,
-            encryption=lambda: self.encryption() if self.encryption is not None else "",
+            listening=lambda: (self.listening, self.encryption()),
             stop=self.stop,
             pricing=pricing,
             accounts=self.accounts,

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 
 from argosy.infra.acme_proofs import DnsProofs
 from argosy.model.ids import Clock, Ids
+from argosy.server.application import Application
 from argosy.server.door import Door, Limits
 from argosy.server.host_proofs import PlainHttp, StoredProofs
 from argosy.server.listeners import bind_tcp
@@ -33,8 +34,11 @@ class Encryption:
             self.http.close()
 
     @contextlib.asynccontextmanager
-    async def kept(self, store: Store, clock: Clock, ids: Ids) -> AsyncIterator[None]:
+    async def kept(
+        self, application: Application, store: Store, clock: Clock, ids: Ids
+    ) -> AsyncIterator[None]:
         """While it lasts, certificates are renewed; SIGHUP reads their files at once."""
+        application.encryption = self.own.words
         authority, proofs = self._wish.authority, StoredProofs(store, clock, ids)
         solver = DnsProofs(authority.dns) if authority is not None and authority.dns else proofs
         port = "" if self._port == 443 else f":{self._port}"

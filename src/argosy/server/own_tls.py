@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import logging
-import random
 import shlex
 import ssl
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from argosy.infra.system import throw_dice
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 
@@ -223,7 +223,7 @@ class OwnTls:
             )
 
         folder = self.wish.folder / "acme"
-        return Kept(folder, account, solver, clock=self._clock, dice=random.random, pause=asyncio.sleep)
+        return Kept(folder, account, solver, clock=self._clock, dice=throw_dice, pause=asyncio.sleep)
 
 
 def _membership(authority: Authority) -> Membership:

@@ -14,7 +14,7 @@ import msgspec
 from argosy.facades.scim.ports import Account, Group, Member, Refused, Taken
 from argosy.identity.directory import GROUP
 from argosy.identity.rights import check_last_owner
-from argosy.identity.single_sign_on import free_name
+from argosy.identity.single_sign_on import NAME_TRIES, free_name
 from argosy.model import people
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
@@ -46,22 +46,22 @@ class Provisioned:
 
     async def put_account(self, account: Account) -> Account | None:
         """An account that is made not active, or becomes so, has no credential that is good from now on."""
-        for _ in range(_TRIES):
+        for skip in range(NAME_TRIES):
             rows = await self._store.recent(0)
             there = _user(rows, account.id) if account.id else None
             if account.id and there is None:
                 return None
-            wanted = self._wanted(rows, account, there)
+            wanted = self._wanted(rows, account, there, skip)
             if wanted == there:
                 return _account(wanted, _groups(rows))
             try:
                 [made] = await self._store.commit([wanted])
             except Conflict:
-                continue  # somebody else wrote it in this moment
+                continue  # somebody else wrote it, or the name was one that is not given again
             return _account(made, _groups(rows))
         raise Refused("the account changes all the time: ask again")
 
-    def _wanted(self, rows: Snapshot, account: Account, there: User | None) -> User:
+    def _wanted(self, rows: Snapshot, account: Account, there: User | None, skip: int) -> User:
         same = account.user_name.lower()
         if any(each is not there and each.user_name.lower() == same for each in _users(rows)):
             raise Taken(f"there is an account `{account.user_name}` already")
@@ -73,7 +73,7 @@ class Provisioned:
             "is_disabled": not account.is_active,
         }
         if there is None:
-            name, now_ms = free_name(rows, account.user_name), self._clock.now_ms()
+            name, now_ms = free_name(rows, account.user_name, skip), self._clock.now_ms()
             return User(id=self._ids.new("usr"), created_ms=now_ms, name=name, **changes)  # type: ignore[arg-type]
         if there.is_disabled == account.is_active:
             self._check_last(rows, there, leaves=not account.is_active)

@@ -16,10 +16,11 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -89,13 +90,12 @@ def run(settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
         lock = _lock(stack, settings.state_dir)
         open_journal(log_path(settings.state_dir), settings.log_level)
-        tcp = stack.enter_context(bind_tcp(settings.listen)) if settings.listen else None
-        tls = _tls(stack, settings, tcp)
+        network = _network(stack, settings)
         _allow_many_files()
         import uvloop
 
         try:
-            uvloop.run(serve(settings, tcp, lock, tls))
+            uvloop.run(serve(settings, network, lock))
         except ArgosyError as error:
             _log.error("cannot start: %s", error.what)
             raise
@@ -134,20 +134,36 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1 << 16) if hard > 0 else 1 << 16, hard))
 
 
-def _tls(stack: contextlib.ExitStack, settings: Settings, tcp: socket.socket | None) -> Encryption | None:
-    """The certificate of the door over TCP, as it was asked for. Raises ArgosyError."""
+class Network(NamedTuple):
+    """Where clients elsewhere are answered, if at all."""
+
+    tcp: socket.socket | None
+    tls: Encryption | None
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        return None if self.tls is None else self.tls.own.context
+
+    def kept(
+        self, application: Application, store: Store, clock: SystemClock, ids: SystemIds
+    ) -> contextlib.AbstractAsyncContextManager[None]:
+        """While it lasts, certificates are renewed."""
+        return contextlib.nullcontext() if self.tls is None else self.tls.kept(application, store, clock, ids)
+
+
+def _network(stack: contextlib.ExitStack, settings: Settings) -> Network:
+    """What was asked for. Raises ArgosyError: a port that is taken, a certificate that is not right."""
+    tcp = stack.enter_context(bind_tcp(settings.listen)) if settings.listen else None
     if settings.tls is None or tcp is None:
-        return None
+        return Network(tcp, None)
     from argosy.server.encryption import Encryption
 
     made = Encryption(settings.tls, SystemClock(), tcp)
     stack.callback(made.close)
-    return made
+    return Network(tcp, made)
 
 
-async def serve(
-    settings: Settings, tcp: socket.socket | None, lock: StateLock, tls: Encryption | None = None
-) -> None:
+async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
     """Everything between the lock and the end."""
     state_dir = settings.state_dir
     clock, ids = SystemClock(), SystemIds()
@@ -226,15 +242,11 @@ async def serve(
         telling = asyncio.create_task(notifier.run())
         stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
-        application.keeper.rules = settings.rules
-        application.front.is_encrypted = settings.public.url.startswith("https:")
-        application.open_pages(settings.provider)
-        context = None if tls is None else tls.own.context
-        async with application.listen(local.sock, tcp, dials=DialDoor(dialled), tls=context, s3=settings.s3):
+        _introduce(application, settings)
+        dials, tls = DialDoor(dialled), network.context
+        async with application.listen(local.sock, network.tcp, dials=dials, tls=tls, s3=settings.s3):
             stack.callback(local.unlink)
-            if tls is not None:
-                await stack.enter_async_context(tls.kept(store, clock, ids))
-                application.encryption = tls.own.words
+            await stack.enter_async_context(network.kept(application, store, clock, ids))
             guarding = asyncio.create_task(_guard_place(lock, local, application))
             stack.push_async_callback(_end, guarding)
             where = ", ".join(application.listening)
@@ -248,6 +260,13 @@ async def serve(
         if deciding.done() and not application.stopping.is_set():
             deciding.result()  # it never ends by itself
         _log.info("stops; ranks go on")
+
+
+def _introduce(application: Application, settings: Settings) -> None:
+    """Tell the door how it is called, and where people sign in."""
+    application.keeper.rules = settings.rules
+    application.front.is_encrypted = settings.public.url.startswith("https:")
+    application.open_pages(settings.provider)
 
 
 async def _guard_place(lock: StateLock, local: LocalSocket, application: Application) -> None:

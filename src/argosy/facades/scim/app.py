@@ -20,6 +20,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _BODY_BYTES: Final = 4 << 20
 _KINDS: Final = ("Users", "Groups")
+_SEARCHED: Final = {("Users",): ("Users",), ("Groups",): ("Groups",), (): _KINDS}
 
 
 class Problem(Exception):
@@ -119,6 +120,8 @@ class Scim:
                 return self._described(request, made(request.base), rest)
             case ("Me", *_):
                 raise Problem(501, "a program asks here, and is nobody")
+            case (*kinds, ".search") if request.method == "POST" and tuple(kinds) in _SEARCHED:
+                return await self._list(_searching(request), *_SEARCHED[tuple(kinds)])
             case (kind,) if kind in _KINDS:
                 if request.method == "GET":
                     return await self._list(request, kind)
@@ -151,8 +154,8 @@ class Scim:
             return [resources.render_account(each, request.base) for each in await self._people.accounts()]
         return [resources.render_group(each, request.base) for each in await self._people.groups()]
 
-    async def _list(self, request: Request, kind: str) -> Answer:
-        found = await self._all(request, kind)
+    async def _list(self, request: Request, *kinds: str) -> Answer:
+        found = [each for kind in kinds for each in await self._all(request, kind)]
         if text := request.query.get("filter", ""):
             try:
                 test = parse_filter(text)
@@ -228,3 +231,13 @@ class Scim:
             await (self._people.remove_account(id) if kind == "Users" else self._people.remove_group(id))
         except Refused as error:
             raise Problem(403, str(error)) from None
+
+
+def _searching(request: Request) -> Request:
+    """A search whose query is its body, so that nothing of it stands in logs of addresses."""
+    query: dict[str, str] = {}
+    for name in ("filter", "startIndex", "count", "attributes", "excludedAttributes"):
+        value = request.body.get(name)
+        if value is not None:
+            query[name] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return msgspec.structs.replace(request, query=query)

@@ -340,7 +340,7 @@ class SessionFeature:
         return await self._live(exchange)
 
     def _urls(self) -> tuple[str, ...]:
-        return tuple(each for each in self._services.listening() if each.startswith("http"))
+        return tuple(each for each in self._services.listening()[0] if each.startswith("http"))
 
     async def apps_door(self, exchange: Exchange) -> None:
         await serve_proxy(exchange, self._services)
