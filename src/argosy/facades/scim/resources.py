@@ -33,8 +33,8 @@ def render_account(account: Account, base: str) -> dict[str, Any]:
         "userName": account.user_name,
         "displayName": account.full_name,
         "active": account.is_active,
-        "emails": [{"value": account.email, "primary": True}] if account.email else [],
-        "groups": [_member(each, f"{base}/Groups", "display") for each in account.groups],
+        "emails": [{"value": account.email}] if account.email else [],
+        "groups": [{**_member(each, f"{base}/Groups"), "display": each.shown} for each in account.groups],
     }
     return _with_meta(shown, "User", account.created_ms, base)
 
@@ -45,13 +45,13 @@ def render_group(group: Group, base: str) -> dict[str, Any]:
         "id": group.id,
         "externalId": group.external_id,
         "displayName": group.name,
-        "members": [{**_member(each, f"{base}/Users", "display"), "type": "User"} for each in group.members],
+        "members": [{**_member(each, f"{base}/Users"), "type": "User"} for each in group.members],
     }
     return _with_meta(shown, "Group", group.created_ms, base)
 
 
-def _member(member: Member, place: str, called: str) -> dict[str, str]:
-    return {"value": member.id, called: member.shown, "$ref": f"{place}/{member.id}"}
+def _member(member: Member, place: str) -> dict[str, str]:
+    return {"value": member.id, "$ref": f"{place}/{member.id}"}
 
 
 def _with_meta(shown: dict[str, Any], kind: str, created_ms: int, base: str) -> dict[str, Any]:
@@ -219,20 +219,18 @@ def _links(name: str, about: str, mutability: str, inner: str, kind: str) -> dic
     """A list of resources of another type; what stands in it is `inner`."""
     parts = [
         _attribute("value", "Its id", caseExact=True, mutability=inner),
-        _attribute("display", "How it is called", mutability="readOnly"),
         _attribute("$ref", "Its address", type="reference", referenceTypes=[kind], mutability=inner),
     ]
     if kind == "User":
         parts.append(_attribute("type", "What it is", canonicalValues=["User"], mutability=inner))
+    else:
+        parts.append(_attribute("display", "How it is called", mutability="readOnly"))
     more = {"type": "complex", "multiValued": True, "mutability": mutability, "subAttributes": parts}
     return _attribute(name, about, **more)
 
 
 def schemas(base: str) -> list[dict[str, Any]]:
-    email = [
-        _attribute("value", "The address"),
-        _attribute("primary", "Whether it is the one that counts", type="boolean"),
-    ]
+    email = [_attribute("value", "The address")]
     user = [
         _attribute("userName", "How the identity provider calls them", required=True, uniqueness="server"),
         _attribute("displayName", "How people call them"),
