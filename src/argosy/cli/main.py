@@ -62,6 +62,9 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     },
     "Services": {
         "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down."),
+        "inference": _Entry(
+            "inference", "inference", "A server of model files: ONNX, scikit-learn, PyTorch."
+        ),
         "gateway": _Entry("gateway", "gateway", "What carries requests to services: run one, look at it."),
     },
     "Shared machines": {

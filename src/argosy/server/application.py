@@ -147,7 +147,7 @@ class Application:
                 self._pages = SignInPages(provider, store, store.clock, store.ids, self.identity)
             await self._pages.answer(scope, send)
 
-        self.front.pages = answer
+        self.front.pages, self.front.has_provider = answer, provider is not None
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
