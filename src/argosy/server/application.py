@@ -212,7 +212,7 @@ def _front(services: Services, objects: Objects) -> Front:
     routes = bind(feature(services) for feature in FEATURES)
     mounts = {MOUNT: Mounted(objects.for_owner, "buckets.read", "buckets.write"), **mounted_scim(services)}
     keeper = Doorkeeper(services.store, services.clock, services.identity)
-    services.apps.is_good = keeper.is_good
+    services.apps.current = keeper.current
     recorder = Recorder(services.store, services.clock, services.ids)
     front = Front(routes, keeper=keeper, recorder=recorder, ids=services.ids, mounts=mounts)
     front.form_hosts = services.apps.form_hosts

@@ -108,7 +108,7 @@ class Scim:
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)),
             headers=headers,
             body=body,
-            base=f"{scope.get('scheme', 'https')}://{headers.get('host', 'localhost')}{self._root}",
+            base=f"{scope.get('scheme', 'https')}://{headers.get('host', 'argosy')}{self._root}",
         )
 
     async def _answer(self, request: Request) -> Answer:

@@ -323,7 +323,7 @@ class SessionFeature:
             )
         place_of(await self._store.snapshot(), session)
         face = str(request.port or app.name)
-        code = apps.tickets.issue(exchange.caller, session.id, face)
+        code = await apps.issue(exchange.caller, session.id, face)
         return OpenReply(
             label=label_of(face, name_in_host(session)), code=code, suffixes=apps.suffixes, urls=self._urls()
         )
