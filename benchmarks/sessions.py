@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from machine import describe, resident_bytes
+from machine import cpu_s, describe, resident_bytes
 from report import Figure, render_table, save
 
 from argosy import __version__
@@ -71,6 +71,25 @@ class House:
                 raise SystemExit(f"{app} did not start: {view.detail}")
         return view, time.perf_counter() - begun
 
+    def cpu_s(self) -> float:
+        """Processor time so far of all that lives in this house, and of this client."""
+        mark, found, children = str(self.folder).encode(), set[int](), dict[int, list[int]]()
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit():
+                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                    children.setdefault(parent, []).append(int(entry.name))
+                    if mark in (entry / "environ").read_bytes():
+                        found.add(int(entry.name))
+            except OSError:
+                continue
+        grown = list(found)  # what is in a sandbox shows no environment of ours
+        while grown:
+            new = [pid for pid in children.get(grown.pop(), ()) if pid not in found]
+            found.update(new)
+            grown += new
+        return time.process_time() + sum(cpu_s(pid) for pid in found)
+
     @contextmanager
     def session(
         self, app: str, isolation: Isolation = Isolation.SANDBOX
@@ -92,24 +111,29 @@ class House:
 def jupyter(house: House) -> list[Figure]:
     up = Figure("jupyter-up", "`session start jupyter` until it can be used, warm node", "s", 3.0)
     byte = Figure("jupyter-byte", "from the request until the first byte of JupyterLab", "s", 2.0)
+    work = Figure("jupyter-cpu", "the same in processor time of all that take part", "s", 2.0)
     with house.session("jupyter"):
         pass  # its packages are installed
     for _ in range(RUNS):
-        begun = time.perf_counter()
+        begun, before = time.perf_counter(), house.cpu_s()
         with house.session("jupyter") as (view, seconds), house.stream(view.name, 0) as stream:
             stream.write(b"GET /lab HTTP/1.0\r\nHost: localhost\r\n\r\n")
             assert stream.read().startswith(b"HTTP/1.")
             byte.samples.append(time.perf_counter() - begun)
+            work.samples.append(house.cpu_s() - before)
             up.samples.append(seconds)
-    return [up, byte]
+    return [up, byte, work]
 
 
 def terminal(house: House) -> list[Figure]:
     up = Figure("terminal-up", "`session start terminal` until it can be used", "s", 0.5)
+    work = Figure("terminal-cpu", "the same in processor time of all that take part", "s", 0.5)
     prompt = Figure("prompt", "first byte of a terminal in a session", "s", 0.5)
     lines = Figure("lines", "200,000 lines in a terminal", "s", 0.5)
     for _ in range(RUNS):
+        before = house.cpu_s()
         with house.session("terminal") as (view, seconds):
+            work.samples.append(house.cpu_s() - before)
             up.samples.append(seconds)
             begun = time.perf_counter()
             with house.shell(view.name) as shell:
@@ -120,7 +144,7 @@ def terminal(house: House) -> list[Figure]:
                 size = sum(len(data) for data in shell.read())
             assert size == 1_488_895, size  # each line ends with a carriage return too
             lines.samples.append(time.perf_counter() - begun)
-    return [up, prompt, lines]
+    return [up, work, prompt, lines]
 
 
 def sandbox(house: House) -> list[Figure]:
@@ -136,15 +160,21 @@ def sandbox(house: House) -> list[Figure]:
 def relay(house: House) -> list[Figure]:
     speed = Figure("relay-down", "relay from a port of a session, one stream", "MB/s", 150, at_most=False)
     up = Figure("relay-up", "relay of 1 GiB to a port of a session, one stream", "MB/s", 150, at_most=False)
+    # 150 MB/s for 1 GiB on two processors: what all parties together may take of them.
+    down_work = Figure("relay-down-cpu", "processor time of all parties for 1 GiB down", "s", 14)
+    up_work = Figure("relay-up-cpu", "processor time of all parties for 1 GiB up", "s", 14)
     trip = Figure("relay-trip", "round trip of one byte to a sandbox and back, p50", "ms", 1.0)
     flat = Figure("relay-memory", "what 1 GiB up adds to the server's memory", "MB", 16)
     sockets = Figure("relay-sockets", f"what {SOCKETS} idle streams add to the server's memory", "MB", 40)
     with house.session("terminal") as (view, _), house.shell(view.name, _POUR):
         _until(lambda: house.stream(view.name, 9000).close())
         for _ in range(3):
+            worked = house.cpu_s()
             speed.samples.append(_pour(house, view.name))
-        before = resident_bytes(house.server)
+            down_work.samples.append(2 * (house.cpu_s() - worked))
+        before, worked = resident_bytes(house.server), house.cpu_s()
         up.samples.append(_send(house, view.name))
+        up_work.samples.append(house.cpu_s() - worked)
         flat.samples.append((resident_bytes(house.server) - before) / 1e6)
         with house.stream(view.name, 9000) as stream:
             trips = []
@@ -160,7 +190,7 @@ def relay(house: House) -> list[Figure]:
         for one in opened:
             one.write(b"")
             one.end()
-    return [speed, up, trip, flat, sockets]
+    return [speed, up, down_work, up_work, trip, flat, sockets]
 
 
 def _pour(house: House, name: str) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from agent_process import AgentProcess
 
+import argosy
 from argosy.agent.devices import nvidia as devices
 from argosy.infra.agent_client import AgentClient
 
@@ -159,3 +160,21 @@ def test_names(name: str, memory_gib: int, model: str) -> None:
 
 def test_examples_in_the_documentation() -> None:
     assert doctest.testmod(devices).failed == 0
+
+
+def test_whose_programs_compute(nvml: str, tmp_path: Path) -> None:
+    table = tmp_path / "work"
+    table.write_text("0 11 40 100\n0 12 0 120\n3 13 1 90\n")
+    code = "from argosy.agent.devices import at_work; print(at_work(0), at_work(100), at_work(120))"
+    source = str(Path(argosy.__file__).parents[1])
+
+    def said(**env: str) -> str:
+        env = {"ARGOSY_NVML_LIBRARY": nvml, "PYTHONPATH": source, **env}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    assert said(STUB_WORK=str(table)) == "(120, {11, 13}) (120, set()) (120, set())"
+    assert said() == "None None None"
+    assert said(ARGOSY_NVML_LIBRARY="/nowhere") == "None None None"

@@ -42,6 +42,18 @@ def test_v2_delegated_to_us(tmp_path: Path) -> None:
     assert (Path(folder) / "memory.max").read_text() == str(1 << 30)
 
 
+def test_who_asks_for_processors_gets_no_more(tmp_path: Path) -> None:
+    controllers = "cpu memory pids"
+    make_group(tmp_path / "two/s", cgroup_controllers=controllers, cgroup_subtree_control=controllers)
+    two = cgroups.Cgroups("t", v2(tmp_path / "two", "/s"))
+    (folder,) = two.create("a.0", 0, 0, 1500)
+    assert (Path(folder) / "cpu.max").read_text() == "150000 100000" and two.can_limit_cpu
+    one = cgroups.Cgroups("t", v1({"cpu": make_group(tmp_path / "one")}, "/"))
+    (folder,) = one.create("a.0", 10, 0, 1500)
+    assert (Path(folder) / "cpu.cfs_quota_us").read_text() == "150000"
+    assert (Path(folder) / "cpu.cfs_period_us").read_text() == "100000" and not one.can_limit_memory
+
+
 def test_v2_without_delegation(tmp_path: Path) -> None:
     (tmp_path / "user/scope").mkdir(parents=True)  # no files that we may write
     groups = cgroups.Cgroups("t", v2(tmp_path, "/user/scope"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from argosy.model.facts import RankFact, RankPhase
 
 GOOD, GAPS = sandbox.levels()
 needs_sandbox = pytest.mark.skipif("sandbox" not in GOOD, reason=GAPS.get("sandbox", ""))
+needs_user = pytest.mark.skipif("user" not in GOOD, reason=GAPS.get("user", ""))
 needs_lite = pytest.mark.skipif("sandbox-lite" not in GOOD, reason=GAPS.get("sandbox-lite", ""))
 
 #: So that workers of one test run are nobody's neighbours.
@@ -118,6 +121,7 @@ def use(agent: AgentProcess, scenario: Callable[[AgentClient], Awaitable[None]])
         ("process", NINE),
         pytest.param("sandbox-lite", {"pid", "tcp", "unix"}, marks=needs_lite),
         pytest.param("sandbox", set(), marks=needs_sandbox),
+        pytest.param("user", set(), marks=needs_user),
     ],
 )
 def test_nine_ways_to_another_session(agent: AgentProcess, level: str, reached: set[str]) -> None:
@@ -168,6 +172,98 @@ def test_what_a_sandbox_is_like_inside(agent: AgentProcess) -> None:
         assert lines[:2] == ["work", "/home/work"]
         assert "cat: /etc/shadow: No such file or directory" in text and "Read-only file system" in text
         await client.stop(["a.0"], 1.0)
+
+    use(agent, scenario)
+
+
+@needs_user
+def test_at_level_user_files_belong_to_people_and_not_to_the_agent(agent: AgentProcess) -> None:
+    """One user id for all sessions of a person, on every node; another one for everybody else."""
+
+    async def scenario(client: AgentClient) -> None:
+        for rank, owner in (("a.0", "ann"), ("b.0", "ben"), ("c.0", "ann")):
+            await client.prepare([order(rank, "user", owner=owner)])
+            await ready(client, rank)
+            code, text = await run_in(client, rank, "touch ~/mine && id -u && touch /usr/x; ls /root /tmp")
+            assert "1000" in text and "Read-only file system" in text, (code, text)
+        ids = [(agent.root / "home" / rank / "mine").stat().st_uid for rank in ("a.0", "b.0", "c.0")]
+        assert ids == [sandbox.id_of("ann"), sandbox.id_of("ben"), sandbox.id_of("ann")]
+        assert len({0, *ids}) == 3
+        await client.stop(["a.0", "b.0", "c.0"], 1.0)
+
+    use(agent, scenario)
+
+
+#: What a program in there finds: the way out, and whether it leads to the node.
+REACH = """
+import os, socket, urllib.request
+def ask(url):
+    try: return urllib.request.urlopen(url, timeout=20).status
+    except urllib.error.HTTPError as error: return error.read().decode()
+    except OSError as error: return type(error).__name__
+def straight(address):
+    try: socket.create_connection(address, 5); return "open"
+    except OSError: return "shut"
+print(repr([ask("http://127.0.0.2:@PORT@/"), ask("http://@OWN@:@PORT@/"), straight(("@OWN@", @PORT@))]))
+"""
+
+
+@needs_sandbox
+@pytest.mark.parametrize("network", ["none", "outbound"])
+def test_a_sandbox_does_not_reach_its_node(agent: AgentProcess, network: str) -> None:
+    own = own_address()
+
+    async def scenario(client: AgentClient) -> None:
+        server = await asyncio.start_server(lambda *_: None, "0.0.0.0", 0)
+        port = server.sockets[0].getsockname()[1]
+        await client.prepare([order("a.0", "sandbox", network=network)])
+        await ready(client, "a.0")
+        text = REACH.replace("@PORT@", str(port)).replace("@OWN@", own)
+        (agent.root / "home" / "a.0" / "reach.py").write_text(text)
+        _, said = await run_in(client, "a.0", "python3 ~/reach.py")
+        if network == "none":
+            assert said.strip() == "['URLError', 'URLError', 'shut']", said
+        else:
+            first, second, third = ast.literal_eval(said.strip())
+            assert first == "argosy: sessions do not reach 127.0.0.2\n"
+            assert second == f"argosy: sessions do not reach {own}: it is this machine\n" and third == "shut"
+        server.close()
+        await client.stop(["a.0"], 1.0)
+
+    use(agent, scenario)
+
+
+def own_address() -> str:
+    """Of this machine, and not its loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nothing is sent
+        except OSError:
+            pytest.skip("this machine has no address but its loopback")
+        return str(probe.getsockname()[0])
+
+
+@pytest.mark.parametrize(
+    ("level", "network", "told"),
+    [
+        pytest.param(
+            "sandbox", "host", "network `host` is not to be had at level `sandbox`", marks=needs_sandbox
+        ),
+        (
+            "process",
+            "none",
+            "network `none` is not to be had at level `process`, which shares the network of node-7",
+        ),
+        ("process", "outbound", "network `outbound` is not to be had at level `process`"),
+    ],
+)
+def test_a_network_that_a_level_cannot_have_is_refused(
+    agent: AgentProcess, level: str, network: str, told: str
+) -> None:
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([order("a.0", level, network=network)])
+        fact = await wait_for_rank(client, "a.0", lambda fact: fact.phase in _ENDED)
+        assert fact.detail.startswith(told), fact.detail
 
     use(agent, scenario)
 

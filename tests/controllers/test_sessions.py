@@ -11,7 +11,7 @@ from argosy.controllers.session.decide import decide
 from argosy.controllers.session.idle import last_use, limits_of
 from argosy.controllers.view import Action, Emit, Put, View
 from argosy.model.apps import App, Idle, Isolation
-from argosy.model.facts import RankFact, RankPhase
+from argosy.model.facts import Device, NodeFacts, RankFact, RankPhase
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.job import JobSpec, JobStatus, job_spec, kept_as
 from argosy.model.kinds.kind import Checkpoint
@@ -187,6 +187,16 @@ def test_quiet_gpus_put_it_to_rest_although_somebody_types() -> None:
     assert seen.after().desired is Desired.RUN
     bare = running(Idle(gpu_after_s=1800))  # without a GPU there is nothing to be quiet
     assert bare.after().desired is Desired.RUN
+
+
+def test_the_gpu_of_others_does_not_keep_a_session() -> None:
+    """Half of a GPU: what the other half does is not its work, where the node can tell."""
+    seen = running(Idle(gpu_after_s=1800), task=a_task(resources=(want_gpus(500),)))
+    busy = Device(index=0, model="A100", utilisation_percent=90)
+    seen.facts.link_up("nod-0", NodeFacts(devices=(busy,)), NOW)
+    assert seen.after().desired is Desired.RUN  # nobody says whose work it is
+    seen.says(ready_ms=1, gpu_active_ms=NOW - 31 * MINUTE)
+    assert seen.after().detail == "its GPUs did nothing for 30m"
 
 
 def test_the_longest_time_and_what_then() -> None:

@@ -18,7 +18,7 @@ from argosy.agent.addresses import socket_address
 from argosy.agent.joining import join
 from argosy.agent.orders import Busy, Refused
 from argosy.agent.programs import find, stat_fields
-from argosy.agent.rank import RUNNING, Rank, now_ms
+from argosy.agent.rank import RUNNING, Rank, now_ms, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,11 +65,13 @@ class Apps:
         home = self._path(app["home"])
         os.makedirs(home, mode=0o700, exist_ok=True)
         self._note_home(rank, home)
-        alone = level == "sandbox"
+        alone = level in sandbox.WALLED
+        self._check_network(level, app["network"])
         sockets = self._make_folder(rank, alone)
         tools = self._tools(rank, app["folder"])
         agent = os.path.abspath(sys.argv[0])
         inner = dict(app, home=sandbox.HOME if alone else home, shell=self._shared.shell, alone=alone)
+        inner["has_outlet"] = alone and app["network"] != "none"
         if level == "sandbox-lite":
             own = home + "/.argosy/tmp"
             os.makedirs(own, mode=0o700, exist_ok=True)
@@ -82,12 +84,23 @@ class Apps:
             sandbox.write_names(sockets, name)
             chosen = [self._node.device(index) for index in order["devices"]]
             files = sandbox.device_files([device for device in chosen if device is not None])
-            argv = sandbox.command(agent, sockets, home, name, files, tools)
+            uid = sandbox.id_of(app["owner"]) if level == "user" else 0
+            argv = sandbox.command(agent, sockets, home, name, files, tools, uid)
         else:
             argv = [sys.executable, "-I", "-S", agent, "inside", sockets]
         # Whoever is told to end is `inside`, which tells the app; what carries it must not go first.
         seed = _seed_text(self._path(app["seed"]), home) if app["seed"] else ""
-        return seed + "trap '' TERM HUP INT\nexec %s\n" % " ".join(map(_quoted, argv))
+        return seed + "trap '' TERM HUP INT\nexec %s\n" % " ".join(map(sandbox.quoted, argv))
+
+    def _check_network(self, level: str, network: str) -> None:
+        """Raises Refused for a network that this level cannot have."""
+        alone, name = level in sandbox.WALLED, self._node.name
+        if network == "host" and alone:
+            text = "network `host` is not to be had at level `%s`: nothing there reaches %s itself; ask for "
+            raise Refused("network", text % (level, name) + "`outbound`, or for isolation `process`")
+        if network in ("none", "outbound") and not alone:
+            text = "network `%s` is not to be had at level `%s`, which shares the network of %s; ask for "
+            raise Refused("network", text % (network, level, name) + "isolation `sandbox`")
 
     def _path(self, text: str) -> str:
         return self._shared.home + text[1:] if text.startswith("~") else text
@@ -189,8 +202,17 @@ class Apps:
             self._shared.start_task(self._attend(rank))
 
     async def _attend(self, rank: Rank) -> None:
+        outlet = None
         try:
             order = self._order_of(rank) or {}
+            if order.get("has_outlet"):
+                from argosy.agent.outlet import Outlet
+
+                outlet = Outlet()
+                try:
+                    await outlet.open(self._folder(rank))
+                except OSError as error:
+                    warn("%s has no way out: %s" % (rank.id, error.strerror))
             look_s, begun_s = _FIRST_LOOK_S, time.monotonic()
             while not rank.ended:
                 if rank.phase == RUNNING and await self._answers(rank, order):
@@ -206,6 +228,8 @@ class Apps:
                 await asyncio.sleep(_ACTIVITY_EVERY_S)
                 await self._note_activity(rank, order, used)
         finally:
+            if outlet is not None:
+                outlet.close()
             self._attended.discard(rank.id)
             self.clean(rank)
 
@@ -230,6 +254,21 @@ class Apps:
         at_ms, by = max(found, default=(0, ""))
         if at_ms - rank.active_ms > _NEWS_MS:
             rank.active_ms, rank.active_by = at_ms, by
+            self._shared.changed(rank)
+        if rank.gpu_limit or self._node.has_devices:
+            await self._note_gpu_work(rank)
+
+    async def _note_gpu_work(self, rank: Rank) -> None:
+        """Whether its own programs computed on an accelerator: others may share that, and be busy."""
+        from argosy.agent import devices
+
+        found = await self._shared.loop.run_in_executor(None, devices.at_work, rank.gpu_seen_us)
+        if found is None:
+            return
+        rank.gpu_seen_us, pids = found
+        mine = self._shared.members(rank, await self._shared.table.snapshot())
+        if (not rank.gpu_active_ms or pids.intersection(mine)) and now_ms() - rank.gpu_active_ms > _NEWS_MS:
+            rank.gpu_active_ms = now_ms()
             self._shared.changed(rank)
 
     # ---- who comes in
@@ -344,13 +383,9 @@ def _is_busy(body: bytes) -> bool:
     )
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
 def _seed_text(seed: str, home: str) -> str:
     """Shell text that copies the files which a home begins with, once."""
-    words = {"seed": _quoted(seed), "home": _quoted(home)}
+    words = {"seed": sandbox.quoted(seed), "home": sandbox.quoted(home)}
     return (
         "if [ ! -e %(home)s/.argosy/begun ]; then\n"
         "cp -a %(seed)s/. %(home)s/ && mkdir -p %(home)s/.argosy && : > %(home)s/.argosy/begun || exit 1\n"
@@ -368,7 +403,9 @@ def checked(given: object) -> AppOrder:
             raise Refused("app", "`%s` of an app must be text" % name)
         return value
 
-    port, env = found.get("port", 0), found.get("env", {})
+    port, env, cpus_milli = found.get("port", 0), found.get("env", {}), found.get("cpus_milli", 0)
+    if not isinstance(cpus_milli, int) or cpus_milli < 0:
+        raise Refused("app", "`cpus_milli` of an app must be a number, 0 or more")
     if not isinstance(port, int) or not 0 <= port < 65536:
         raise Refused("app", "`port` of an app must be 0 to 65535")
     if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
@@ -377,6 +414,9 @@ def checked(given: object) -> AppOrder:
         raise Refused("app", "`folder` of an app is a name")
     if text("listens") not in ("", "socket", "port"):
         raise Refused("app", "`listens` of an app is socket or port, or empty")
+    network = text("network")
+    if network not in ("", "none", "outbound", "host"):
+        raise Refused("app", "`network` of an app is none, outbound or host, or empty")
     return {
         "name": text("name", "app"),
         "command": text("command"),
@@ -390,4 +430,7 @@ def checked(given: object) -> AppOrder:
         "env": env,
         "folder": text("folder"),
         "seed": text("seed"),
+        "network": network,
+        "owner": text("owner"),
+        "cpus_milli": cpus_milli,
     }

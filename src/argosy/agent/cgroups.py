@@ -13,6 +13,9 @@ import socket
 import time
 
 _CONTROLLERS = ("pids", "memory")
+_MAY_HAVE = (*_CONTROLLERS, "cpu")
+_V1_FILES = {"pids": "/pids.max", "memory": "/memory.limit_in_bytes", "cpu": "/cpu.cfs_quota_us"}
+_PERIOD_US = 100_000  # of a limit on processors
 _YOUNG_S = 60.0  # a folder so young may wait for its first process
 
 
@@ -92,12 +95,13 @@ class Cgroups:
                 self._v2 = parent
                 v2_controllers = set(read_text(parent + "/cgroup.subtree_control").split())
         self._v2_controllers = v2_controllers
-        for name in _CONTROLLERS:
+        for name in _MAY_HAVE:
             folder, at_top = place.v1.get(name, ("", False))
             if folder and at_top and name not in v2_controllers and _owned(folder):
                 self._v1[name] = folder
         self.can_limit_pids = "pids" in v2_controllers or "pids" in self._v1
         self.can_limit_memory = "memory" in v2_controllers or "memory" in self._v1
+        self.can_limit_cpu = "cpu" in v2_controllers or "cpu" in self._v1
 
     def sweep(self, used: set[str]) -> None:
         """Remove what is left of ranks that are gone: our own, and those of agents that are gone, too. The
@@ -119,7 +123,7 @@ class Cgroups:
         limits."""
         if self._v2_ready:
             return True
-        wanted = self._v2_controllers.intersection(_CONTROLLERS)
+        wanted = self._v2_controllers.intersection(_MAY_HAVE)
         control = self._v2 + "/cgroup.subtree_control"
         if not wanted.issubset(read_text(control).split()):
             text = " ".join("+" + name for name in sorted(wanted))
@@ -134,7 +138,7 @@ class Cgroups:
         self._v2_ready = True
         return True
 
-    def create(self, rank_id: str, pids_max: int, memory_bytes: int) -> list[str]:
+    def create(self, rank_id: str, pids_max: int, memory_bytes: int, cpus_milli: int = 0) -> list[str]:
         """Make the groups that these limits need (0: none) and return their folders. A limit that the kernel
         does not let us set is left out."""
         name = "argosy-%s-%s" % (self._tag, rank_id)
@@ -143,13 +147,16 @@ class Cgroups:
             wanted["pids"] = str(pids_max + 1)  # the wrapper is not the user's
         if memory_bytes:
             wanted["memory"] = str(memory_bytes)
+        if cpus_milli:
+            wanted["cpu"] = str(max(1, cpus_milli * _PERIOD_US // 1000))
         folders: list[str] = []
         in_v2 = {key: value for key, value in wanted.items() if key in self._v2_controllers}
         if in_v2 and self._prepare_v2():
             folder = self._v2 + "/" + name
             if self._make(folder):
                 for key, value in in_v2.items():
-                    _write("%s/%s.max" % (folder, key), value)
+                    amount = "%s %d" % (value, _PERIOD_US) if key == "cpu" else value
+                    _write("%s/%s.max" % (folder, key), amount)
                 if "memory" in in_v2:
                     _write(folder + "/memory.swap.max", "0")
                     _write(folder + "/memory.oom.group", "0")
@@ -158,7 +165,9 @@ class Cgroups:
             if key in self._v1:
                 folder = self._v1[key] + "/" + name
                 if self._make(folder):
-                    _write(folder + ("/pids.max" if key == "pids" else "/memory.limit_in_bytes"), value)
+                    if key == "cpu":
+                        _write(folder + "/cpu.cfs_period_us", str(_PERIOD_US))
+                    _write(folder + _V1_FILES[key], value)
                     if key == "memory":
                         _write(folder + "/memory.memsw.limit_in_bytes", value)
                     folders.append(folder)

@@ -108,6 +108,29 @@ class Inside:
         finally:
             os.umask(old)
 
+    async def serve_outlet(self) -> asyncio.AbstractServer | None:
+        """The way out, where there is one: a port of our own loopback, which programs find by the usual
+        variables. Raises OSError."""
+        if not self._order.get("has_outlet"):
+            return None
+        from argosy.agent import outlet
+
+        path = self._folder + "/" + outlet.NAME
+
+        async def out(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await join((reader, writer), await asyncio.open_unix_connection(path))
+            except OSError:
+                pass  # its agent is away: who asked tries again
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(out, "127.0.0.1", outlet.PORT)
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            self.env[name] = self.env[name.upper()] = "http://127.0.0.1:%d" % outlet.PORT
+        self.env["no_proxy"] = self.env["NO_PROXY"] = "localhost,127.0.0.1,::1"
+        return server
+
     async def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = await reader.readline()
@@ -209,6 +232,7 @@ async def _live(folder: str, order: dict[str, object]) -> int:
         loop.add_signal_handler(number, inside.stop)
     server = await inside.serve()
     try:
+        outlet = await inside.serve_outlet()
         inside.start_app()
     except OSError as error:
         sys.stderr.write("argosy: the app cannot be started: %s\n" % error.strerror)
@@ -217,5 +241,7 @@ async def _live(folder: str, order: dict[str, object]) -> int:
         return await inside.ended
     finally:
         server.close()
+        if outlet is not None:
+            outlet.close()
         inside.terminals.hang_up()
         remove(folder + "/in.sock")

@@ -137,6 +137,9 @@ if TYPE_CHECKING:
         ms: int
 
     class AppOrder(TypedDict):
+        cpus_milli: int
+        network: str
+        owner: str
         seed: str
         name: str
         command: str

@@ -82,6 +82,8 @@ class Rank:
         self.ready_ms = 0  # since when its app answers
         self.active_ms = 0  # when its app was last seen at work, and by what sign
         self.active_by = ""
+        self.gpu_active_ms = 0  # when its programs last computed on an accelerator; 0: nobody says
+        self.gpu_seen_us = 0  # up to when that is known, by the driver's clock
         self.grew_s = -1e9  # monotonic: when the log was last seen to grow
         self.poll_s = POLL_FAST_S
         self.poll_at_s = 0.0
@@ -113,6 +115,7 @@ class Rank:
         if self.ready_ms:
             fact["ready_ms"] = self.ready_ms
             fact["active_ms"], fact["active_by"] = self.active_ms, self.active_by
+            fact["gpu_active_ms"] = self.gpu_active_ms
         return fact
 
     def measure_log(self) -> bool:

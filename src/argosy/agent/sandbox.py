@@ -1,8 +1,9 @@
 """How well sessions are kept apart on this node: which levels it can give, and the command that gives one.
 
 `process`: nothing. `sandbox-lite`: Landlock. `sandbox`: namespaces of its own for users, processes, memory,
-mounts and network, made by bubblewrap, which needs no right but user namespaces. A level that cannot be given
-is refused with the reason, never lowered.
+mounts and network, made by bubblewrap, which needs no right but user namespaces. `user`: the same, by a user
+id that is its owner's alone; the agent has to be root for it. A level that cannot be given is refused with
+the reason, never lowered.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, List, Tuple
 
-LEVELS = ("process", "sandbox-lite", "sandbox")
+LEVELS = ("process", "sandbox-lite", "sandbox", "user")
+WALLED = ("sandbox", "user")  # those with namespaces of their own
 HOME = "/home/work"  # of every sandbox, so that what is installed there finds itself again
 SOCKETS = "/run/argosy"
 _AGENT = "/run/argosy-agent.pyz"
 _USER, _ID = "work", 1000
+#: User ids of level `user`: beyond those of people, of containers and of user namespaces.
+_FIRST_ID, _IDS = 1_900_000_000, 200_000_000
+_STAGE = "/run/argosy-stage"  # where what only root reaches is put, in a mount namespace of its own
 
 #: Of the system. Links such as /bin stay links.
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store")
@@ -52,7 +57,28 @@ def levels() -> Tuple[List[str], Dict[str, str]]:
         gaps["sandbox"] = why
     else:
         good.append("sandbox")
+    why = why or _why_no_user()
+    if why:
+        gaps["user"] = why
+    else:
+        good.append("user")
+    gaps["container"] = "the agent starts no containers for sessions"
     return good, gaps
+
+
+def _why_no_user() -> str:
+    if os.geteuid() != 0:
+        return "the agent is not root, and cannot give user ids"
+    missing = [name for name in ("setpriv", "unshare") if not programs.find(name)]
+    return "the program `%s` is not installed" % missing[0] if missing else ""
+
+
+def id_of(owner: str) -> int:
+    """The user id of a person, the same on every node."""
+    import hashlib
+
+    digest = hashlib.sha256(owner.encode("utf-8", "surrogateescape")).digest()
+    return _FIRST_ID + int.from_bytes(digest[:8], "big") % _IDS
 
 
 def _why_no_sandbox() -> str:
@@ -99,11 +125,48 @@ def python_folders() -> List[str]:
     return [path for path in dict.fromkeys(found) if not path.startswith(("/usr", "/opt"))]
 
 
+class _Sources:
+    """Where what a sandbox is given lies. For another user id than ours: on a stage that it may enter."""
+
+    def __init__(self, uid: int) -> None:
+        self._uid = uid
+        self._staged: List[str] = []
+
+    def of(self, path: str) -> str:
+        if not self._uid or not os.path.exists(path):
+            return path
+        if path not in self._staged:
+            self._staged.append(path)
+        return "%s/%d" % (_STAGE, self._staged.index(path))
+
+    def on_stage(self, argv: List[str], own: List[str]) -> List[str]:
+        """The command that sets the stage and becomes the user. `own`: folders that belong to it."""
+        if not self._uid:
+            return argv
+        os.makedirs(_STAGE, mode=0o711, exist_ok=True)
+        lines = ["chown -R %d:%d %s" % (self._uid, self._uid, " ".join(map(quoted, own)))]
+        lines.append("mount -t tmpfs -o mode=0711,size=1m stage %s" % _STAGE)
+        for number, path in enumerate(self._staged):
+            place = "%s/%d" % (_STAGE, number)
+            lines.append("mkdir %s" % place if os.path.isdir(path) else ": > %s" % place)
+            lines.append("mount --bind %s %s" % (quoted(path), place))
+        become = 'exec setpriv --reuid %d --regid %d --clear-groups --inh-caps=-all -- "$@"'
+        lines.append(become % (self._uid, self._uid))
+        shell = ["/bin/sh", "-ec", "\n".join(lines), "argosy-user"]
+        return [programs.find("unshare"), "-m", "--propagation", "private", "--", *shell, *argv]
+
+
+def quoted(text: str) -> str:
+    """For a shell."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
 def command(
-    agent: str, sockets: str, home: str, name: str, devices: List[str], tools: List[str]
+    agent: str, sockets: str, home: str, name: str, devices: List[str], tools: List[str], uid: int = 0
 ) -> List[str]:
     """What starts `inside` in a sandbox. `sockets`, `home`: folders outside; `devices`: files of /dev;
-    `tools`: folders that programs may read."""
+    `tools`: folders that programs may read; `uid`: whose it is, 0: ours."""
+    sources = _Sources(uid)
     argv = [programs.find("bwrap"), *_NAMESPACES, "--uid", str(_ID), "--gid", str(_ID), "--hostname", name]
     for path in _SYSTEM:
         if os.path.islink(path):
@@ -112,8 +175,8 @@ def command(
             argv += ["--ro-bind", path, path]
     for each in _ETC:
         argv += ["--ro-bind-try", "/etc/" + each, "/etc/" + each]
-    argv += ["--ro-bind", sockets + "/passwd", "/etc/passwd", "--ro-bind", sockets + "/group", "/etc/group"]
-    argv += ["--ro-bind", sockets + "/hosts", "/etc/hosts"]
+    for each in ("passwd", "group", "hosts"):
+        argv += ["--ro-bind", sources.of(sockets) + "/" + each, "/etc/" + each]
     argv += [
         "--proc",
         "/proc",
@@ -131,10 +194,12 @@ def command(
     if devices:
         argv += ["--ro-bind-try", "/sys", "/sys"]
     for path in [*python_folders(), *tools]:
-        argv += ["--ro-bind-try", path, path]
-    argv += ["--bind", home, HOME, "--bind", sockets, SOCKETS, "--ro-bind", agent, _AGENT, "--chdir", HOME]
+        argv += ["--ro-bind-try", sources.of(path), path]
+    argv += ["--bind", sources.of(home), HOME, "--bind", sources.of(sockets), SOCKETS]
+    argv += ["--ro-bind", sources.of(agent), _AGENT, "--chdir", HOME]
     python = os.path.realpath(sys.executable)
-    return [*argv, "--", python, "-I", "-S", _AGENT, "inside", SOCKETS]
+    argv += ["--", python, "-I", "-S", _AGENT, "inside", SOCKETS]
+    return sources.on_stage(argv, [home, sockets])
 
 
 def write_names(sockets: str, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from argosy.api.endpoint import Done, Reply, Request, endpoint
-from argosy.model.apps import App, Idle, Isolation
+from argosy.model.apps import App, Idle, Isolation, Network
 from argosy.model.kinds.session import Share
 from argosy.model.task import Task
 
@@ -18,6 +18,7 @@ class SessionRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     task: Task = Task()
     idle: Idle = Idle()
     isolation: Isolation = Isolation.SANDBOX
+    network: Network = Network.DEFAULT
     user: str = ""
     project: str = ""
     snapshot: str = ""  # its home begins with the files of this one
@@ -48,6 +49,7 @@ class SessionView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     user: str = ""
     project: str = ""
     isolation: Isolation = Isolation.SANDBOX
+    network: Network = Network.DEFAULT
     resources: str = ""
     infra: str = ""
     is_proxied: bool = False  # it has a face for a browser
@@ -138,6 +140,7 @@ class SessionCalls:
         task: Task = Task(),  # noqa: B008  it is frozen
         idle: Idle = Idle(),  # noqa: B008
         isolation: Isolation = Isolation.SANDBOX,
+        network: Network = Network.DEFAULT,
         snapshot: str = "",
         user: str = "",
         project: str = "",

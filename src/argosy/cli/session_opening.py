@@ -4,6 +4,7 @@ app."""
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -48,7 +49,7 @@ def open_terminal(
         ).target
         return open_web_socket(session.client.location, target)
 
-    with LastingShell(open_line) as shell:
+    with LastingShell(open_line, clock=time.monotonic, sleep=time.sleep) as shell:
         status = carry_terminal(shell)
     if shell.lost_bytes:
         session.screen.say(f"{shell.lost_bytes} bytes of its output were lost while the line was cut.")

@@ -104,6 +104,11 @@ The first word is an app (`argosy session apps`), or the name of a session that 
 @click.option(
     "--isolation", type=click.Choice(ISOLATION), help="How well it is kept apart. [default: sandbox]"
 )
+@click.option(
+    "--network",
+    type=click.Choice(("none", "outbound", "host")),
+    help="What its programs reach. [default: outbound, in a sandbox]",
+)
 @click.option("--from", "snapshot", metavar="SNAPSHOT", help="Begin with the files of this snapshot.")
 @click.option("--open", "opens", is_flag=True, help="Open it when it can be used.")
 @click.option("-d", "--detach", is_flag=True, help="Return at once, before it can be used.")
@@ -117,6 +122,7 @@ def start(
     opens: bool,
     detach: bool,
     isolation: str | None,
+    network: str | None,
     snapshot: str | None,
     idle: int | None,
     gpu_idle: int | None,
@@ -129,7 +135,7 @@ def start(
     """Start an app in a session, or a session that rests."""
     from argosy.cli.launching import send_files
     from argosy.cli.task_options import parse_described
-    from argosy.model.apps import Idle, Isolation
+    from argosy.model.apps import Idle, Isolation, Network
 
     client, screen = session.client, session.screen
     name = flags.pop("name") or ""
@@ -148,6 +154,7 @@ def start(
             task=send_files(session, described.task),
             idle=policy if policy != Idle() else Idle(),
             isolation=Isolation(isolation or Isolation.SANDBOX),
+            network=Network(network or ""),
             snapshot=snapshot or "",
             user=session.user,
             project=project or "",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -97,9 +96,9 @@ class LastingShell(Shell):
         self,
         open_line: Callable[[str, int], WebSocket],
         *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
         patience_s: float = 90.0,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`open_line(id, seen)` opens a line to a terminal of which so many bytes are known (-1: none, "": a
         new one). Raises what it raises, at first."""

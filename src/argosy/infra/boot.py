@@ -23,7 +23,8 @@ _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit
 _SOURCE_ONLY: Final = {
     "amd", "apps", "copying", "data_calls", "dial", "download", "fetch", "gaudi", "inside", "jetson", "kept",
     "kept_calls", "landlock", "listing", "mig", "mounting", "mps", "mux", "neuron", "notices", "nvidia",
-    "outside", "ports", "sandbox", "send", "sshd", "starter", "targets", "terminal", "terminals", "tpu",
+    "outlet", "outside", "ports", "sandbox", "send", "sshd", "starter", "targets", "terminal", "terminals",
+    "tpu",
 }  # fmt: skip
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 

@@ -14,8 +14,17 @@ class Isolation(StrEnum):
     PROCESS = "process"  # programs of one user: for a machine of one's own
     SANDBOX = "sandbox"  # namespaces of its own: files, processes, memory, network
     SANDBOX_LITE = "sandbox-lite"  # Landlock alone, where namespaces are forbidden
-    USER = "user"  # a sandbox, and a user id of its own
+    USER = "user"  # a sandbox, and a user id of its own for each person: where the agent is root
     CONTAINER = "container"  # an image in a container engine
+
+
+class Network(StrEnum):
+    """What the programs of a session reach."""
+
+    DEFAULT = ""  # outbound in a sandbox, else host
+    NONE = "none"  # nothing but themselves
+    OUTBOUND = "outbound"  # other machines, through a proxy of the node; never the node itself
+    HOST = "host"  # as programs of the node do: no sandbox has that
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

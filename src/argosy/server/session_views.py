@@ -37,6 +37,7 @@ def view_session(
         user=session.user,
         project=session.project,
         isolation=spec.isolation,
+        network=spec.network,
         resources=spec.task.resources[0].render(),
         infra=render_place(claims[0].choice) if claims else "",
         is_proxied=spec.app.is_proxied,

@@ -121,6 +121,14 @@ def memory_by_process(indices: list[int]) -> dict[int, dict[int, int]]:
     return nvidia.memory_by_process(indices)
 
 
+def at_work(since_us: int) -> tuple[int, set[int]] | None:
+    """The moment (microseconds) of the last work on an accelerator after that one, and the pids of those who
+    worked; None where no driver says it by program."""
+    from argosy.agent.devices import nvidia
+
+    return nvidia.at_work(since_us)
+
+
 def number_in(path: str, otherwise: int = -1) -> int:
     """The whole number in a file of /sys; `otherwise` when there is none."""
     try:

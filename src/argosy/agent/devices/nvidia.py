@@ -87,6 +87,13 @@ def memory_by_process(indices: list[int]) -> dict[int, dict[int, int]]:
     return Nvml(library).memory_by_process(indices) if library is not None else {}
 
 
+def at_work(since_us: int) -> tuple[int, set[int]] | None:
+    """The moment of the last work on a card after that one, as the driver counts them, and the pids of those
+    who worked; None where the driver does not say, as on instances of MIG."""
+    library = _library()
+    return Nvml(library).at_work(since_us) if library is not None else None
+
+
 _loaded: list[CDLL | None] = []
 
 
@@ -153,7 +160,17 @@ class Nvml:
                 ("compute_instance", c.c_uint),
             )
 
-        self._Process = Process
+        class Work(c.Structure):
+            _fields_ = (
+                ("pid", c.c_uint),
+                ("at_us", c.c_ulonglong),
+                ("percent", c.c_uint),
+                ("memory", c.c_uint),
+                ("encoder", c.c_uint),
+                ("decoder", c.c_uint),
+            )
+
+        self._Process, self._Work = Process, Work
         self._InstanceInfo = InstanceInfo
         self._c = c
         self._library = library
@@ -334,6 +351,24 @@ class Nvml:
                     one.pid: one.memory for one in listed[: count.value] if one.memory < _NOT_AVAILABLE
                 }
         return found
+
+    def at_work(self, since_us: int) -> tuple[int, set[int]] | None:
+        count = self._c.c_uint()
+        if not self._ask("nvmlDeviceGetCount_v2 nvmlDeviceGetCount", self._c.byref(count)):
+            return None
+        found, last_us, is_known = set[int](), since_us, False
+        for index in range(min(count.value, 256)):
+            handle, amount = self._handle(index), self._c.c_uint(_PROCESSES_MAX)
+            listed = (self._Work * _PROCESSES_MAX)()
+            arguments = (handle, listed, self._c.byref(amount), self._c.c_ulonglong(since_us))
+            if handle is None or not self._ask("nvmlDeviceGetProcessUtilization", *arguments):
+                continue
+            is_known = True
+            for one in listed[: amount.value]:
+                last_us = max(last_us, one.at_us)
+                if one.percent:
+                    found.add(one.pid)
+        return (last_us, found) if is_known else None
 
     def sample(self, devices: list[dict[str, object]]) -> None:
         for device in devices:

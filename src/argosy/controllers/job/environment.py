@@ -74,7 +74,7 @@ def rank_orders(
             memory_bytes=placement.memory_bytes,
             pids_max=PIDS_MAX,
             run_now=len(nodes) == 1,
-            app=_app_order(spec, checkpoint_dir(job, shared_dir)),
+            app=_app_order(job, checkpoint_dir(job, shared_dir), placement.cpus_milli),
         )
         result.append((node, order))
     return result
@@ -85,8 +85,10 @@ def _setup_text(spec: JobSpec) -> str:
     return install_text(spec.sitting.app, setup) if spec.sitting is not None else setup
 
 
-def _app_order(spec: JobSpec, home: str) -> AppOrder | None:
-    """The app that runs in place of a program's own `run`; None for a job that is no session's."""
+def _app_order(job: Workload, home: str, cpus_milli: int) -> AppOrder | None:
+    """The app that runs in place of a program's own `run`; None for a job that is no session's. Of people who
+    ask for a number of processors nobody gets more."""
+    spec = job_spec(job)
     if spec.sitting is None:
         return None
     app = spec.sitting.app
@@ -99,6 +101,9 @@ def _app_order(spec: JobSpec, home: str) -> AppOrder | None:
         kernels=app.kernels,
         program=app.program,
         isolation=spec.sitting.isolation.value,
+        network=spec.sitting.network.value,
+        owner=job.user,
+        cpus_milli=cpus_milli if any(wish.cpus for wish in spec.task.resources) else 0,
         home=home,
         env=app.env,
         folder=folder_name(app),

@@ -83,6 +83,7 @@ def _make_body(view: View, session: Workload, new_id: NewId) -> list[Action]:
                 session=session.id,
                 app=spec.app,
                 isolation=spec.isolation,
+                network=spec.network,
                 seed=_SEED_FOLDER if spec.begins_with and not session.started_ms else "",
             ),
         ),

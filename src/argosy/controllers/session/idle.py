@@ -38,14 +38,15 @@ class Limit(NamedTuple):
 
 
 def last_use(session: Workload, fact: RankFact | None, seen: Seen, node_id: str = "") -> Use:
-    """The newest of what is written down, what went through the server and what the node saw."""
+    """The newest of what is written down, what went through the server and what the node saw. Where it tells
+    whose programs use a GPU, only those of the session count; else whatever its node's GPUs do."""
     state = session_state(session)
     found = [(state.up_ms, "start"), (state.active_ms, state.active_by), seen.used(session.id)]
     gpu_ms = max(state.up_ms, state.gpu_active_ms)
     if fact is not None:
         found.append((fact.active_ms, fact.active_by))
         gpu_ms = max(gpu_ms, fact.gpu_active_ms)
-    if node_id:
+    if node_id and not (fact is not None and fact.gpu_active_ms):
         gpu_ms = max(gpu_ms, seen.gpu_used_ms(node_id))
     at_ms, by = max(found, key=lambda each: each[0])
     return Use(at_ms, by, gpu_ms)

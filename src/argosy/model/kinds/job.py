@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from argosy.model.apps import App, Isolation
+from argosy.model.apps import App, Isolation, Network
 from argosy.model.group import Membership
 from argosy.model.kinds.kind import Checkpoint, Gang, Kind
 from argosy.model.notify import Told
@@ -21,6 +21,7 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     session: str  # id: the files of the session are kept under it, whichever job has them
     app: App
     isolation: Isolation = Isolation.SANDBOX
+    network: Network = Network.DEFAULT
     seed: str = ""  # a folder on the node with the files that its home begins with
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from argosy.model.apps import App, Idle, Isolation
+from argosy.model.apps import App, Idle, Isolation, Network
 from argosy.model.kinds.kind import Checkpoint, Kind
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
@@ -28,6 +28,7 @@ class SessionSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="
     app: App
     task: Task
     isolation: Isolation = Isolation.SANDBOX
+    network: Network = Network.DEFAULT
     idle: Idle = Idle()
     confirmed: Confirmed | None = None  # what its launch was told to keep to
     begins_with: str = ""  # the digest of the tree that its home has before it first runs

@@ -123,6 +123,7 @@ class SessionFeature:
                 app=app,
                 task=msgspec.structs.replace(seated.tasks[0], secrets=dict.fromkeys(task.secrets, "")),
                 isolation=request.isolation,
+                network=request.network,
                 idle=request.idle,
                 begins_with=self._seed(rows, request.snapshot, caller),
                 confirmed=plans[subject_of(task)][1],
