@@ -378,7 +378,8 @@ def test_sagemaker_and_vertex_send_rows_and_get_predictions() -> None:
     async def scenario(client: Client, models: Models) -> None:
         rows = {"instances": [[1, 2, 3]], "parameters": {"outputs": ["y"]}}
         for path in ("/invocations", "/at/predict", "/v1/models/double:predict"):
-            status, _, body = await client.ask("POST", path, rows)
+            kind = "application/x-www-form-urlencoded" if path == "/invocations" else "application/json"
+            status, _, body = await client.ask("POST", path, rows, Content_Type=kind)
             assert status == 200 and json.loads(body) == {"predictions": [[2, 4, 6]]}, path
         assert (await client.ask("GET", "/at/health"))[0] == 200
         status, _, body = await client.ask("POST", "/invocations", {"instances": [{"x": [1, 2, 3]}]})
