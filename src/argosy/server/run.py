@@ -146,7 +146,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     from argosy.infra.quotes import Quotes
     from argosy.providers import load_providers
     from argosy.server.agents import Agents
-    from argosy.server.gateway_process import GatewayProcess
+    from argosy.server.gateways import gateways_of
     from argosy.server.notifying import Notifier
     from argosy.server.replica_doors import ReplicaDoors
 
@@ -164,8 +164,8 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         stack.push_async_callback(agents.close)
         doors = ReplicaDoors(agents, state_dir / "relays")
         stack.push_async_callback(doors.close_all)
-        gateway = GatewayProcess(state_dir / "gateway", settings.gateway)
         pricing = pricing_of(state_dir, providers, clock)
+        gateway = gateways_of(state_dir / "gateway", settings.gateway, pricing.rented.atlas)
         quotes = Quotes(providers, clock, price=pricing.own_prices)
         stack.push_async_callback(quotes.close)
         notifier = Notifier(store, ChannelFile(state_dir), clock, ids.new("srv"))
