@@ -1,4 +1,4 @@
-"""AWS's own runtime for Python runs against our runtime API: `pip install awslambdaric`."""
+"""AWS's own runtime for Python runs against our runtime API: `pip install "argosy[nightly]"`."""
 
 from __future__ import annotations
 
