@@ -17,7 +17,7 @@ import msgspec
 
 from argosy.controllers.loads import Load
 from argosy.controllers.observed import Facts
-from argosy.controllers.service.routes import routes_of
+from argosy.controllers.service.routes import endpoints_of, routes_of
 from argosy.controllers.service.scaling import FRESH, wanted_replicas
 from argosy.controllers.service.target import scaling_policy
 from argosy.controllers.usage import Usage
@@ -33,7 +33,7 @@ from argosy.model.kinds.service import (
     service_state,
     wanted_revision,
 )
-from argosy.model.routes import GatewayCounters, RouteTable, ServiceCounters, ServiceRoute
+from argosy.model.routes import EndpointRoute, GatewayCounters, RouteTable, ServiceCounters, ServiceRoute
 from argosy.model.rows import Workload
 from argosy.model.scaling import Memory, Seen
 from argosy.model.served import ServedFact
@@ -71,7 +71,7 @@ class Routing:
         self._triggers: TriggerValues | None = None  # from the first service that has any
         self._usage = Usage()
         self._taken: dict[str, int] = {}  # by service: the generation of its routes that the gateway has
-        self._sent: tuple[ServiceRoute, ...] | None = None
+        self._sent: tuple[tuple[ServiceRoute, ...], tuple[EndpointRoute, ...]] | None = None
         self._since_ms = 0  # of the gateway's life
         self._generation = 0
         self._news = asyncio.Event()
@@ -164,10 +164,12 @@ class Routing:
     async def _send(self, gateway: GatewayPort) -> None:
         services = list(self._services.values())
         routes = routes_of(services)
-        if routes != self._sent:
+        endpoints = endpoints_of(services, routes)
+        if (routes, endpoints) != self._sent:
             self._generation = max(self._generation + 1, self._clock.now_ms())
-            await gateway.take(RouteTable(generation=self._generation, services=routes))
-            self._sent = routes
+            table = RouteTable(generation=self._generation, services=routes, endpoints=endpoints)
+            await gateway.take(table)
+            self._sent = routes, endpoints
         for row in services:
             self._taken[row.id] = service_state(row).generation
 
@@ -200,6 +202,8 @@ class Routing:
             used_ms=load.used_ms,
             counts=load.counts(counted, state.rollout.old if state.rollout is not None else 0),
             rate=load.rate(),
+            replicas=load.rates.of_replicas(),
+            revisions=load.rates.of_revisions(),
             wanted=wanted,
             why=why,
         )
