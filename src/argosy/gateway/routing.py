@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 from argosy.gateway.access_log import AccessLog, Line
@@ -39,7 +40,9 @@ class Router:
         board: Board | None = None,
         log: AccessLog | None = None,
         own_paths: tuple[str, ...] = (),
+        proofs: Path | None = None,
     ) -> None:
+        """`proofs`: the folder of answers to an authority that asks whether a host is ours."""
         self._loop = loop
         self._now_s = now_s or loop.time
         self._now_ms = now_ms
@@ -54,7 +57,7 @@ class Router:
         self._services: dict[str, Service] = {}
         self._tiers: Mapping[str, int] = {}  # how far regions are
         self._gone: list[Service] = []
-        self._finder = Finder()
+        self._finder = Finder(proofs)
 
     # --- the table ---------------------------------------------------------------------------------
 
