@@ -51,12 +51,12 @@ def read_prompt(body: bytes | None) -> Prompt:
         read = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Prompt((), max(1, len(body) // TOKEN_BYTES), 0)
-    text = bytes(read.messages or read.prompt or read.input)
+    text = memoryview(bytes(read.messages or read.prompt or read.input))
     head = hash((read.model, *map(bytes, (read.tools, read.system, read.instructions, read.cache_salt))))
     before = len(read.tools) + len(read.system) + len(read.instructions)
     keys = []
     for at in range(0, len(text) - BLOCK_BYTES + 1, BLOCK_BYTES):
-        head = hash((head, text[at : at + BLOCK_BYTES]))
+        head = hash((head, hash(text[at : at + BLOCK_BYTES])))  # of a view: nothing is copied
         keys.append(head)
     answer = read.max_completion_tokens or read.max_tokens or read.max_output_tokens or ANSWER
     return Prompt(keys, max(1, (before + len(text)) // TOKEN_BYTES), max(1, answer))
