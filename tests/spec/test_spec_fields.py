@@ -89,7 +89,7 @@ def test_each_nested_field_is_read_and_read_back(text: str, field: Field) -> Non
     task = parse_one(text)
     assert parse_one(render_task(task)) == task
     heeded = text.startswith(("networking", "sync", "service", "file_mounts")) and not field.later
-    acts = (heeded or field.name in READS_TASK) and field.name != "persistent"
+    acts = heeded or field.name in READS_TASK
     assert bool(task.not_executed) != acts
 
 

@@ -20,6 +20,7 @@ from argosy.controllers.observed import Facts
 from argosy.controllers.service.routes import endpoints_of, routes_of
 from argosy.controllers.service.scaling import FRESH, wanted_replicas
 from argosy.controllers.service.target import scaling_policy
+from argosy.controllers.usage import Usage
 from argosy.infra.border import BorderError
 from argosy.infra.gateway_port import GatewayPort
 from argosy.model.ids import Clock
@@ -68,6 +69,7 @@ class Routing:
         self._loads: dict[str, Load] = {}
         self._memories: dict[str, Memory] = {}
         self._triggers: TriggerValues | None = None  # from the first service that has any
+        self._usage = Usage()
         self._taken: dict[str, int] = {}  # by service: the generation of its routes that the gateway has
         self._sent: tuple[tuple[ServiceRoute, ...], tuple[EndpointRoute, ...]] | None = None
         self._since_ms = 0  # of the gateway's life
@@ -83,6 +85,7 @@ class Routing:
         for id in self._services.keys() - now.keys():
             self._loads.pop(id, None)
             self._memories.pop(id, None)
+            self._usage.forget(id)
             if self._triggers is not None:
                 self._triggers.forget(id)
             self._taken.pop(id, None)
@@ -245,7 +248,11 @@ class Routing:
             held=held,
             cold_start_s=float(state.start_s or 30),
             active_ms=max([load.used_ms, *(each.ready_ms for each in mine)]),
-            signals={**load.signals(), **self._values(row.id, revision)},
+            signals={
+                **load.signals(),
+                **self._values(row.id, revision),
+                **self._usage.signals(row.id, mine, self._facts, [each.signal for each in policy.targets]),
+            },
         )
         scaled = wanted_replicas(policy, seen, self._memories.get(row.id, FRESH))
         self._memories[row.id] = scaled.memory

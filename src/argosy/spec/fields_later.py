@@ -23,7 +23,7 @@ from argosy.spec.shapes import (
     Text,
     Whole,
 )
-from argosy.spec.triggers import TRIGGERS
+from argosy.spec.triggers import TARGETS, TRIGGERS
 
 _MOUNT_OPTIONS: Final = Table(
     name="file_mounts.config",
@@ -278,6 +278,13 @@ SERVICE: Final = Table(
                         shape=Choice(words=("work", "target", "hpa", "kpa", "ray-serve", "skyserve")),
                         doc="How a number of replicas follows from the load.",
                         example="work",
+                    ),
+                    Field(
+                        name="targets",
+                        shape=TARGETS,
+                        doc="What one replica takes of `requests` or `tokens` a second, of `concurrency` or "
+                        "`queue`; or what `latency` (s), `gpu` and `cpu` (%) are to be.",
+                        example="{concurrency: 8, latency: 0.5}",
                     ),
                     Field(
                         name="triggers",
