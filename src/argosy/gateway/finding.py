@@ -13,7 +13,7 @@ from argosy.gateway.directory import MODELS, Directory, list_models
 from argosy.gateway.endpoints import Endpoint
 from argosy.gateway.exchange import Answer, Exchange, NeedBody, refusal
 from argosy.gateway.service import Service
-from argosy.gateway.usage import ModelRequest, parse_model_request
+from argosy.gateway.usage import asked_of
 from argosy.model.routes import EndpointRoute, RouteTable
 
 _MODEL_BODY: Final = 32 << 20
@@ -103,7 +103,7 @@ class Finder:
         if exchange.body is None and head.length:
             return NeedBody(limit=_MODEL_BODY)
         try:
-            asked: ModelRequest = parse_model_request(exchange.body or b"")
+            asked = asked_of(exchange)
         except ValueError as error:
             return refusal(400, "bad-request", str(error))
         service = mine.get(asked.model)

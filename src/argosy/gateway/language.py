@@ -47,7 +47,7 @@ class Language:
     def _prompt(self, exchange: Exchange) -> Prompt:
         found = self._prompts.get(exchange)
         if found is None:
-            found = self._prompts[exchange] = read_prompt(exchange.body)
+            found = self._prompts[exchange] = read_prompt(exchange.body, exchange.asked)
         return found
 
     def sent(self, exchange: Exchange, replica: Replica) -> None:

@@ -18,7 +18,7 @@ from argosy.gateway.replicas import Replica
 from argosy.gateway.service import Service
 from argosy.gateway.shared import Board
 from argosy.gateway.trip import Trip
-from argosy.gateway.usage import Usage, parse_model_request
+from argosy.gateway.usage import Usage, asked_of
 from argosy.model.routes import GatewayCounters, RouteTable, Wanted, tiers_of
 
 _TRIES: Final = 3
@@ -337,7 +337,7 @@ def _reserve(exchange: Exchange, trip: Trip, key: Key, now_s: float) -> Answer |
     tokens = 0
     if trip.asks_model:
         try:
-            asked = parse_model_request(exchange.body or b"{}")
+            asked = asked_of(exchange)
         except ValueError as error:
             return refusal(400, "bad-request", str(error))
         tokens = expected_tokens(exchange.received, asked.most_tokens)
