@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from argosy.api.services import OwnCertificate
 from argosy.gateway.run import Settings, load_certificates
 from argosy.infra.acme import HTTP_PATH, Acme
 from argosy.infra.acme_kept import Kept
@@ -24,9 +25,10 @@ from argosy.testing.fake_acme import DIRECTORY, FakeAuthority
 
 HOST = "chat.example.org"
 NOW = datetime.datetime.now(datetime.UTC)
+NOW_MS = int(NOW.timestamp() * 1000)
 
 
-def _made(host: str = HOST, days: int = 30) -> tuple[str, str]:
+def _made(host: str = HOST, days: int = 30) -> OwnCertificate:
     """A certificate and its key, in PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
@@ -43,18 +45,18 @@ def _made(host: str = HOST, days: int = 30) -> tuple[str, str]:
     )
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return built.public_bytes(pem).decode(), secret.decode()
+    return OwnCertificate(certificate=built.public_bytes(pem).decode(), key=secret.decode())
 
 
 def test_the_certificate_of_a_service_is_used_by_gateways_of_its_folder(tmp_path: Path) -> None:
-    keep_own(tmp_path, "svc-1", *_made(), [HOST])
+    keep_own(tmp_path, "svc-1", _made(), [HOST], NOW_MS)
     place = tmp_path / "certificates" / "svc-1.pem"
     assert place.stat().st_mode & 0o777 == 0o600 and place.parent.stat().st_mode & 0o777 == 0o700
     settings = Settings(control=str(tmp_path / "control.sock"), tls=("127.0.0.1:0",))
     certificates = load_certificates(settings)
     assert certificates.covers(HOST.encode()) and certificates.covers(b"127.0.0.1")
     assert not certificates.covers(b"other.example.org"), "one that is made here is for this machine"
-    keep_own(tmp_path, "svc-2", *_made("other.example.org"), ["other.example.org"])
+    keep_own(tmp_path, "svc-2", _made("other.example.org"), ["other.example.org"], NOW_MS)
     assert certificates.renew(NOW) == [] and certificates.covers(b"other.example.org")
     place.unlink()
     certificates.renew(NOW)
@@ -64,17 +66,17 @@ def test_the_certificate_of_a_service_is_used_by_gateways_of_its_folder(tmp_path
 @pytest.mark.parametrize(
     ("certificate", "said"),
     [
-        ((_made()[0], _made()[1]), "does not belong to the key"),
+        (OwnCertificate(certificate=_made().certificate, key=_made().key), "does not belong to the key"),
         (_made(days=-1), "expired on"),
         (_made("web.example.org"), "the certificate is not for the domain `chat.example.org`"),
-        (("nothing", "nothing"), "are not a certificate and its key in PEM"),
+        (OwnCertificate(certificate="nothing", key="nothing"), "are not a certificate and its key in PEM"),
     ],
 )
 def test_a_certificate_that_is_no_good_is_refused_with_words(
-    tmp_path: Path, certificate: tuple[str, str], said: str
+    tmp_path: Path, certificate: OwnCertificate, said: str
 ) -> None:
     with pytest.raises(ArgosyError, match=said) as caught:
-        keep_own(tmp_path, "svc-1", *certificate, [HOST])
+        keep_own(tmp_path, "svc-1", certificate, [HOST], NOW_MS)
     assert str(tmp_path) not in str(caught.value) and "PRIVATE" not in str(caught.value)
     assert list((tmp_path / "certificates").iterdir()) == []
 
@@ -100,7 +102,7 @@ def test_a_domain_that_points_elsewhere_is_told() -> None:
 
 class _Clock:
     def now_ms(self) -> int:
-        return int(NOW.timestamp() * 1000)
+        return NOW_MS
 
     def monotonic_s(self) -> float:
         return 0.0
@@ -139,8 +141,8 @@ def test_a_domain_gets_its_certificate_from_an_authority_that_asks_a_gateway(tmp
             dice=lambda: 0.5,
             pause=pause,
         )
-        domains = Domains(tmp_path, kept)
-        keep_own(tmp_path, "svc-1", *_made("own.example.org"), ["own.example.org"])
+        domains = Domains(tmp_path, kept, clock)
+        keep_own(tmp_path, "svc-1", _made("own.example.org"), ["own.example.org"], NOW_MS)
         domains.follow([HOST, "own.example.org"])
         async with asyncio.timeout(10):
             while kept.file((HOST,)) is None:

@@ -10,10 +10,11 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from random import random
 from typing import TYPE_CHECKING, Final
 
+from argosy.api.services import OwnCertificate
 from argosy.gateway.private_files import replace_file
+from argosy.infra.system import random_bytes
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.routes import Listening
@@ -28,7 +29,9 @@ PROOFS: Final = "proofs"
 _LOOK_S: Final = 3600.0
 
 
-def keep_own(folder: Path, service: str, certificate: str, key: str, hosts: Iterable[str]) -> None:
+def keep_own(
+    folder: Path, service: str, certificate: OwnCertificate, hosts: Iterable[str], now_ms: int
+) -> None:
     """Keep the certificate of a service for the gateways whose sockets are in `folder`, in one file with its
     key. Raises `spec-invalid` when they do not belong together, are over, or name another host."""
     from argosy.gateway.tls import Certificates, Files
@@ -36,10 +39,11 @@ def keep_own(folder: Path, service: str, certificate: str, key: str, hosts: Iter
     place = folder / CERTIFICATES / f"{service}.pem"
     draft = place.with_suffix(".draft")
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    replace_file(draft, key.strip().encode() + b"\n" + certificate.strip().encode() + b"\n")
+    told_in = f"{certificate.key.strip()}\n{certificate.certificate.strip()}\n"
+    replace_file(draft, told_in.encode())
     try:
         told = Files(certificate=str(draft), key=str(draft))
-        found = Certificates([told], datetime.datetime.now(datetime.UTC))
+        found = Certificates([told], _moment(now_ms))
         for host in hosts:
             if not found.covers(host.encode()):
                 raise ValueError(f"the certificate is not for the domain `{host}`")
@@ -127,8 +131,8 @@ class FileProofs:
 class Domains:
     """Keeps certificates for the domains of services that have none of their own."""
 
-    def __init__(self, folder: Path, kept: Kept) -> None:
-        self._folder, self._kept = folder, kept
+    def __init__(self, folder: Path, kept: Kept, clock: Clock) -> None:
+        self._folder, self._kept, self._clock = folder, kept, clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def follow(self, hosts: Iterable[str]) -> None:
@@ -148,7 +152,7 @@ class Domains:
         for path in (self._folder / CERTIFICATES).glob("svc-*.pem"):
             try:
                 told = Files(certificate=str(path), key=str(path))
-                names = Certificate(told, datetime.datetime.now(datetime.UTC)).names
+                names = Certificate(told, _moment(self._clock.now_ms())).names
             except ValueError:
                 continue
             if host in names or "*." + host.partition(".")[2] in names:
@@ -182,5 +186,14 @@ def domains_of(folder: Path, clock: Clock, environ: Mapping[str, str] = os.envir
         return Acme(directory, key, ask=asked, clock=clock, pause=asyncio.sleep, membership=member)
 
     proofs = FileProofs(folder)
-    kept = Kept(folder / CERTIFICATES, account, proofs, clock=clock, dice=random, pause=asyncio.sleep)
-    return Domains(folder, kept)
+    kept = Kept(folder / CERTIFICATES, account, proofs, clock=clock, dice=_dice, pause=asyncio.sleep)
+    return Domains(folder, kept, clock)
+
+
+def _moment(now_ms: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC)
+
+
+def _dice() -> float:
+    """Evenly between 0 and 1."""
+    return int.from_bytes(random_bytes(4), "big") / 2**32

@@ -109,8 +109,8 @@ class ServiceFeature:
             row, said = self._next(old, request, confirmed)
         serving = request.task.service or Serving()
         if request.certificate is not None:
-            own = request.certificate
-            keep_own(self._gateways, row.id, own.certificate, own.key, serving.hosts)
+            now_ms = services.clock.now_ms()
+            keep_own(self._gateways, row.id, request.certificate, serving.hosts, now_ms)
         secrets = {row.id: request.task.secrets} if request.task.secrets else None
         told = self._writer.event(row.id, "applied", said)
         await self._store.commit([row], events=[told], secrets=secrets)
