@@ -21,7 +21,7 @@ from argosy.infra.acme_keys import AccountKey
 from argosy.model.errors import ArgosyError
 from argosy.model.routes import Listening
 from argosy.server.domains import Domains, FileProofs, about_domains, keep_own, points_elsewhere
-from argosy.testing.fake_acme import DIRECTORY, FakeAuthority
+from argosy.testing.fake_acme import FakeAuthority
 
 HOST = "chat.example.org"
 NOW = datetime.datetime.now(datetime.UTC)
@@ -131,7 +131,7 @@ def test_a_domain_gets_its_certificate_from_an_authority_that_asks_a_gateway(tmp
             await asyncio.sleep(0)
 
         def account(key: AccountKey) -> Acme:
-            return Acme(DIRECTORY, key, ask=authority, clock=clock, pause=pause)
+            return Acme(authority.directory, key, ask=authority, clock=clock, pause=pause)
 
         kept = Kept(
             tmp_path / "certificates",

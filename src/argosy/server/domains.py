@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from argosy.api.services import OwnCertificate
 from argosy.gateway.private_files import replace_file
-from argosy.infra.system import random_bytes
+from argosy.infra.system import throw_dice
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.routes import Listening
@@ -186,14 +186,9 @@ def domains_of(folder: Path, clock: Clock, environ: Mapping[str, str] = os.envir
         return Acme(directory, key, ask=asked, clock=clock, pause=asyncio.sleep, membership=member)
 
     proofs = FileProofs(folder)
-    kept = Kept(folder / CERTIFICATES, account, proofs, clock=clock, dice=_dice, pause=asyncio.sleep)
+    kept = Kept(folder / CERTIFICATES, account, proofs, clock=clock, dice=throw_dice, pause=asyncio.sleep)
     return Domains(folder, kept, clock)
 
 
 def _moment(now_ms: int) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(now_ms / 1000, datetime.UTC)
-
-
-def _dice() -> float:
-    """Evenly between 0 and 1."""
-    return int.from_bytes(random_bytes(4), "big") / 2**32
