@@ -8,6 +8,7 @@ import os
 from argosy.agent import cgroups, journal, processes
 from argosy.agent.orders import find_shell
 from argosy.agent.rank import Observer, Rank, reason_of, warn
+from argosy.agent.secret_files import SecretFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Supervision:
         self.reaper = processes.Reaper(loop)
         self.table = processes.ProcessTable()
         self.cgroups = cgroups.Cgroups(self.tag)
+        self.secret_files = SecretFiles(self.tag)
         self.by_id: dict[str, Rank] = {}
         self.observers: set[Observer] = set()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -37,7 +37,7 @@ from argosy.controllers.view import (
     data_of,
     shared_dirs_of,
 )
-from argosy.infra.agent_port import AgentDirectory, AgentPort, RankOrder
+from argosy.infra.agent_port import AgentDirectory, AgentPort, RankOrder, SecretFile
 from argosy.infra.border import BorderError, RequestRefused, Transient
 from argosy.infra.buckets import OpensBuckets
 from argosy.infra.log_sink import LogSink
@@ -310,7 +310,15 @@ class Effects:
         secrets = await self._store.load_secrets_of(action.job, task.secrets)
         for order in action.orders:
             self._logs.mask(order.id, list(secrets.values()))
-        return [msgspec.structs.replace(order, env=order.env | secrets) for order in action.orders]
+        files = tuple(
+            SecretFile(name=name, path=path, value=secrets.pop(name))
+            for name, path in task.secret_files.items()
+            if name in secrets
+        )
+        return [
+            msgspec.structs.replace(order, env=order.env | secrets, secret_files=files)
+            for order in action.orders
+        ]
 
     async def _place_files(self, agent: AgentPort, action: PrepareRanks) -> None:
         task = task_of(action.job)
