@@ -151,7 +151,7 @@ def test_cryptography_is_loaded_with_the_first_secret() -> None:
 
 
 def test_keys_that_somebody_else_keeps(tmp_path: Path) -> None:
-    """From a command or the environment: on no disk of ours, asked for when they are needed, rotated there."""
+    """From a command or the environment: on no disk of ours, asked for when needed, rotated there."""
     made = [base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2)]
     there, asked = [made[0]], []
 
