@@ -212,9 +212,6 @@ def checked_order(order: dict[str, object]) -> Order:
     shares = order.get("shares", [])
     if not isinstance(shares, list):
         raise Refused("shares", "`shares` of a rank order must be a list")
-    secret_files = order.get("secret_files", [])
-    if not isinstance(secret_files, list):
-        raise Refused("secret_files", "`secret_files` of a rank order must be a list")
     return {
         "id": rank_id,
         "job": text("job", ""),
@@ -229,10 +226,17 @@ def checked_order(order: dict[str, object]) -> Order:
         "pids_max": amount("pids_max"),
         "memory_bytes": amount("memory_bytes"),
         "run_now": bool(order.get("run_now", False)),
-        "secret_files": [_checked_file(each) for each in secret_files],
+        "secret_files": _checked_files(order.get("secret_files", [])),
         "lease": _checked_lease(order["lease"]) if order.get("lease") else None,
         "app": _checked_app(order["app"]) if order.get("app") else None,
     }
+
+
+def _checked_files(given: object) -> list[dict[str, str]]:
+    """Raises Refused."""
+    if not isinstance(given, list):
+        raise Refused("secret_files", "`secret_files` of a rank order must be a list")
+    return [_checked_file(each) for each in given]
 
 
 def _checked_file(given: object) -> dict[str, str]:

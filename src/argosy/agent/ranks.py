@@ -119,8 +119,7 @@ class Ranks:
                 self.apps.attend(rank)
             ended = functools.partial(self._adopted_ended, rank)
             self._shared.reaper.watch_adopted(rank.pid, rank.ticks, ended)
-        self._shared.secret_files.sweep({key.rpartition(":")[2] for key in running})
-        self._shared.cgroups.sweep({group for rank in self._shared.by_id.values() for group in rank.groups})
+        self._shared.sweep(running)
         marked = processes.snapshot_all().marked(self._shared.tag + ":")
         processes.send_signal([pid for pid, key in marked.items() if key not in running], signal.SIGKILL)
 
@@ -178,12 +177,9 @@ class Ranks:
                 except Refused as error:
                     refusal = str(error)
             self._lay_out(rank, order, wish.note)
-            if order["secret_files"]:
-                rank.env.update(self._secrets(order))
+            rank.env.update(self._shared.secret_files.of(order))
             lease = order["lease"]
             rank.lapsed = lease is not None and not self.leases.take(rank, lease)
-        except Refused as error:
-            refusal = str(error)
         except OSError as error:
             refusal = "cannot prepare on %s: %s" % (self._shared.node_name, reason_of(error))
             rank.unbegun = error.errno in NODE_FAULTS
@@ -198,12 +194,6 @@ class Ranks:
         else:
             self._begin(rank)
         self._shared.changed(rank)
-
-    def _secrets(self, order: Order) -> dict[str, str]:
-        """Their files, and where they are. Raises Refused, OSError."""
-        if order["app"] is not None:
-            raise Refused("secret_files", "a session has secrets in its environment only")
-        return self._shared.secret_files.write(order["id"], order["secret_files"])
 
     def _lay_out(self, rank: Rank, order: Order, note: str) -> None:
         """Its folders and files. Raises OSError."""

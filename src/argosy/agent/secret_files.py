@@ -10,9 +10,17 @@ import stat
 
 from argosy.agent.orders import Refused
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argosy.agent.orders import Order
+
 MEMORY = "/dev/shm"
 _LINKS = ".links"
 _KINDS = ("tmpfs", "ramfs")
+
+
+class CannotKeep(OSError):
+    """A secret cannot be a file here."""
 
 
 class SecretFiles:
@@ -21,6 +29,18 @@ class SecretFiles:
     def __init__(self, tag: str, memory: str = MEMORY) -> None:
         self._memory = memory
         self._folder = "%s/argosy-%d-%s" % (memory, os.getuid(), tag)
+
+    def of(self, order: Order) -> dict[str, str]:
+        """What the environment says of the files of this order, which are written. Raises CannotKeep, an
+        OSError with what people can do."""
+        if not order["secret_files"]:
+            return {}
+        try:
+            if order["app"] is not None:
+                raise Refused("secret_files", "a session has secrets in its environment only")
+            return self.write(order["id"], order["secret_files"])
+        except Refused as refused:
+            raise CannotKeep(errno.EPERM, str(refused)) from None
 
     def write(self, rank_id: str, files: list[dict[str, str]]) -> dict[str, str]:
         """Write the files of a rank; where they are, by `NAME_FILE`, for its environment. Raises Refused with

@@ -59,6 +59,11 @@ class Supervision:
         for observer in self.observers:
             observer.rank_changed(rank)
 
+    def sweep(self, running: set[str]) -> None:
+        """Remove groups and secret files of ranks that are gone. `running`: keys of those that run."""
+        self.secret_files.sweep({key.rpartition(":")[2] for key in running})
+        self.cgroups.sweep({group for rank in self.by_id.values() for group in rank.groups})
+
     def key(self, rank: Rank) -> str:
         return self.tag + ":" + rank.id
 
