@@ -26,6 +26,9 @@ class FolderView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     use: str = "general"  # general | data | model
     access: str = ""  # of the caller: ro | rw | rw+delete | manage; "": only invited
     quota_bytes: int = 0
+    quota_by: str = (
+        ""  # the file system that stops every write beyond it; "": counted, writes through us stop
+    )
     used_bytes: int = 0
     counted_ms: int = 0
     created_ms: int = 0

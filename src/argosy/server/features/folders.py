@@ -149,6 +149,7 @@ class FolderFeature:
             use=folder.use,
             access=WORDS[has],
             quota_bytes=folder.quota_bytes,
+            quota_by=folder.quota_by,
             used_bytes=folder.used_bytes,
             counted_ms=folder.counted_ms,
             created_ms=folder.created_ms,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ import msgspec
 
 from argosy.model.errors import ArgosyError
 from argosy.storage.folders.beneath import Beneath, split, told
+from argosy.storage.folders.quotas import join_folder
 
 KEPT_MS: Final = 7 * 86_400_000  # an upload that nobody goes on with is forgotten
 _ID: Final = re.compile(r"up-[0-9a-z-]{1,60}")
@@ -39,10 +40,10 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Uploads:
-    """Uploads of one volume. Files below `folder`: ID.json, ID.part."""
+    """Uploads of one volume. Files below `folder`: ID.json, ID.part. `target`: where a folder's files are."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, target: Callable[[str], Path]) -> None:
+        self._folder, self._target = folder, target
 
     def begin(self, upload: Upload) -> None:
         """Raises "usage", "disk-full"."""
@@ -51,7 +52,10 @@ class Uploads:
         with told(upload.path):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(self._part(upload.id), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            os.close(fd)
+            try:
+                join_folder(fd, self._target(upload.folder_id))
+            finally:
+                os.close(fd)
             _write_whole(self._row(upload.id), msgspec.json.encode(upload))
 
     def find(self, id: str, folder_id: str) -> tuple[Upload, int]:
