@@ -1,7 +1,8 @@
 """Quotas that a file system holds itself: of a subvolume (btrfs), of a project (ext4, xfs).
 
-There a write beyond the limit fails, whoever writes, and what a folder holds is known without a scan. All
-need root. Elsewhere a quota is counted by us.
+There a write beyond the limit fails, whoever writes (but on ext4 root, who is above all limits: what we
+write ourselves is written without that right), and what a folder holds is known without a scan. All need
+root. Elsewhere a quota is counted by us.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -31,6 +33,8 @@ _QUOTACTL_FD: Final = 443  # the number of the system call, on every architectur
 _LIMITS: Final = struct.Struct("=bbHI6Q56x")
 _LIMITS_GIVEN: Final = 0b1100  # both limits of blocks
 _BLOCK: Final = 512
+_CAPABILITIES: Final = 0x20080522  # the version of their sets
+_ABOVE_LIMITS: Final = 1 << 24  # CAP_SYS_RESOURCE
 _PROBES: Final = 64
 
 
@@ -108,6 +112,29 @@ def join_folder(fd: int, folder: Path) -> None:
             _set_project(fd, project, inherit=False)
         except OSError:
             pass  # it is copied, then, in place of renamed
+
+
+@contextmanager
+def as_everybody() -> Iterator[None]:
+    """Writes of this thread are held to quotas, also when it is root's: without CAP_SYS_RESOURCE."""
+    if os.geteuid():
+        yield
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    head = (ctypes.c_uint32 * 2)(_CAPABILITIES, 0)
+    sets = (ctypes.c_uint32 * 6)()
+    if libc.capget(head, sets):
+        yield
+        return
+    had = sets[0]
+    sets[0] = had & ~_ABOVE_LIMITS
+    changed = sets[0] != had and libc.capset(head, sets) == 0
+    try:
+        yield
+    finally:
+        if changed:
+            sets[0] = had
+            libc.capset(head, sets)
 
 
 # -- subvolumes ---------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import msgspec
 
 from argosy.model.errors import ArgosyError
 from argosy.storage.folders.beneath import Beneath, split, told
-from argosy.storage.folders.quotas import join_folder
+from argosy.storage.folders.quotas import as_everybody, join_folder
 
 KEPT_MS: Final = 7 * 86_400_000  # an upload that nobody goes on with is forgotten
 _ID: Final = re.compile(r"up-[0-9a-z-]{1,60}")
@@ -89,7 +89,7 @@ class Uploads:
 
     def append(self, upload: Upload, offset: int, *pieces: bytes) -> None:
         """Bytes at `offset`, which is where the file ends. Raises "disk-full", "over-quota", "conflict"."""
-        with told(upload.path):
+        with told(upload.path), as_everybody():
             fd = os.open(self._part(upload.id), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 if os.fstat(fd).st_size != offset or offset + sum(map(len, pieces)) > upload.size:
