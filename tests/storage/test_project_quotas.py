@@ -71,6 +71,7 @@ for kind, device in (("ext4", "/dev/vda"), ("xfs", "/dev/vdb")):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(580)  # its processor is emulated
 def test_ext4_and_xfs_hold_quotas(tmp_path: Path) -> None:
     why = small_machine.why_not() or ("" if shutil.which("mkfs.xfs") else "no mkfs.xfs (xfsprogs)")
     if why:

@@ -89,6 +89,7 @@ class FileList(Reply, frozen=True, kw_only=True):
 class PathRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     path: str
     to: str = ""  # rename to; "": make a folder
+    replace: bool = False  # a file that is at `to`
 
 
 class VolumeView(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -161,7 +162,7 @@ class FolderCalls:
         """What is in it. Errors: "not-found"."""
 
     @endpoint("POST", "/folders/{folder}/files", PathRequest, permission="folders.write")
-    def change_files(self, folder: str, path: str, to: str = "") -> Done:
+    def change_files(self, folder: str, path: str, to: str = "", replace: bool = False) -> Done:
         """Make a folder in it, or rename within it. Errors: "not-found", "conflict", "forbidden"."""
 
     @endpoint("DELETE", "/folders/{folder}/files", permission="folders.write")

@@ -167,6 +167,23 @@ class FolderFiles:
             raise _refusal(parser.status, b"".join(wrong))
         return parser.headers
 
+    def write(self, path: str, size: int, pieces: Iterator[bytes]) -> None:
+        """A file from a stream that comes once, in place of what is there. Raises what `pieces` raises."""
+        metadata = f"path {base64.b64encode(os.fsencode(path)).decode()},replace dHJ1ZQ=="
+        headers = [("upload-length", str(size)), ("upload-metadata", metadata)]
+        where = self._ask("POST", f"{self._base}/uploads", headers)["location"]
+        if size:
+            headers = [("upload-offset", "0"), ("content-type", _BYTES)]
+            wrong: list[bytes] = []
+            try:
+                parser = self._links.put(
+                    where, self._with_own(headers), size, pieces, wrong.append, method="PATCH"
+                )
+            except Broken as error:
+                raise unreachable(self._location, str(error)) from None
+            if parser.status >= 300:
+                raise _refusal(parser.status, b"".join(wrong))
+
     # -- down -----------------------------------------------------------------------------------------
 
     def download(self, path: str, target: Path) -> Sent:
@@ -193,6 +210,25 @@ class FolderFiles:
         part.replace(target)
         etag_file.unlink(missing_ok=True)
         return Sent(1, size)
+
+    def read(
+        self,
+        path: str,
+        span: str,
+        begin: Callable[[int, dict[str, str]], object],
+        take: Callable[[bytes], object],
+    ) -> None:
+        """The bytes of a file, or those that `span` (as the header `Range`) names. `begin` gets status and
+        the headers before the first of them."""
+        where = f"{self._base}/content?{urlencode({'path': os.fsencode(path)})}"
+        headers = self._with_own([("range", span)] if span else [])
+        wrong: list[bytes] = []
+        try:
+            parser = self._links.ask("GET", where, headers, (), take, wrong.append, begin)
+        except Broken as error:
+            raise unreachable(self._location, str(error)) from None
+        if parser.status >= 300:
+            raise _refusal(parser.status, b"".join(wrong))
 
     def _head(self, where: str) -> dict[str, str]:
         """What a file is, by its first byte: `etag`, and its size as `content-length`."""

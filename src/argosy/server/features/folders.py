@@ -182,7 +182,7 @@ class FolderFeature:
         folder = await self._folders.find(exchange.caller, exchange.path["folder"], least)
         beneath = await self._folders.beneath(folder)
         if request.to:
-            await asyncio.to_thread(beneath.rename, request.path, request.to)
+            await asyncio.to_thread(beneath.rename, request.path, request.to, replace=request.replace)
         else:
             await asyncio.to_thread(beneath.make_folder, request.path)
         return Done(names=(request.to or request.path,))
