@@ -14,7 +14,7 @@ from argosy.model.folders import TRASH_DAYS
 from argosy.model.units import many, parse_size, render_bytes
 
 if TYPE_CHECKING:
-    from argosy.api.folders import FolderView
+    from argosy.api.folders import FolderView, IoView, NfsView
     from argosy.client.folders import FolderFiles
 
 
@@ -134,6 +134,9 @@ def info(session: Session, name: str, as_json: bool) -> None:
     rows = [("id", found.id), ("project", found.project), ("owner", found.owner or "the project")]
     rows += [("use", found.use), ("volume", found.volume), ("your access", found.access)]
     rows += [("used", render_bytes(found.used_bytes)), ("quota", _quota_words(found))]
+    rows += [("through the server", _io_words(found.io))] if found.io is not None else []
+    nfs = next((each.nfs for each in session.client.volumes().volumes if each.name == found.volume), None)
+    rows += [("its volume by NFS", _nfs_words(nfs))] if nfs is not None else []
     rows += [(f"shared with {each.to}", each.level) for each in found.grants]
     rows += [(f"invited {each.to}", each.level) for each in found.invitations]
     session.screen.table(("FOLDER", found.name), rows)
@@ -413,6 +416,9 @@ def volumes(
         for each in found.volumes
     ]
     session.screen.table(("VOLUME", "PATH", "ON NODES", "FOLDERS", "FREE"), rows)
+    for each in found.volumes:
+        if each.nfs is not None:
+            session.screen.print(f"{each.name}: {_nfs_words(each.nfs)}")
 
 
 @contextmanager
@@ -448,6 +454,21 @@ def _size(text: str) -> int:
 
 def _bytes(size: int) -> str:
     return render_bytes(size) if size else ""
+
+
+def _io_words(io: IoView) -> str:
+    return (
+        f"{render_bytes(io.read_bytes)} read by {many(io.reads, 'request')}, "
+        f"{render_bytes(io.written_bytes)} written by {many(io.writes, 'request')}, since it started"
+    )
+
+
+def _nfs_words(nfs: NfsView) -> str:
+    again = f", {nfs.sent_again} sent again" if nfs.sent_again else ""
+    return (
+        f"{nfs.server}: {render_bytes(nfs.read_bytes)} read at {nfs.read_ms:.1f} ms, "
+        f"{render_bytes(nfs.written_bytes)} written at {nfs.write_ms:.1f} ms{again}"
+    )
 
 
 def _quota_words(folder: FolderView) -> str:

@@ -23,6 +23,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.folders import Access, Folder, check_room
 from argosy.model.ids import Clock, Ids
 from argosy.server.exchange import Disconnected, Exchange
+from argosy.server.folder_traffic import FolderTraffic
 from argosy.server.folders import Folders
 from argosy.storage.folders.beneath import Beneath
 from argosy.storage.folders.uploads import Upload, Uploads
@@ -53,8 +54,8 @@ class _Sum:
 
 
 class FolderUploads:
-    def __init__(self, folders: Folders, clock: Clock, ids: Ids) -> None:
-        self._folders, self._clock, self._ids = folders, clock, ids
+    def __init__(self, folders: Folders, clock: Clock, ids: Ids, traffic: FolderTraffic) -> None:
+        self._folders, self._clock, self._ids, self._traffic = folders, clock, ids, traffic
         self._busy: set[str] = set()  # uploads that bytes come for now
         self._sums: dict[str, _Sum] = {}
 
@@ -132,7 +133,14 @@ class FolderUploads:
                     hint="ask where it is (HEAD), and go on from there",
                 )
             check_room(folder, upload.size)
-            at = await self._take(exchange, disk.uploads, upload, at)
+            began = at
+            try:
+                at = await self._take(exchange, disk.uploads, upload, at)
+            except Disconnected:
+                _, at = await asyncio.to_thread(disk.uploads.find, id, folder.id)
+                raise
+            finally:
+                self._traffic.wrote(folder.id, at - began)
             await asyncio.to_thread(disk.uploads.sync, upload)
             if at == upload.size:
                 told = exchange.header("upload-sha256")
@@ -184,6 +192,14 @@ class FolderUploads:
         digest = self._sums.pop(upload.id, _Sum()).of_all(upload.size)
         await asyncio.to_thread(disk.uploads.finish, upload, beneath, digest)
         await self._folders.add_used(folder, upload.size)
+
+    async def sweep(self) -> int:
+        """Forget uploads that nobody goes on with, on every volume; how many."""
+        gone = 0
+        for volume in await self._folders.volumes():
+            uploads = self._folders.disk_of(volume).uploads
+            gone += await asyncio.to_thread(uploads.sweep, self._clock.now_ms())
+        return gone
 
     async def give_up(self, exchange: Exchange) -> None:
         folder = await self._folders.find(exchange.caller, exchange.path["folder"], Access.WRITE)

@@ -235,8 +235,8 @@ class Folders:
                 changed = msgspec.structs.replace(changed, counted_ms=self._clock.now_ms())
             if quota_by is not None:
                 changed = msgspec.structs.replace(changed, quota_by=quota_by)
-            if changed == now:
-                return now
+            if msgspec.structs.replace(changed, counted_ms=now.counted_ms) == now and now.counted_ms:
+                return changed  # nothing new: no row is written for the time alone
             try:
                 [written] = await self._store.commit([changed])
             except Conflict:
@@ -305,7 +305,9 @@ class Folders:
         await self._store.commit([msgspec.structs.replace(volume, removed_ms=self._clock.now_ms())])
 
     async def disk(self, folder: Folder) -> VolumeDisk:
-        volume = await self.volume(folder.volume)
+        return self.disk_of(await self.volume(folder.volume))
+
+    def disk_of(self, volume: Volume) -> VolumeDisk:
         return self._disks.setdefault(volume.path, VolumeDisk(Path(volume.path)))
 
     async def beneath(self, folder: Folder) -> Beneath:

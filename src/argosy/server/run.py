@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("argosy.server")
 _COLLECT_S: Final = 600.0  # how often long-lived objects are taken out of garbage collection
 _CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
+_LOOK_S: Final = 15.0  # how often what may change at any time is looked at
 _GUARD_S: Final = 0.5  # how often the state folder and the socket are looked at
 _BUDGETS_S: Final = 120.0
 _FIRST_CARE_S: Final = 20.0  # not while the first commands wait for answers
@@ -204,10 +205,11 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         ready = asyncio.create_task(asyncio.to_thread(providers.all))
         deciding = asyncio.create_task(_decide(shell, ready))
         caring = asyncio.create_task(_care(store, application.housekeeping, clock))
+        looking = asyncio.create_task(_look_often(application.housekeeping))
         watching = asyncio.create_task(_watch_budgets(application))
         collecting = asyncio.create_task(_collect())
         telling = asyncio.create_task(notifier.run())
-        stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
+        stack.push_async_callback(_end, deciding, caring, looking, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
         dials, tls = DialDoor(dialled), settings.public.tls
         application.keeper.rules = settings.rules
@@ -282,6 +284,16 @@ async def _care(store: Store, housekeeping: Housekeeping, clock: SystemClock) ->
         except (ArgosyError, OSError) as error:
             _log.warning("housekeeping is tried again later: %s", error)
         await asyncio.sleep(_CARE_S)
+
+
+async def _look_often(housekeeping: Housekeeping) -> None:
+    await asyncio.sleep(_FIRST_CARE_S)
+    while True:
+        try:
+            await housekeeping.look()
+        except (ArgosyError, OSError) as error:
+            _log.warning("it is looked at again later: %s", error)
+        await asyncio.sleep(_LOOK_S)
 
 
 async def _watch_budgets(application: Application) -> None:
