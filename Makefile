@@ -11,7 +11,7 @@ JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 3 ] && n=3; ech
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check nightly goldens lint format docs docs-serve generate bench torch wheel lock clean
+.PHONY: help demo test check nightly goldens lint format docs docs-serve generate bench torch wheel vsix lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ torch: $(VENV)/.dev  ## Install PyTorch, for examples/ddp and its test (large wh
 
 wheel: $(VENV)/.dev  ## Build the wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+vsix:  ## Build the VS Code extension into dist/
+	@$(PYTHON) web/vscode/pack.py
 
 lock: $(VENV)/.dev  ## Pin what is installed now in requirements-dev.lock
 	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(argosy|torch)\b|@' > requirements-dev.lock.new

@@ -40,7 +40,7 @@ _POUR = (
     "   for _ in range(512): self.request.sendall(data)\n"
     '  if first == b"s":\n'
     "   while self.request.recv(1 << 20): pass\n"
-    '   self.request.sendall(b"k")\n'
+    '   return self.request.sendall(b"k")\n'
     "  while first: self.request.sendall(first); first = self.request.recv(4096)\n"
     "class S(socketserver.ThreadingTCPServer): request_queue_size = 600; daemon_threads = True\n"
     'S(("127.0.0.1", 9000), H).serve_forever()\''

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import select
 import socket
 import subprocess
 import sys
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
@@ -13,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
-from websockets.sync.server import ServerConnection, unix_serve
+from websockets.sync.server import ServerConnection, serve, unix_serve
 
 from argosy.api.sessions import SessionStreams
 from argosy.api.shell import ShellCalls
@@ -78,6 +81,18 @@ def test_messages_of_every_length_come_back_as_they_went(opened: Callable[[str],
     assert line.recv() == "grün"
 
 
+def test_masks_are_laid_on_where_somebody_may_be_on_the_way() -> None:
+    with serve(echo, "127.0.0.1", 0, max_size=None) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        line = WebSocket(socket.create_connection(server.socket.getsockname()), "/", "argosy", [], LIMIT)
+        for size in (5, 20_001, 300_000):
+            data = (bytes(range(256)) * 2000)[:size]
+            line.send(data)
+            assert line.recv() == data
+        line.close()
+        server.shutdown()
+
+
 def test_fragments_are_joined_and_pings_answered(opened: Callable[[str], WebSocket]) -> None:
     line = opened("/echo")
     line.send("pieces")
@@ -113,6 +128,56 @@ def test_a_server_that_does_not_prove_that_it_understood_is_no_websocket() -> No
     theirs.sendall(b"HTTP/1.1 101 Sure\r\nsec-websocket-accept: bm8=\r\n\r\n")
     with theirs, pytest.raises(WireError, match="does not fit its key"):
         WebSocket(ours, "/", "argosy", [], LIMIT)
+
+
+def shaken_hands() -> tuple[WebSocket, socket.socket, socket.socket]:
+    """A client's half, its socket, and a server's socket that has agreed to everything."""
+    ours, theirs = socket.socketpair()
+
+    def agree() -> None:
+        asked = theirs.recv(4096).decode()
+        key = theirs_key(asked)
+        digest = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
+        accept = b64encode(digest).decode()
+        theirs.sendall(f"HTTP/1.1 101 Yes\r\nsec-websocket-accept: {accept}\r\n\r\n".encode())
+
+    def theirs_key(asked: str) -> str:
+        return next(
+            line.split(": ")[1] for line in asked.splitlines() if line.startswith("sec-websocket-key")
+        )
+
+    thread = threading.Thread(target=agree)
+    thread.start()
+    line = WebSocket(ours, "/", "argosy", [], 1 << 20)
+    thread.join()
+    return line, ours, theirs
+
+
+def test_who_reads_does_not_wait_for_who_writes() -> None:
+    """A ping while a message is stuck: the other side takes it only when we have read what it sends."""
+    line, ours, theirs = shaken_hands()
+    message, sent = bytes(8 << 20), bytes(1 << 20)
+    writer = threading.Thread(target=line.send, args=(message,), daemon=True)
+    writer.start()
+    looks = select.poll()
+    looks.register(ours, select.POLLOUT)
+    while looks.poll(0):  # until the message is stuck on its way
+        pass
+    head = b"\x82\x7f" + len(sent).to_bytes(8, "big")
+    pouring = threading.Thread(target=theirs.sendall, args=(b"\x89\x02hi" + (head + sent) * 4,), daemon=True)
+    pouring.start()
+    reader = threading.Thread(target=lambda: [line.recv() for _ in range(4)], daemon=True)
+    reader.start()
+    reader.join(20)
+    assert not reader.is_alive(), "the reader waits for the writer"
+    data = bytearray()
+    while len(data) < len(message) + 14 + 8:
+        data += theirs.recv(1 << 20)
+    writer.join(20)
+    assert data[:2] == b"\x82\xff" and data[-8:-6] == b"\x8a\x82"  # the message, then what was owed
+    mask = data[-6:-2]
+    assert bytes(a ^ b for a, b in zip(data[-2:], mask, strict=False)) == b"hi"
+    theirs.close()
 
 
 def test_closing_says_farewell(address: Path) -> None:

@@ -35,6 +35,7 @@ class Process:
             "--workers", str(workers), "--access-log", str(folder / "access.log"), "--stop-s", "20",
         ]  # fmt: skip
         self.port = 0
+        self.replica: Replica
 
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(*self.command, stdout=asyncio.subprocess.PIPE)

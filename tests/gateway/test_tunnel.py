@@ -22,6 +22,7 @@ from argosy.gateway import tunnel_greeting as greeting
 from argosy.gateway.own_certificate import ensure_certificate
 from argosy.gateway.tunnel_mux import HEAD, PING, WINDOW_BYTES, Mux, Stream
 from argosy.gateway.tunnel_open import SPREAD_S, wait_s
+from argosy.model.routes import KeyRoute
 
 TOKEN = "t" * 43
 NOW_S = 1_790_000_000.0
@@ -103,6 +104,7 @@ async def _two_gateways(folder: Path) -> AsyncIterator[tuple[Outside, Process]]:
     inside, replica = Process(folder, 1), await Replica().start()
     outside = await Outside(folder).start()
     await inside.start()
+    inside.replica = replica
     await inside.take(table(service(replica.address)))
     try:
         yield outside, inside
@@ -117,7 +119,8 @@ async def _two_gateways(folder: Path) -> AsyncIterator[tuple[Outside, Process]]:
 def test_a_service_behind_a_firewall_and_a_tunnel_that_comes_back(tmp_path: Path) -> None:
     async def main() -> None:
         async with _two_gateways(tmp_path) as (outside, inside):
-            target, pin = f"127.0.0.1:{inside.port}", ("--serves", "gateway", "--pin", outside.pin)
+            target = str(inside.control.with_suffix(".outside"))
+            pin = ("--serves", "gateway", "--pin", outside.pin)
             opening = await outside.opening(target, *pin).start()
             try:
                 await opening.hear("up")
@@ -134,6 +137,36 @@ def test_a_service_behind_a_firewall_and_a_tunnel_that_comes_back(tmp_path: Path
                 assert (await opening.hear("down"))["detail"]
                 await outside.start()
                 assert (await outside.get("/s/web/")).endswith(b"ok"), "it comes back by itself"
+            finally:
+                await opening.kill()
+
+    uvloop.run(main())
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("place", ["the socket for others", "the port for this machine"])
+def test_who_comes_through_a_tunnel_is_not_on_this_machine(tmp_path: Path, place: str) -> None:
+    """A service without keys that was not made public answers here, and nobody outside; a key lets in."""
+
+    async def main() -> None:
+        async with _two_gateways(tmp_path) as (outside, inside):
+            address = inside.replica.address
+            await inside.take(table(service(address, public=False), generation=2))
+            socket = inside.control.with_suffix(".outside")
+            target = str(socket) if place == "the socket for others" else f"127.0.0.1:{inside.port}"
+            opening = await outside.opening(target, "--serves", "gateway", "--pin", outside.pin).start()
+            try:
+                await outside.end.hear("up")
+                assert (await inside.get("/s/web/")).endswith(b"ok")
+                answer = await outside.get("/s/web/")
+                assert answer.startswith(b"HTTP/1.1 401 "), answer
+                assert b"`web` is not public and has no keys yet" in answer
+                key = KeyRoute(id="k", sha256=hashlib.sha256(b"sk-one").hexdigest())
+                await inside.take(table(service(address, public=False, keys=(key,)), generation=3))
+                shown = "a\r\nAuthorization: Bearer sk-one"
+                assert (await outside.get("/s/web/", shown)).endswith(b"ok")
+                assert b" 401 " in (await outside.get("/s/web/")).split(b"\r\n")[0]
+                assert socket.stat().st_mode & 0o777 == 0o600
             finally:
                 await opening.kill()
 

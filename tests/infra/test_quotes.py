@@ -110,6 +110,15 @@ async def test_while_nobody_has_quoted_it_waits_a_little_longer() -> None:
 
 
 @virtual
+async def test_an_answer_without_offers_does_not_end_the_wait_for_one_that_has_some() -> None:
+    """Just after the start of a server on a busy machine: a cluster without nodes answers first."""
+    empty, slow = Timed("empty"), Timed("slow", 5.0)
+    empty.offers = []
+    quoted, took_s = await timed(cache(empty, slow))
+    assert (names(quoted), took_s) == (["slow"], pytest.approx(5.0))
+
+
+@virtual
 async def test_who_is_slow_by_nature_is_not_waited_for_but_asked_behind_our_back() -> None:
     slow = Timed("slow", 1.5)
     quotes = cache(slow)

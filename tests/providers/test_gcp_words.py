@@ -86,6 +86,24 @@ def test_ways_to_sign_in(way: str, google: tuple[FakeGcp, MovedClock], tmp_path:
     ]
 
 
+@pytest.mark.parametrize("way", ["file", "url", "acts"])
+def test_a_token_of_another_identity_provider_is_exchanged(
+    way: str, google: tuple[FakeGcp, MovedClock], tmp_path: Path
+) -> None:
+    fake = google[0]
+    fake.reset()
+    url = f"{fake.url}/identity" if way == "url" else ""
+    environ = fake.federate(tmp_path, acts=way == "acts", url=url) | {"GOOGLE_CLOUD_PROJECT": "lab-1"}
+    who = f"the service account {ACCOUNT}" if way == "acts" else "a token of github"
+    assert checked(google, tmp_path, environ)[0] == f"{who} may use the project lab-1"
+    if way == "file":
+        (tmp_path / "token").write_text("another")
+        (said,) = checked(google, tmp_path, environ)
+        assert said.startswith("Google Cloud does not accept the credentials: The size of mapped attribute")
+        (tmp_path / "token").write_text("")
+        assert "token holds no token; `credential_source`" in checked(google, tmp_path, environ)[0]
+
+
 def test_without_credentials(google: tuple[FakeGcp, MovedClock], tmp_path: Path) -> None:
     google[0].reset()
     environ = {"GCE_METADATA_HOST": "127.0.0.1:9", "GOOGLE_CLOUD_PROJECT": "lab-1"}
@@ -106,10 +124,21 @@ def test_without_credentials(google: tuple[FakeGcp, MovedClock], tmp_path: Path)
         ),
         ("{", "PATH holds no credentials of Google; `gcloud auth application-default login` makes some"),
         (
-            '{"type": "external_account"}',
-            "credentials of the type `external_account` cannot be used here; give a key of a "
+            '{"type": "gdch_service_account"}',
+            "credentials of the type `gdch_service_account` cannot be used here; give a key of a "
             "service account in "
             "GOOGLE_APPLICATION_CREDENTIALS, or sign in with `gcloud auth application-default login`",
+        ),
+        (
+            '{"type": "external_account", "credential_source": {"environment_id": "aws1"}}',
+            "the `external_account` credentials take their token from a role of AWS, which is not read here; "
+            "name a `file` or a `url` in `credential_source` (`gcloud iam workload-identity-pools "
+            "create-cred-config --credential-source-file=FILE`)",
+        ),
+        (
+            '{"type": "external_account", "credential_source": {"file": "/nowhere/token"}}',
+            "/nowhere/token, in which `external_account` credentials look for a token, cannot be read (No "
+            "such file or directory); whoever makes the token has to write it there",
         ),
         (
             '{"type": "service_account", "client_email": "a@b", "private_key": "x"}',

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -603,6 +604,21 @@ def test_events_tell_what_was_asked_for_newest_last(server: IdleServer, raw: Raw
     oldest = raw.get(f"/events?limit=2&after={told[0]['seq']}").json["events"]
     assert [each["code"] for each in oldest] == ["cancelling", "stopping"]
     assert len(raw.get("/events?subject=c").json["events"]) == 4
+
+
+def test_who_asks_for_news_waits_until_there_is_some(server: IdleServer, raw: Raw) -> None:
+    assert raw.get("/events?wait_s=30").json["events"] == [], "the newest ones are told at once"
+    told: list[str] = []
+
+    def wait() -> None:
+        told.extend(each["code"] for each in raw.get("/events?after=0&wait_s=30").json["events"])
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    raw.post("/launch", {"task": TASK, "cluster": "c"})
+    waiting.join(20)
+    assert told == ["launched"]
+    assert raw.get("/events?after=0&wait_s=30").json["events"], "what is there is told at once"
 
 
 def test_numbers_have_no_gap_when_many_submit_at_once(gpus: IdleServer) -> None:

@@ -23,12 +23,16 @@ def test_the_policy_allows_its_own_script_and_nothing_else() -> None:
         assert f"{name} 'sha256-{digest}'" in policy
     assert policy.startswith("default-src 'none'; ") and "frame-ancestors 'none'" in policy
     assert "form-action 'self' http://*.localhost:*;" in policy
-    assert (
-        "unsafe" not in policy
-        and " on" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL).lower()
-    )
-    assert "innerHTML" not in text and not re.search(r"(src|href)=", text)
-    assert len(body) < 16_000
+    assert "unsafe" not in policy and "require-trusted-types-for 'script'; trusted-types 'none'" in policy
+    assert not re.search(r"\son\w+\s*=|\sstyle=", re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL))
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|(src|href)=", text)
+    assert len(body) < 32_000
+
+
+def test_a_provider_is_offered_where_there_is_one() -> None:
+    assert b"/login/sso" not in page("'self'")[0]
+    body, fields = page("'self'", has_provider=True)
+    assert b"<a class=button href=/login/sso>" in body and len(body) == int(dict(fields)[b"content-length"])
 
 
 @pytest.mark.parametrize("path", ["/", "/?x=1"])

@@ -37,6 +37,9 @@ def test_all_laws_hold() -> None:
 
 #: A revision that answered and then failed was taken for good; a third one left one of two replicas.
 BROKE = (6, 7)
+#: The clock of the servers jumped back, and replicas were counted over a negative time; the only revision
+#: that ever answered ends after three seconds, and was waited for.
+BROKE_AT_NIGHT = (1009, 1010, 1013)
 
 
 def test_what_once_broke_a_law() -> None:
@@ -48,6 +51,12 @@ def test_who_is_given_notice_is_replaced_ahead_and_cuts_no_request() -> None:
     rough = msgspec.structs.replace(Faults(), preemptions_per_h=20.0, notice=1.0)
     outcome = ServiceSimulation(5003, faults=rough, minutes=10).run()
     assert any("replaces a replica ahead" in line for line in outcome.log)
+
+
+@pytest.mark.nightly
+def test_what_once_broke_a_law_at_night() -> None:
+    done = _replay(",".join(map(str, BROKE_AT_NIGHT)))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
 
 
 @pytest.mark.nightly

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from argosy.infra.function_runner import runner_prelude, runner_zipapp
+from argosy.infra.runners import prelude, with_programs, zipapp_of
 from argosy.model.errors import ArgosyError
+from argosy.model.serving import FUNCTIONS, INFERENCE
 from argosy.spec.parse import parse_task
 
 
@@ -58,13 +59,14 @@ def test_what_is_wrong_with_a_function(text: str, said: str) -> None:
 
 @pytest.mark.process
 def test_the_program_comes_with_the_command(tmp_path: Path) -> None:
-    script = runner_prelude() + 'argosy_function --help | head -1; ls "$HOME/.argosy-functions"'
+    script = with_programs('argosy_function --help | head -1; ls "$HOME/.argosy-programs"')
     for _ in range(2):
         done = subprocess.run(
             ["bash", "-c", script], env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}, capture_output=True
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(b"usage: argosy-function")
-    assert len(list((tmp_path / ".argosy-functions").iterdir())) == 1
-    assert runner_zipapp() == runner_zipapp.__wrapped__(), "the same bytes on every build"
-    assert len(runner_prelude()) < 60_000, "it goes along with every order"
+    assert len(list((tmp_path / ".argosy-programs").iterdir())) == 1
+    assert zipapp_of(FUNCTIONS) == zipapp_of.__wrapped__(FUNCTIONS), "the same bytes on every build"
+    assert max(map(len, map(prelude, (FUNCTIONS, INFERENCE)))) < 60_000, "they go along with orders"
+    assert with_programs("python3 serve.py") == "python3 serve.py"

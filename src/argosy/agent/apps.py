@@ -15,10 +15,10 @@ import time
 
 from argosy.agent import sandbox
 from argosy.agent.addresses import socket_address
+from argosy.agent.joining import join
 from argosy.agent.orders import Busy, Refused
 from argosy.agent.programs import find, stat_fields
 from argosy.agent.rank import RUNNING, Rank, now_ms
-from argosy.agent.terminal import join
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import os
 import socket
 import tarfile
 
-from argosy.agent import terminal
+from argosy.agent import joining
 from argosy.agent.orders import Refused
 
 TYPE_CHECKING = False
@@ -59,7 +59,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     working = loop.run_in_executor(None, _send if is_read else _receive, place, theirs)
     try:
-        await terminal.join(streams, await asyncio.open_connection(sock=ours))
+        await joining.join(streams, await asyncio.open_connection(sock=ours))
     finally:
         await working
 

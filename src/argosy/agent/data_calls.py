@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 
-from argosy.agent import processes, terminal
+from argosy.agent import joining, processes
 from argosy.agent.mounting import Mounts
 from argosy.agent.orders import Refused
 
@@ -36,7 +36,7 @@ async def serve(
         theirs.close()
     ours.setblocking(False)
     streams[1].write(upgraded)
-    await terminal.join(streams, await asyncio.open_connection(sock=ours))
+    await joining.join(streams, await asyncio.open_connection(sock=ours))
 
 
 def mounts(verb: str, root: str, home: str, name: str, arguments: dict[str, object]) -> dict[str, object]:

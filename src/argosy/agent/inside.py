@@ -16,8 +16,9 @@ import socket
 import sys
 
 from argosy.agent import processes
+from argosy.agent.joining import join
 from argosy.agent.orders import Refused
-from argosy.agent.terminal import join, loopback
+from argosy.agent.terminal import loopback
 from argosy.agent.terminals import Terminals
 
 TYPE_CHECKING = False

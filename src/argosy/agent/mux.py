@@ -52,14 +52,22 @@ class Stream(asyncio.Transport):
         self._is_over = False
         self.waits_for_turn = False
         self.reader = asyncio.StreamReader(limit=_READER_BYTES, loop=loop)
-        self._protocol = asyncio.StreamReaderProtocol(self.reader, loop=loop)
-        self._protocol.connection_made(self)
-        self.writer = asyncio.StreamWriter(self, self._protocol, self.reader, loop)
+        protocol = asyncio.StreamReaderProtocol(self.reader, loop=loop)
+        protocol.connection_made(self)
+        self.writer = asyncio.StreamWriter(self, protocol, self.reader, loop)
+        self._protocol: asyncio.Protocol = protocol
 
     # ---- what asyncio's reader and writer ask of a transport
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert isinstance(protocol, asyncio.Protocol)
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
 
     def is_closing(self) -> bool:
         return self._closes or self._is_over
@@ -146,7 +154,7 @@ class Stream(asyncio.Transport):
     def ended(self) -> None:
         """The other end sends no more."""
         if not self._is_over:
-            self.reader.feed_eof()
+            self._protocol.eof_received()
 
     def over(self, error: Exception | None) -> None:
         """Nothing goes either way any more."""

@@ -323,14 +323,15 @@ class Agent:
     async def _forward(
         self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        from argosy.agent import terminal
+        from argosy.agent.joining import join
+        from argosy.agent.terminal import open_port
 
         port = arguments.get("port")
         if not isinstance(port, int) or not 0 < port < 65536:
             raise Refused("port", "`port` must be between 1 and 65535")
-        other = await terminal.open_port(port, self._node.name)
+        other = await open_port(port, self._node.name)
         writer.write(UPGRADED)
-        await terminal.join((reader, writer), other)
+        await join((reader, writer), other)
 
     async def _ssh(
         self, arguments: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 
-from argosy.agent import processes, programs, terminal
+from argosy.agent import joining, processes, programs
 from argosy.agent.cgroups import read_text
 from argosy.agent.node import user_name
 from argosy.agent.orders import Refused, base_env
@@ -199,7 +199,7 @@ async def serve(
     reaper.watch_child(pid, note)
     streams[1].write(upgraded + json.dumps({"host_key": host_key}).encode() + b"\n")
     try:
-        await terminal.join(streams, await asyncio.open_connection(sock=ours))
+        await joining.join(streams, await asyncio.open_connection(sock=ours))
     finally:
         if not ended.done():
             # Its sessions are children with groups of their own; they end as their connection does.

@@ -209,29 +209,3 @@ async def loopback(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
             return await asyncio.open_connection("::1", port)
         except OSError:
             raise error from None
-
-
-async def join(
-    one: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    other: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-) -> None:
-    """Carry bytes between two connections until both directions have ended."""
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                data = await reader.read(_READ_BYTES)
-                if not data:
-                    break
-                writer.write(data)
-                await writer.drain()
-            if writer.can_write_eof():
-                writer.write_eof()
-        except (ConnectionError, OSError):
-            one[1].close()
-            other[1].close()
-
-    try:
-        await asyncio.gather(carry(one[0], other[1]), carry(other[0], one[1]))
-    finally:
-        other[1].close()

@@ -28,5 +28,7 @@ class EventCalls:
         *,
         after: Annotated[int | None, "only later ones, oldest first; left out: the newest"] = None,
         limit: Annotated[int | None, "at most so many (default 1000)"] = None,
+        wait_s: Annotated[int | None, "with `after`: until there is one, up to 30"] = None,
     ) -> EventList:
-        """What happened, in the order in which it did."""
+        """What happened, in the order in which it did. Whoever asks again with `after` and `wait_s` has a
+        stream of news and polls nothing."""

@@ -178,8 +178,9 @@ class SessionStreams:
 
     @endpoint("WS", "/apps/door", permission="any")
     def apps_door(self) -> bytes:
-        """WebSocket: a connection to the proxy of apps, as a browser would make it: the bytes are HTTP,
-        and the host names are those of apps below `localhost`. Frames as in `session_forward`."""
+        """WebSocket: a connection to this server as a browser would make it, who signs in like any other:
+        the bytes are HTTP, the host names those of apps below `localhost`, and `argosy.localhost` for the
+        start page. Frames as in `session_forward`."""
 
     @endpoint("WS", "/sessions/{session}/shell", permission="sessions.enter")
     def session_shell(

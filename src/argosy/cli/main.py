@@ -57,10 +57,14 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     },
     "Sessions": {
         "session": _Entry("sessions", "sessions", "Notebooks, terminals, editors: start, open, rest, end."),
+        "web": _Entry("web", "web", "Open Argosy's page in the browser, signed in."),
         "kernel": _Entry("kernels", "kernel", "Sessions as kernels of a Jupyter on this machine."),
     },
     "Services": {
         "serve": _Entry("services", "serve", "Replicas behind one endpoint: up, update, status, logs, down."),
+        "inference": _Entry(
+            "inference", "inference", "A server of model files: ONNX, scikit-learn, PyTorch."
+        ),
         "gateway": _Entry("gateway", "gateway", "What carries requests to services: run one, look at it."),
     },
     "Shared machines": {

@@ -121,7 +121,8 @@ def _task_of(
     if model:
         from argosy.spec.recipes import task_of_recipe
 
-        mapping = task_of_recipe(model, runtime)
+        here = session.cwd / model
+        mapping = task_of_recipe(str(here) if here.exists() else model, runtime, is_here=here.exists())
     if bool(model) is bool(words) or len(words) > 1:
         raise click.UsageError("name one task file with a `service:`, or a model: --model Qwen/Qwen3-8B")
     parsed = parse_whole(session, words, flags, mapping=mapping)
@@ -146,7 +147,7 @@ Examples:
   argosy serve up examples/serve/hello.yaml
   argosy serve up --service-name chat vllm.yaml --gpus L4:1
   argosy serve up --model Qwen/Qwen3-8B --gpus L4:1
-  argosy serve up --model ./classifier.onnx --runtime onnxruntime
+  argosy serve up --model ./classifier.onnx
 
 FILE has a `service:` with `readiness_probe` and `replicas`; its program listens on $ARGOSY_SERVICE_PORT,
 or on the port that the file names.
@@ -159,7 +160,7 @@ or on the port that the file names.
 @click.option(
     "--model", default="", metavar="NAME", help="Serve this model, by a recipe, in place of a file."
 )
-@click.option("--runtime", default="", metavar="NAME", help="vllm, sglang, triton, onnxruntime, mlserver ...")
+@click.option("--runtime", default="", metavar="NAME", help="argosy, vllm, sglang, triton, onnxruntime ...")
 @click.option("--public", is_flag=True, help="It answers without a key, also where others reach the gateway.")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait until it answers.")
 @click.option("-y", "--yes", is_flag=True, hidden=True)

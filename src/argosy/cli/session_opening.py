@@ -73,10 +73,7 @@ def open_app(session: Session, view: SessionView, *, port: int, there: int, brow
             screen.print(f"127.0.0.1:{here} -> port {there} of {view.name}")
         else:
             host = f"http://{opened.label}.localhost:{here}"
-            if browser and screen.is_terminal():
-                import webbrowser
-
-                webbrowser.open(f"{host}/.argosy/enter{entry}")
+            if browser and screen.is_terminal() and show_in_browser(session, f"{host}/.argosy/enter{entry}"):
                 screen.print(f"{host}/")
             else:
                 screen.print(f"{host}/.argosy/enter{entry}")
@@ -85,3 +82,24 @@ def open_app(session: Session, view: SessionView, *, port: int, there: int, brow
                 )
         screen.out.flush()
         serving.join()
+
+
+def show_in_browser(session: Session, address: str) -> bool:
+    """Open an address that holds a code; False: there is no browser here. The browser is given a file that
+    only its user may read and that leads there: arguments of programs are seen by everybody."""
+    import atexit
+    import os
+    import webbrowser
+
+    from argosy.client.openssh import write_own
+
+    folder = session.client.location.home / "run"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = folder / f"open-{os.getpid()}.html"
+    leads = f'<meta http-equiv=refresh content="0;url={address}">'
+    write_own(file, f"<!doctype html><meta charset=utf-8>{leads}\n")
+    atexit.register(file.unlink, missing_ok=True)
+    try:
+        return webbrowser.open(file.as_uri())
+    except webbrowser.Error:
+        return False

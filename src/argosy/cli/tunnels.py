@@ -137,20 +137,28 @@ def open_(
 
 
 def _place_of(session: Session, service: str) -> tuple[str, str]:
-    """The name of a service as its address says it, and the place of its gateway."""
+    """The name of a service as its address says it, and the socket of its gateway for those outside: whoever
+    comes through a tunnel is not on this machine."""
     from urllib.parse import urlsplit
 
+    from argosy.api.location import state_dir
     from argosy.model.errors import ArgosyError
 
     found = session.client.service(service)
-    parts = urlsplit(found.endpoint)
-    if parts.scheme != "http" or parts.port is None or not parts.path.startswith("/s/"):
+    path = urlsplit(found.endpoint).path
+    outside = state_dir(session.env) / "gateway" / "control.outside"
+    if not path.startswith("/s/") or not outside.exists():
         raise ArgosyError(
             "wrong-state",
             f"`{service}` has no address at a gateway of this machine: {found.endpoint or 'none yet'}",
             hint=f"wait for a replica (`argosy serve status {service}`), or say NAME=HOST:PORT",
         )
-    return parts.path.removeprefix("/s/").strip("/"), f"{parts.hostname}:{parts.port}"
+    if found.access in ("machine", "nobody"):
+        session.screen.warn(
+            [f"`{service}` has no keys and is not public: outside, every request for it is refused"]
+        )
+        session.screen.say(f"  give it a key:  argosy serve key {service} NAME", "dim")
+    return path.removeprefix("/s/").strip("/"), str(outside)
 
 
 def _become(words: list[str]) -> None:

@@ -76,13 +76,13 @@ class SshFolder:
                 before = []
             if line not in before:
                 kept = [one for one in before if one.partition(" ")[0] != alias]
-                _replace(self.known_hosts, "\n".join([*kept, line, ""]))
+                write_own(self.known_hosts, "\n".join([*kept, line, ""]))
 
     def write(self, clusters: Iterable[ClusterView], command: str, project: str) -> None:
         """Entries of these clusters, and no others. Raises OSError."""
         text = render_config(clusters, command, project, self)
         if not self.config.exists() or self.config.read_text("utf-8") != text:
-            _replace(self.config, text)
+            write_own(self.config, text)
 
 
 @contextmanager
@@ -95,7 +95,8 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _replace(path: Path, text: str) -> None:
+def write_own(path: Path, text: str) -> None:
+    """A file for its owner only, whole or not at all. Raises OSError."""
     new = path.with_name(f".{path.name}-{os.getpid()}")
     new.touch(mode=0o600)
     new.write_text(text, "utf-8")
@@ -182,4 +183,4 @@ def add_include(ssh_config: Path, config: Path) -> None:
     ssh_config.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = ssh_config.read_text("utf-8") if ssh_config.exists() else ""
     real = ssh_config.resolve()  # people keep it elsewhere and link to it
-    _replace(real, f"{include_line(config)}\n\n{before}" if before else f"{include_line(config)}\n")
+    write_own(real, f"{include_line(config)}\n\n{before}" if before else f"{include_line(config)}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import binascii
 import os
+import select
 import socket
 import threading
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ _CONTINUED, _TEXT, _BYTES, _CLOSE, _PING = 0, 1, 2, 8, 9
 _PONG: Final = 10
 _CLOSE_S: Final = 2.0  # the other side's farewell is awaited so long
 _NORMAL: Final = b"\x03\xe8"  # 1000: the end as it should be
+_LARGE_BYTES: Final = 16 << 10  # from here on masks are laid on by a library, where it is installed
+_OPEN_MASK: Final = bytes(4)
 
 
 class Refused(Exception):
@@ -37,6 +40,10 @@ class WebSocket:
         Raises Refused, WireError, OSError."""
         self._raw, self._limit = raw, limit_bytes
         self._sending = threading.Lock()
+        self._owed: bytes | None = None  # the answer to a ping that came while a message was on its way
+        # Masks keep scripts of a browser from speaking in tongues to proxies on the way. On a unix socket
+        # there is nothing on the way.
+        self._masks = raw.family != socket.AF_UNIX
         self._closed = False
         try:
             self._buffer = self._shake_hands(target, host, headers)
@@ -81,7 +88,8 @@ class WebSocket:
                 self._send_close()
                 raise ConnectionResetError("the server has closed the WebSocket")
             if opcode == _PING:
-                self._send_frame(_PONG, payload)
+                self._owed = payload
+                self._answer_ping(waits=False)
             if opcode > _BYTES:
                 continue
             kind = opcode or kind
@@ -126,17 +134,32 @@ class WebSocket:
             self._send_frame(_BYTES, message)
 
     def _send_frame(self, opcode: int, payload: bytes) -> None:
-        size = len(payload)
-        head = bytes((128 | opcode, 128 | min(size, 126) if size < 65536 else 255))
-        if size > 125:
-            head += size.to_bytes(2 if size < 65536 else 8, "big")
-        mask = os.urandom(4)
-        pattern = int.from_bytes((mask * (size // 4 + 1))[:size], "big")
-        masked = (int.from_bytes(payload, "big") ^ pattern).to_bytes(size, "big")
+        mask = os.urandom(4) if self._masks else _OPEN_MASK
+        frame = _head_of(opcode, len(payload)) + mask + (_masked(payload, mask) if self._masks else payload)
         with self._sending:
             if self._closed:
                 raise ConnectionResetError("the WebSocket is closed")
-            self._raw.sendall(head + mask + masked)
+            self._raw.sendall(frame)
+        self._answer_ping(waits=True)
+
+    def _answer_ping(self, *, waits: bool) -> None:
+        """The one who reads never waits for the one who writes: an other side that reads only what it could
+        write before would wait for us, and we for it. Who holds the line sends what is owed."""
+        while self._owed is not None and self._sending.acquire(blocking=False):
+            try:
+                owed = self._owed
+                if owed is None or self._closed or not (waits or self._has_room()):
+                    return  # the next message takes it along
+                self._owed = None
+                mask = os.urandom(4)
+                self._raw.sendall(_head_of(_PONG, len(owed)) + mask + _masked(owed, mask))
+            finally:
+                self._sending.release()
+
+    def _has_room(self) -> bool:
+        looks = select.poll()
+        looks.register(self._raw, select.POLLOUT)
+        return bool(looks.poll(0))
 
     def _send_close(self) -> None:
         try:
@@ -156,3 +179,22 @@ class WebSocket:
             except OSError:
                 pass
         self._raw.close()
+
+
+def _head_of(opcode: int, size: int) -> bytes:
+    """Of a frame that is a whole message and has a mask."""
+    head = bytes((128 | opcode, 128 | min(size, 126) if size < 65536 else 255))
+    return head + size.to_bytes(2 if size < 65536 else 8, "big") if size > 125 else head
+
+
+def _masked(payload: bytes, mask: bytes) -> bytes:
+    size = len(payload)
+    if size >= _LARGE_BYTES:
+        try:
+            from websockets.speedups import apply_mask
+        except ImportError:
+            pass
+        else:
+            return apply_mask(payload, mask)
+    pattern = int.from_bytes((mask * (size // 4 + 1))[:size], "big")
+    return (int.from_bytes(payload, "big") ^ pattern).to_bytes(size, "big")

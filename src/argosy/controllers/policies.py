@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from argosy.controllers.sharing import leave
 from argosy.controllers.view import Action, Put, View, event
 from argosy.model.facts import Notice, RankPhase
 from argosy.model.kinds import kind_of, task_of
 from argosy.model.kinds.job import job_state
 from argosy.model.offer import Choice, Placement, Rejection
-from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
+from argosy.model.phases import AttemptPhase, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Node, Workload
 from argosy.planning.confirmed import TRIED
@@ -127,11 +128,8 @@ def finish(view: View, job: Workload, outcome: Outcome, reason: Reason | None, d
 
 
 def end_claims(view: View, job: Workload) -> list[Action]:
-    return [
-        Put(msgspec.structs.replace(claim, desired=Desired.END))
-        for claim in view.rows.claims_of(job.id)
-        if claim.desired is not Desired.END
-    ]
+    """The workload gives up what it has: machines that others use a part of stay for them."""
+    return leave(view.rows, job)
 
 
 def lost_text(view: View, node: Node, after_ms: int = 0) -> str:

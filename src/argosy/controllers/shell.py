@@ -383,17 +383,17 @@ class Shell:
             match row:
                 case Workload():
                     wanted.update(_family(rows, row))
-                    for claim in rows.claims_of(each):
-                        claims[claim.id] = claim
+                    claims.update((claim.id, claim) for claim in rows.claims_of(each))
                 case Attempt():
                     wanted.update((row.workload_id, *_tending(rows, row)))
                 case Claim():
                     claims[each] = row
-                    wanted.add(row.workload_id)
+                    wanted.update((row.workload_id, *row.guests))
                 case Node():
                     wanted.add(row.workload_id)
-                    if row.claim_id in rows.claims:
-                        claims[row.claim_id] = rows.claims[row.claim_id]
+                    if (claim := rows.claims.get(row.claim_id)) is not None:
+                        claims[claim.id] = claim
+                        wanted.update(claim.guests)
                     for job in rows.jobs_of(row.workload_id):
                         if job.phase is not WorkloadPhase.QUEUED:
                             wanted.add(job.id)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
 HEAD_LIMIT = 64 * 1024
 REASONS = {
     200: "OK", 202: "Accepted", 204: "No Content", 400: "Bad Request", 403: "Forbidden", 404: "Not Found",
-    405: "Method Not Allowed", 413: "Content Too Large", 429: "Too Many Requests", 431: "Head Too Large",
+    405: "Method Not Allowed", 413: "Content Too Large", 415: "Unsupported Media Type",
+    429: "Too Many Requests", 431: "Head Too Large",
     500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
 }  # fmt: skip
 Fields = list[tuple[str, str]]
@@ -73,10 +75,10 @@ Handler = Callable[[Request], Awaitable[Answer]]
 
 
 class Wrong(Exception):
-    """The request cannot be read; `status` says why."""
+    """The request cannot be read; the text says why."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__(str(status))
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
         self.status = status
 
 
@@ -85,7 +87,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, handler: Handler, body_limit: int) -> None:
         self.handler, self.body_limit = handler, body_limit
-        self.buffer = b""
+        self.buffer = bytearray()
         self.transport: asyncio.Transport
         self.request: Request | None = None
         self.length = 0
@@ -128,7 +130,9 @@ class Connection(asyncio.Protocol):
                 return
         except Wrong as wrong:
             self.closing = True
-            self.transport.write(Answer(wrong.status).head(close=True))
+            body = json.dumps({"error": str(wrong)}).encode()
+            answer = Answer(wrong.status, body, [("content-type", "application/json")])
+            self.transport.write(answer.head(close=True) + body)
             self.transport.close()
             return
         self.busy = True
@@ -138,31 +142,31 @@ class Connection(asyncio.Protocol):
         end = self.buffer.find(b"\r\n\r\n")
         if end < 0:
             if len(self.buffer) > HEAD_LIMIT:
-                raise Wrong(431)
+                raise Wrong(431, f"the head is longer than {HEAD_LIMIT} bytes")
             return False
         lines = self.buffer[:end].decode("latin-1").split("\r\n")
-        self.buffer = self.buffer[end + 4 :]
+        del self.buffer[: end + 4]
         words = lines[0].split(" ")
         if len(words) != 3 or not words[1].startswith("/") or not words[2].startswith("HTTP/1."):
-            raise Wrong(400)
+            raise Wrong(400, "the first line is no request of HTTP/1.1")
         fields = []
         for line in lines[1:]:
             name, colon, value = line.partition(":")
             if not colon or not name or name != name.strip():
-                raise Wrong(400)
+                raise Wrong(400, "a header is no `name: value`")
             fields.append((name.lower(), value.strip()))
         peer = self.transport.get_extra_info("peername")
         request = Request(words[0], words[1], fields, peer[0] if isinstance(peer, tuple) else "")
         lengths = {value for name, value in fields if name == "content-length"}
         self.chunked = request.get("transfer-encoding").lower() == "chunked"
         if len(lengths) > 1 or (lengths and self.chunked):
-            raise Wrong(400)
+            raise Wrong(400, "the length of the body is told twice")
         text = lengths.pop() if lengths else "0"
         if not (text.isascii() and text.isdigit()):
-            raise Wrong(400)
+            raise Wrong(400, "the length of the body is no number")
         self.length = int(text)
         if self.length > self.body_limit:
-            raise Wrong(413)
+            raise self.too_large()
         if request.get("expect").lower() == "100-continue":
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self.request = request
@@ -171,8 +175,12 @@ class Connection(asyncio.Protocol):
     def plain(self, request: Request) -> bool:
         if len(self.buffer) < self.length:
             return False
-        request.body, self.buffer = self.buffer[: self.length], self.buffer[self.length :]
+        request.body = bytes(memoryview(self.buffer)[: self.length])
+        del self.buffer[: self.length]
         return True
+
+    def too_large(self) -> Wrong:
+        return Wrong(413, f"the body is larger than {self.body_limit} bytes")
 
     def chunks(self, request: Request) -> bool:
         """Chunks so far go to the body. True: the last one and its trailers were there."""
@@ -184,7 +192,9 @@ class Connection(asyncio.Protocol):
             try:
                 size = int(size_text, 16)
             except ValueError:
-                raise Wrong(400) from None
+                raise Wrong(400, "the length of a chunk is no number") from None
+            if size < 0 or size > self.body_limit:
+                raise self.too_large()
             if size == 0:
                 end = self.buffer.find(b"\r\n\r\n", line_end)
                 if end < 0:
@@ -193,14 +203,14 @@ class Connection(asyncio.Protocol):
                     name, colon, value = line.partition(":")
                     if colon:
                         request.trailers[name.strip().lower()] = value.strip()
-                self.buffer = self.buffer[end + 4 :]
+                del self.buffer[: end + 4]
                 return True
             if len(self.buffer) < line_end + size + 4:
                 return False
             request.body += self.buffer[line_end + 2 : line_end + 2 + size]
             if len(request.body) > self.body_limit:
-                raise Wrong(413)
-            self.buffer = self.buffer[line_end + 4 + size :]
+                raise self.too_large()
+            del self.buffer[: line_end + 4 + size]
 
     async def answer(self, request: Request) -> None:
         close = request.get("connection").lower() == "close"

@@ -46,14 +46,9 @@ class Control:
     """Answers what comes over the control socket."""
 
     def __init__(
-        self,
-        routed: Routed,
-        now_s: Callable[[], float],
-        keep: Callable[[RouteTable], None] | None = None,
-        as_here: Callable[[RouteTable], RouteTable] = lambda table: table,
+        self, routed: Routed, now_s: Callable[[], float], keep: Callable[[RouteTable], None] | None = None
     ) -> None:
-        """`as_here`: what a table means for this gateway; kept is what was sent."""
-        self._routed, self._as_here = routed, as_here
+        self._routed = routed
         self._keep = keep
         self._now_s = now_s
         self._sequence = 1
@@ -102,7 +97,7 @@ class Control:
             taken = _json(Taken(generation=table.generation))
             exchange.proceed(refusal(409, "bad-table", wrong) if wrong else taken)
 
-        self._routed.take(self._as_here(table), done)
+        self._routed.take(table, done)
         return None
 
     def _wants(self, exchange: Exchange, query: bytes) -> Decision:

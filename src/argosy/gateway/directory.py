@@ -87,7 +87,7 @@ class Directory:
                     keyed = service
                     if isinstance(service.keys.find(exchange, notes=False), Answer):
                         continue  # it may be a key of another service: no guess
-                elif not service.route.public:
+                elif not (service.route.public or exchange.is_local):
                     continue
                 mine.setdefault(name, service)
         if mine or keyed is None:

@@ -109,9 +109,9 @@ class Exchange:
     """One request from its head to the end of its answer."""
 
     __slots__ = (
-        "answer_fields", "begun_s", "body", "client", "first_s", "forward", "head", "id", "ip", "limit",
-        "memo", "outcome", "pieces", "received", "secure", "sending_s", "sent", "status", "stream", "tap",
-        "tries",
+        "answer_fields", "begun_s", "body", "client", "first_s", "forward", "head", "id", "ip", "is_local",
+        "limit", "memo", "outcome", "pieces", "received", "secure", "sending_s", "sent", "status", "stream",
+        "tap", "tries",
     )  # fmt: skip
 
     def __init__(self, client: Client, head: RequestHead, ip: bytes, request_id: bytes, now_s: float) -> None:
@@ -120,6 +120,7 @@ class Exchange:
         self.ip = ip
         self.id = request_id
         self.secure = False
+        self.is_local = False  # a program on this machine asks, for itself
         self.begun_s = now_s
         self.first_s = 0.0
         self.body: bytes | None = None  # after NeedBody

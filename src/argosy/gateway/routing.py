@@ -110,7 +110,7 @@ class Router:
             if isinstance(key, Answer):
                 return self._refuse(trip, key)
             trip.key = key
-        elif not route.public:
+        elif not (route.public or exchange.is_local):
             return self._refuse(
                 trip, refusal(401, "unauthorized", f"`{route.name}` is not public and has no keys yet")
             )

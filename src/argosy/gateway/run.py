@@ -58,7 +58,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def own_paths(self) -> tuple[str, ...]:
         """Sockets that no replica may have."""
-        return (self.control, *self.sockets)
+        return (self.control, self.outside, *self.sockets)
+
+    @property
+    def outside(self) -> str:
+        """The socket for what comes from other machines, through a tunnel for one: there nothing is local."""
+        return str(Path(self.control).with_suffix(".outside")) if self.control else ""
 
 
 def now_ms() -> int:
@@ -125,9 +130,9 @@ class DataPlane:
         log = AccessLog(Path(settings.access_log)) if settings.access_log else None
         self.router = Router(loop, now_ms, board=board, log=log, own_paths=settings.own_paths)
         ids = request_ids()
-        self.outer = Door(self.router, loop, ids)
+        self.outer = Door(self.router, loop, ids, is_local=settings.is_local)
         self.inner = Door(self.router, loop, ids, trusted=True)
-        self.secure = Door(self.router, loop, ids, secure=True)
+        self.secure = Door(self.router, loop, ids, secure=True, is_local=settings.is_local)
         self._loop = loop
         self._settings = settings
         self._servers: list[asyncio.Server] = []

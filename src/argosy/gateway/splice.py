@@ -213,6 +213,7 @@ class Client(Answers):
         door = self._door
         exchange = Exchange(self, head, self.ip, door.new_id(), door.now_s())
         exchange.secure = door.secure
+        exchange.is_local = door.is_local and not head.forwarded_for
         if door.trusted and head.forwarded_for:
             exchange.ip = head.forwarded_for.rpartition(b",")[2].strip(b" ")
             exchange.secure = head.forwarded_proto == b"https"

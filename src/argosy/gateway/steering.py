@@ -43,11 +43,9 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
     edge = _edge_of(settings)
     if edge is not None:
         settings = msgspec.structs.replace(settings, sockets=(*settings.sockets, edge.inner))
-    inner = [bind_unix(Path(path)) for path in settings.sockets]
+    inner = [bind_unix(Path(path)) for path in (*settings.sockets, settings.outside)]
     kept = KeptTable(Path(settings.control).with_suffix(".table"))
-    as_here = opened if settings.is_local else _as_it_is
-    table = kept.load()
-    before = as_here(table) if table is not None else None
+    before = kept.load()
     routed: Routed
     if settings.workers > 1:
         for sock in (*outer, *inner, *tls):
@@ -62,7 +60,7 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
     if edge is not None:
         await edge.take(before or RouteTable(generation=0))
         routed = Edged(routed, edge)
-    control = Control(routed, loop.time, kept.keep, as_here)
+    control = Control(routed, loop.time, kept.keep)
     if settings.workers > 1:
         workers.on_want = control.on_want
         await workers.start()
@@ -76,7 +74,7 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
     if ready is not None:
         ready([*places, *settings.sockets, *settings.edge, *settings.edge_tls])
     await stopping.wait()
-    for path in settings.sockets:
+    for path in (*settings.sockets, settings.outside):
         Path(path).unlink(missing_ok=True)
     if edge is not None:
         await edge.close()
@@ -142,15 +140,3 @@ def _replace(path: Path, value: msgspec.Struct) -> None:
     with open(fd, "wb") as file:
         file.write(msgspec.json.encode(value))
     beside.replace(path)
-
-
-def _as_it_is(table: RouteTable) -> RouteTable:
-    return table
-
-
-def opened(table: RouteTable) -> RouteTable:
-    """The table of a gateway that only its own machine reaches: what has no keys answers whoever is on it."""
-    services = tuple(
-        each if each.keys else msgspec.structs.replace(each, public=True) for each in table.services
-    )
-    return msgspec.structs.replace(table, services=services)

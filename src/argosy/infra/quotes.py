@@ -27,7 +27,7 @@ FRESH_S: Final = 1.0  # a younger quote is used without asking again
 LIMIT_S: Final = 30.0  # a provider that takes longer has not answered
 PATIENCE_S: Final = 0.025  # a request waits so long, and only for a provider that is usually quicker
 FIRST_S: Final = 2.0  # it waits so long for the first quote of a provider
-ALONE_S: Final = 10.0  # and so long while no provider has quoted at all
+ALONE_S: Final = 10.0  # and so long while no provider has offered anything
 OLD_S: Final = 150.0  # an older quote is marked with its age
 
 
@@ -127,7 +127,7 @@ class Quotes:
 
     def _patience_s(self, now_s: float) -> float:
         """How long a request still waits for answers that are under way; 0 or less: no longer."""
-        first_s = FIRST_S if any(each.answered_s is not None for each in self._quotes.values()) else ALONE_S
+        first_s = FIRST_S if any(each.offers for each in self._quotes.values()) else ALONE_S
         left_s = 0.0
         for each in self._quotes.values():
             if each.asked_s is None:

@@ -112,7 +112,8 @@ class ServiceRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     policy: Policy = Policy()
     shadow: Shadow | None = None
     holding: Holding | None = None  # None: requests without a ready replica are refused at once
-    #: Without `keys` only a public service answers anybody; all are public at a gateway of one machine.
+    #: Without `keys` only a public service answers anybody; others answer programs on the gateway's machine,
+    #: where nobody else reaches it.
     public: bool = False
     keys: tuple[KeyRoute, ...] = ()
     pass_authorization: bool = False  # replicas see the header that held the key

@@ -104,6 +104,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         Placement, ...
     ] = ()  # owned machines: which one and what of it, by node; (): the provider chooses
     config: str = ""  # JSON text of the task's `config`; a provider reads what is under its own name
+    guests: tuple[str, ...] = ()  # other workloads of the same owner that use a part of its machine
+    left: bool = False  # its owner has gone, and it stays for its guests
     desired: Desired = Desired.RUN
     phase: ClaimPhase = ClaimPhase.REQUESTED
     reason: Reason | None = None

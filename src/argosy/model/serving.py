@@ -13,8 +13,9 @@ BALANCES: Final = (
     *("round_robin", "least_load", "instance_aware_least_load"),
     *("power_of_two", "consistent_hash", "prefix_aware", "least_work", "least_tokens"),
 )
-#: The command that serves a function; its program comes with the order of a replica.
-RUNNER: Final = "argosy_function"
+#: Commands whose programs come with the order of a replica: they serve a function, and files of models.
+FUNCTIONS: Final = "argosy_function"
+INFERENCE: Final = "argosy_inference"
 STRATEGIES: Final = ("rolling", "canary", "blue-green", "shadow", "ab")
 
 

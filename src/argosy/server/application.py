@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,7 @@ class Application:
     `quotes`: what providers offer (None: a cache of its own, which every request asks anew)."""
 
     listening: tuple[str, ...] = ()
+    _inner: Door | None = None  # of browsers that come by a command line
 
     def __init__(
         self,
@@ -143,7 +144,7 @@ class Application:
                 self._pages = SignInPages(provider, store, store.clock, store.ids, self.identity)
             await self._pages.answer(scope, send)
 
-        self.front.pages = answer
+        self.front.pages, self.front.has_provider = answer, provider is not None
 
     def stop(self) -> None:
         """Ask the server to go down. Streams end; their readers come back with a cursor."""
@@ -171,6 +172,7 @@ class Application:
         if store is not None:
             doors.append(Door(self.objects.for_programs, [store], limits or Limits(headers=200), tls=tls))
             self.objects.address = f"http{'s' if tls else ''}://{render_address(store)}"
+        self.apps.inner_door = self._open_inner
         self.listening = tuple(render_address(sock) for sock in (local, tcp, store) if sock is not None)
         for door in doors:
             await door.open()
@@ -183,6 +185,15 @@ class Application:
             self.apps.close()
             if store is not None:
                 store.close()
+
+    async def _open_inner(self) -> Callable[[], asyncio.Protocol]:
+        """Protocols of a door as over TCP that listens nowhere; it is opened with the first of them."""
+        if self._inner is None:
+            inner = Door(self.front.over_tcp, [], Limits(), apps=self.apps)
+            await inner.open()
+            self.doors.append(inner)
+            self._inner = inner
+        return self._inner.protocol
 
     async def answer_on(self, local: socket.socket) -> None:
         """Answer on another unix socket, too, until `listen` ends."""

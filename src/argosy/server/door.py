@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _GRACE_S: Final = 3  # how long requests under way may take when the server stops
 _KEEP_ALIVE_S: Final = 75
+_PING_S: Final = 20.0  # so often a quiet WebSocket says something, for those on its way that forget the quiet
 _TERMINAL_MESSAGE_BYTES: Final = 1 << 20
 
 
@@ -279,6 +280,8 @@ class Door(uvicorn.Server):
                 ws=_terminal_protocol,  # type: ignore[arg-type]  # called like the class that it stands for
                 ws_max_size=_TERMINAL_MESSAGE_BYTES,
                 ws_per_message_deflate=False,
+                ws_ping_interval=_PING_S,
+                ws_ping_timeout=None,  # who is slow to take what we send is slow to read pings, too
                 lifespan="off",
                 ssl_certfile=tls.certificate if tls is not None else None,
                 ssl_keyfile=tls.key if tls is not None else None,
@@ -300,6 +303,13 @@ class Door(uvicorn.Server):
     def _find_app(self, host: bytes) -> asyncio.Protocol | None:
         """Who answers on this host instead of us."""
         return self._apps.client_for(host, secure=self._secure) if self._apps is not None else None
+
+    def protocol(self) -> asyncio.Protocol:
+        """Of one connection that came by another way than our sockets, once the door is open."""
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     async def open(self) -> None:
         self.config.load()

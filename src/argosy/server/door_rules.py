@@ -18,7 +18,8 @@ from argosy.model.errors import ArgosyError
 
 COOKIE: Final = "__Host-argosy"
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"))
-_LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
+#: `argosy.localhost` has cookies of its own; those of `localhost` are sent to all its ports.
+_LOCAL: Final = ("localhost", "argosy.localhost", "127.0.0.1", "[::1]")
 
 #: Of every answer: no page shows, frames or guesses what the API says.
 HEADERS: Final = (

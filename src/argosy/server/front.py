@@ -97,6 +97,7 @@ class Front:
     ) -> None:
         self.keeper, self._recorder, self._mounts = keeper, recorder, dict(mounts or {})
         self._visitors = Visitors(keeper)
+        self.has_provider = False  # people may sign in through an identity provider
         self.form_hosts = "'self'"  # where the start page may send forms: hosts of apps
         self.pages: Callable[[Scope, Send], Awaitable[None]] | None = None  # of browsers: to sign in
         self._ids, self._is_encrypted = ids, is_encrypted
@@ -130,7 +131,7 @@ class Front:
             if scope["path"] == "/" and scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
                 if not is_local:
                     self.keeper.look(scope)
-                await _start_page(self.form_hosts, send)
+                await _start_page(self, send)
                 return
             mounted = self._mounts.get("/" + scope["path"][1:].partition("/")[0])
             if mounted is not None and scope["type"] == "http":
@@ -278,10 +279,10 @@ def _knows_api(scope: Scope) -> bool:
     return True
 
 
-async def _start_page(form_hosts: str, send: Send) -> None:
+async def _start_page(front: Front, send: Send) -> None:
     from argosy.server.start_page import page  # most servers are asked by programs
 
-    body, fields = page(form_hosts)
+    body, fields = page(front.form_hosts, has_provider=front.has_provider)
     await send({"type": "http.response.start", "status": 200, "headers": fields})
     await send({"type": "http.response.body", "body": body})
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from argosy.model.errors import ArgosyError
 
 BACKLOG = 1024
+_QUIET_S, _PROBE_S, _PROBES = 30, 10, 3  # a peer that is gone is noticed after a minute
 
 
 def bind_tcp(listen: str) -> socket.socket:
@@ -32,6 +33,10 @@ def bind_tcp(listen: str) -> socket.socket:
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # so have those that it accepts
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _QUIET_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
         sock.bind(address)
         # A port is taken by who listens on it, so the proof is to listen; accepting begins later.
         sock.listen(BACKLOG)

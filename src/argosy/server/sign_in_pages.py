@@ -6,20 +6,17 @@ GET /login/sso/callback           back from it: a cookie, or a code for that com
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 from argosy.identity.id_tokens import Refused
 from argosy.identity.oidc import Answer, RelyingParty, Settings
 from argosy.identity.single_sign_on import STARTED_MS, SingleSignOn
+from argosy.infra.web_asking import ask
 from argosy.model.access import NOBODY
 from argosy.model.audit import Act
 from argosy.model.errors import ArgosyError
@@ -34,7 +31,6 @@ from argosy.store.store import Store
 _log: Final = logging.getLogger(__name__)
 PATH: Final = "/login/sso"
 _COOKIE: Final = "__Host-argosy-sso"
-_LATE_S: Final = 10.0
 _PORT: Final = re.compile(r"[1-9][0-9]{3,4}")
 _PROOF: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -113,43 +109,11 @@ class SignInPages:
 
 
 async def fetch(url: str, *, form: Mapping[str, str] | None = None, bearer: str = "", limit: int) -> Answer:
-    """`identity.oidc.Fetch` over the network: no redirects, limits of time and size, certificates checked."""
-    return await asyncio.to_thread(_fetch, url, form, bearer, limit)
-
-
-def _fetch(url: str, form: Mapping[str, str] | None, bearer: str, limit: int) -> Answer:
-    if not url.startswith(("https://", "http://")):
-        raise OSError(f"no address: {url[:40]}")
+    """`identity.oidc.Fetch` over the network."""
     headers = {"accept": "application/json"} | ({"authorization": f"Bearer {bearer}"} if bearer else {})
-    data = urlencode(form).encode() if form is not None else None
-    opener = urllib.request.build_opener(
-        _Stay(), urllib.request.HTTPSHandler(context=ssl.create_default_context())
-    )
-    request = urllib.request.Request(url, data=data, headers=headers)  # noqa: S310  http or https
-    try:
-        with opener.open(request, timeout=_LATE_S) as reply:
-            return Answer(reply.status, _limited(reply, limit))
-    except urllib.error.HTTPError as error:
-        with error:
-            return Answer(error.code, _limited(error, limit))
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, TimeoutError):
-            raise error.reason from None
-        raise OSError(str(error.reason)) from None
-
-
-def _limited(reply: Any, limit: int) -> bytes:  # Any: what urllib reads from
-    body: bytes = reply.read(limit + 1)
-    if len(body) > limit:
-        raise ValueError("too much")
-    return body
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer, not an order."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    body = urlencode(form).encode() if form is not None else None
+    heard = await ask("GET" if body is None else "POST", url, headers=headers, body=body, limit=limit)
+    return Answer(heard.status, heard.body)
 
 
 def parse_provider(environ: Mapping[str, str]) -> Settings | None:

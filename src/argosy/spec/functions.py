@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
-from argosy.model.serving import RUNNER
+from argosy.model.serving import FUNCTIONS
 from argosy.spec.findings import Findings
 from argosy.spec.leaves import PATH, SECONDS
 from argosy.spec.shapes import Field, Flag, ListOf, Section, Table, Text, Whole
@@ -83,7 +83,7 @@ def function_run(task: Section, run: str, findings: Findings) -> str:
     if handler and "." not in handler:
         text = f"the handler `{handler}` names no function of a module"
         findings.error(given.places["handler"], text, f"write `{handler}.lambda_handler`")
-    words = [RUNNER]
+    words = [FUNCTIONS]
     words += ["--handler", handler] if handler else []
     words += ["--command", command] if command else []
     for name, option in _OPTIONS:

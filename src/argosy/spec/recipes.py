@@ -27,7 +27,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     setup: str
     run: str  # with MODEL and PORT
     probe: str
-    metrics: str  # path for Prometheus; "": it has none
+    metrics: str  # path for Prometheus, `:+N` in front on a port so far above the service's; "": it has none
     protocol: str
     start_s: int  # so long it may take until it is ready
     accelerators: bool  # it is of no use without
@@ -55,26 +55,52 @@ def recipe_for(model: str, runtime: str = "") -> tuple[str, Recipe]:
             return name, recipe
     if model.count("/") == 1 and not model.startswith((".", "/", "~")):
         return "vllm", known["vllm"]
-    raise ArgosyError(
-        "usage",
-        f"nothing says which runtime serves `{model}`",
-        hint=f"name one: `--runtime {next(iter(known))}`; there are {', '.join(known)}",
-    )
+    raise ArgosyError("usage", f"nothing says which runtime serves `{model}`", hint=_hint(model))
 
 
-def task_of_recipe(model: str, runtime: str = "") -> dict[str, object]:
-    """A task as a file would say it. Errors: "usage"."""
+def _hint(model: str) -> str:
+    """The nearest ending of a file, else all runtimes."""
+    known = recipes()
+    endings = {kind[1:]: name for name, each in known.items() for kind in each.kinds if kind.startswith("*.")}
+    ending = "." + model.rpartition(".")[2]
+    near = get_close_matches(ending.lower(), endings, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean a `{near[0]}` file? `--runtime {endings[near[0]]}` serves those"
+    return f"name one: `--runtime NAME`; there are {', '.join(known)}"
+
+
+def task_of_recipe(model: str, runtime: str = "", *, is_here: bool = False) -> dict[str, object]:
+    """A task as a file would say it. `is_here`: the model is a file or folder of this machine and goes
+    along. Errors: "usage"."""
     name, recipe = recipe_for(model, runtime)
-    quoted = shlex.quote(model)
-    filled = _PLACE.sub(lambda place: quoted if place[0] == "MODEL" else _PORT, recipe.run)
+    file = model.rstrip("/").rpartition("/")[2]
+    place = f'"$HOME"/model/{shlex.quote(file)}' if is_here else shlex.quote(model)
     stem = model.rstrip("/").rpartition("/")[2].partition(".")[0].lower()
     label = "".join(letter if letter.isalnum() else "-" for letter in stem).strip("-") or name
     task: dict[str, object] = {
         "name": label,
-        "run": filled,
+        "run": _filled(recipe.run, place),
         "service": {
             "readiness_probe": {"path": recipe.probe, "initial_delay_seconds": recipe.start_s},
             "replicas": 1,
         },
     }
-    return {**task, "setup": recipe.setup} if recipe.setup else task
+    if is_here:
+        task["file_mounts"] = {f"~/model/{file}": model}
+        if file.endswith(".xml"):  # its weights are beside it
+            task["file_mounts"] = {
+                f"~/model/{file[:-4]}{end}": f"{model[:-4]}{end}" for end in (".xml", ".bin")
+            }
+    return {**task, "setup": _filled(recipe.setup, place)} if recipe.setup else task
+
+
+def _filled(command: str, model: str) -> str:
+    """With a word for the model, and the port, in their places. Within a sum the port has no quotes."""
+
+    def fill(place: re.Match[str]) -> str:
+        if place[0] == "MODEL":
+            return model
+        is_sum = place.string[max(0, place.start() - 3) : place.start()].endswith("((")
+        return "ARGOSY_SERVICE_PORT" if is_sum else _PORT
+
+    return _PLACE.sub(fill, command)

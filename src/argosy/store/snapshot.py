@@ -57,7 +57,8 @@ def _keys_of(row: Stored) -> tuple[tuple[str, str], ...]:
     if isinstance(row, Attempt):
         return (("attempt_of", row.workload_id),)
     if isinstance(row, Claim):
-        return (("claims_of", f"{row.workload_id}{_SEP}{row.id}"),)
+        shared = (("shared", f"{guest}{_SEP}{row.id}") for guest in row.guests)
+        return (("claims_of", f"{row.workload_id}{_SEP}{row.id}"), *shared)
     order = f"{row.claim_id}{_SEP}{row.index:06d}{_SEP}{row.id}"
     return (("claim_nodes", order), ("nodes_of", f"{row.workload_id}{_SEP}{order}"))
 
@@ -72,7 +73,7 @@ _HOME: dict[type, str] = {
 _OPEN = Tenancy()  # until somebody says otherwise
 _INDEXES = (
     *("names", "jobs", "groups", "children", "waiters", "ends", "attempt_of", "claims_of", "claim_nodes"),
-    *("nodes_of", "people_called", "people_of"),
+    *("shared", "nodes_of", "people_called", "people_of"),
 )
 
 
@@ -242,6 +243,10 @@ class Snapshot:
     def claims_of(self, workload_id: str) -> Sequence[Claim]:
         """Live claims that the workload owns, oldest first."""
         return cast("tuple[Claim, ...]", self._maps["claims_of"].span(f"{workload_id}{_SEP}"))
+
+    def claims_shared_by(self, workload_id: str) -> Sequence[Claim]:
+        """Live claims of others of which the workload is a guest."""
+        return cast("tuple[Claim, ...]", self._maps["shared"].span(f"{workload_id}{_SEP}"))
 
     def nodes_of_claim(self, claim_id: str) -> Sequence[Node]:
         """Live nodes, by index."""

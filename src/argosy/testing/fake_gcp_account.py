@@ -19,10 +19,16 @@ from argosy.testing.fake_cloud import Answer, Ask, FakeCloud, route
 PROJECT: Final = "lab-1"
 ACCOUNT: Final = "argosy@lab-1.iam.gserviceaccount.com"
 REFRESH: Final = "1//refresh-token-of-the-fake"
+FOREIGN: Final = "token-of-another-provider"
+POOL: Final = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/lab/providers/github"
 TOKEN: Final = "ya29.token-of-the-fake"
 BASE: Final = "https://www.googleapis.com/compute/v1"
 PATH: Final = "/compute/v1/projects/{project}"
 ZONE: Final = PATH + "/zones/{zone}"
+_LENDS: Final = (
+    f"https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{ACCOUNT}:generateAccessToken"
+)
+_AS_JSON: Final = {"type": "json", "subject_token_field_name": "access_token"}
 _REASONS: Final = {"not-found": "notFound", "invalid": "invalid", "rate": "rateLimitExceeded"}
 
 
@@ -52,6 +58,25 @@ class FakeGcpAccount(FakeCloud):
         """Settings of a server; credentials are a file, see `sign_in`."""
         return {"ARGOSY_GCP_API_URL": self.url, "GCE_METADATA_HOST": self.url.removeprefix("http://")}
 
+    def federate(self, folder: Path, *, acts: bool = False, url: str = "") -> dict[str, str]:
+        """The settings, with credentials that exchange a token of somebody else's: in a file of `folder`, or
+        what `url` answers as JSON."""
+        token = folder / "token"
+        token.write_text(f"{FOREIGN}\n")
+        answer = {"url": url, "headers": {"metadata": "true"}, "format": _AS_JSON}
+        told: dict[str, Any] = {
+            "type": "external_account",
+            "audience": POOL,
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": "https://sts.googleapis.com/v1/token",
+            "credential_source": answer if url else {"file": str(token)},
+        }
+        if acts:
+            told["service_account_impersonation_url"] = _LENDS
+        path = folder / "credentials.json"
+        path.write_text(json.dumps(told))
+        return {**self.environ(), "GOOGLE_APPLICATION_CREDENTIALS": str(path)}
+
     def sign_in(self, folder: Path, *, service: bool = False, acts: bool = False) -> dict[str, str]:
         """The settings, with credentials in `folder`: a person's, a key of a service account, or a person's
         who acts as a service account."""
@@ -75,8 +100,7 @@ class FakeGcpAccount(FakeCloud):
                 "token_uri": "https://oauth2.googleapis.com/token",
             }
         path = folder / "credentials.json"
-        url = f"https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{ACCOUNT}:generateAccessToken"
-        acting = {"type": "impersonated_service_account", "service_account_impersonation_url": url}
+        acting = {"type": "impersonated_service_account", "service_account_impersonation_url": _LENDS}
         path.write_text(json.dumps({**acting, "source_credentials": told} if acts else told))
         return {**self.environ(), "GOOGLE_APPLICATION_CREDENTIALS": str(path)}
 
@@ -139,6 +163,32 @@ class FakeGcpAccount(FakeCloud):
             text = "Permission 'iam.serviceAccounts.getAccessToken' denied on resource"
             raise self.error(403, "forbidden", text)
         return {"accessToken": self._token()["access_token"], "expireTime": "2026-11-29T01:00:00Z"}
+
+    @route("POST", "/v1/token", body=bytes, open=True)
+    def exchange(self, ask: Ask[bytes]) -> object:
+        """The security token service (RFC 8693)."""
+        form = dict(urllib.parse.parse_qsl(ask.body.decode()))
+        good = form.pop("subject_token", "") == FOREIGN and not self.expired
+        wanted = {
+            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+            "audience": POOL,
+            "scope": "https://www.googleapis.com/auth/cloud-platform",
+            "requested_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        }
+        if form != wanted:
+            raise Answer(400, {"error": "invalid_request", "error_description": f"Bad request: {form}"})
+        if not good:
+            text = "The size of mapped attribute google.subject exceeds the 127 bytes limit."
+            raise Answer(400, {"error": "invalid_grant", "error_description": text})
+        return {**self._token(), "issued_token_type": wanted["requested_token_type"]}
+
+    @route("GET", "/identity", open=True)
+    def identity(self, ask: Ask[None]) -> object:
+        """What the identity provider of another cloud says to its machines."""
+        if ask.headers.get("metadata") != "true":
+            raise Answer(403, {})
+        return {"access_token": FOREIGN}
 
     def _token(self) -> dict[str, object]:
         token = f"{TOKEN}-{len(self.tokens)}"

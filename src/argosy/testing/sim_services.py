@@ -226,11 +226,13 @@ class ServiceLaws:
     def __init__(self, world: World) -> None:
         self.world = world
         self._before: dict[str, Workload] = {}
+        self._since_s: dict[str, float] = {}  # by the world's time: the clock of the servers jumps
 
     def committed(self, rows: Sequence[Row]) -> None:
         """Call with the rows as written."""
         for row in rows:
             if isinstance(row, Workload) and kind_of(row) is SERVICE:
+                self._since_s.setdefault(row.id, self.world.now_s)
                 self._check(self._before.get(row.id), row)
                 self._before[row.id] = row
 
@@ -297,7 +299,7 @@ class ServiceLaws:
         self.world.tell(f"{row.name} replaces a replica ahead")
 
     def _check_made(self, row: Workload, state: ServiceStatus) -> None:
-        minutes = (self.world.clock.now_ms() - row.created_ms) / 60_000
+        minutes = (self.world.now_s - self._since_s[row.id]) / 60
         wanted = max(4, service_spec(row).fixed or 0)
         revisions = len(service_spec(row).revisions)
         limit = 12 + wanted * 2 * revisions + _MADE_PER_MINUTE * minutes * wanted
@@ -318,13 +320,19 @@ class ServiceLaws:
             if not rollout.is_over and rollout.phase is not RolloutPhase.PAUSED and rollout.old:
                 found.append(f"{row.name} is {rollout.phase.value}")
             revision = revision_of(row, state.serves)
-            if revision is None:
-                continue  # nothing that was sent to it ever worked
+            if revision is None or _is_hopeless(revision):
+                continue  # nothing that was sent to it ever worked, or only until its program had begun
             wanted = spec.fixed if spec.fixed is not None else revision.serving.replicas.least
             ready = sum(each.state is ReplicaState.READY for each in state.replicas)
             if ready < wanted:
                 found.append(f"{row.name} has {ready} of {wanted}")
         return found
+
+
+def _is_hopeless(revision: Revision) -> bool:
+    """Whether its program ends by itself, or answers no probe. It may have answered for a moment, and so
+    serve where users sent nothing better before it."""
+    return "exit=1" in revision.task.run or revision.serving.probe.path == "/broken"
 
 
 class ServiceUsers(Users):

@@ -6,13 +6,14 @@ nothing of it runs any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
 from argosy.controllers.elastic import left_of
 from argosy.controllers.policies import lost_text, notice_of, notice_text
+from argosy.controllers.sharing import tenants_of
 from argosy.controllers.view import (
     Action,
     EnsureClaim,
@@ -30,7 +31,7 @@ from argosy.model.facts import ClaimFact, ClaimState, NodeSighting
 from argosy.model.offer import Capacity
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, WorkloadPhase
 from argosy.model.reasons import Reason
-from argosy.model.rows import Claim, Node
+from argosy.model.rows import Claim, Node, Workload
 
 MISSES_BEFORE_GONE: Final = 3  # listings lag: a claim must be absent so often in a row, with its links down
 
@@ -47,7 +48,8 @@ def decide_claim(view: View, claim: Claim, new_id: NewId) -> list[Action]:
     """What to do about one live claim and its nodes."""
     if claim.phase is ClaimPhase.RELEASING:
         return _finish_release(view, claim)
-    if claim.desired is Desired.END or claim.workload_id not in view.rows.workloads:
+    tenants = tenants_of(view.rows, claim)
+    if claim.desired is Desired.END or not tenants:
         return _begin_release(view, claim, None, "")
     if claim.phase is ClaimPhase.REQUESTED:
         return _order(view, claim, new_id)
@@ -61,7 +63,7 @@ def decide_claim(view: View, claim: Claim, new_id: NewId) -> list[Action]:
                 )
             ]
         return []
-    return _hold(view, claim)
+    return _hold(view, claim, tenants)
 
 
 def _begin_release(view: View, claim: Claim, reason: Reason | None, detail: str) -> list[Action]:
@@ -180,7 +182,7 @@ def _at_rest(view: View, claim: Claim) -> list[Action]:
     return actions
 
 
-def _hold(view: View, claim: Claim) -> list[Action]:
+def _hold(view: View, claim: Claim, tenants: Sequence[Workload]) -> list[Action]:
     fact = view.observed.claim(claim.id)
     if fact is not None and fact.state in (ClaimState.PREEMPTED, ClaimState.GONE):
         reason = Reason.PREEMPTED if fact.state is ClaimState.PREEMPTED else Reason.NODE_LOST
@@ -194,9 +196,10 @@ def _hold(view: View, claim: Claim) -> list[Action]:
     if boots and view.now_ms - claim.held_ms > view.policy.boot_limit_ms:
         return _begin_release(view, claim, Reason.NODE_LOST, "a node did not come up in time")
     actions: list[Action] = []
-    owner = view.rows.workloads.get(claim.workload_id)
-    if owner is not None and owner.phase is WorkloadPhase.STARTING:
-        told = notice_of(view, nodes) if view.rows.attempt_of(owner.id) is None else None
+    if all(tenant.phase is WorkloadPhase.STARTING for tenant in tenants):
+        owner = tenants[0]
+        idle = all(view.rows.attempt_of(tenant.id) is None for tenant in tenants)
+        told = notice_of(view, nodes) if idle else None
         if told is not None:
             return _begin_release(view, claim, Reason.PREEMPTED, notice_text(*told, view.now_ms))
         # Healing does not bring back every node. What has not begun yet begins elsewhere.

@@ -11,10 +11,9 @@ from argosy.controllers.installing import folder_name, install_text
 from argosy.controllers.job.hooks import with_hooks
 from argosy.controllers.job.ports import port_of, with_ports
 from argosy.infra.agent_port import AppOrder, RankOrder
-from argosy.infra.function_runner import runner_prelude
+from argosy.infra.runners import with_programs
 from argosy.model.kinds.job import JobSpec, job_spec, job_task, kept_as, task_id
 from argosy.model.rows import Attempt, Claim, Node, Workload
-from argosy.model.serving import RUNNER
 from argosy.model.task import Task
 
 PIDS_MAX = 8192  # per rank, where the node can limit it: a fork bomb ends itself, not the machine
@@ -108,7 +107,7 @@ def _app_order(spec: JobSpec, home: str) -> AppOrder | None:
 
 def _program(task: Task) -> str:
     """What a rank runs."""
-    return runner_prelude() + task.run if f"{RUNNER} " in task.run else task.run
+    return with_programs(task.run)
 
 
 def _of_replica(job: Workload, claim: Claim | None) -> dict[str, str]:

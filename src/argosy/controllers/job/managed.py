@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from argosy.controllers.deadlines import give_up_ms, has_deadline
@@ -11,6 +13,7 @@ from argosy.controllers.hedging import give_back_others, is_up, second_order
 from argosy.controllers.job.seat import seat_gang
 from argosy.controllers.policies import end_claims, finish, new_attempt
 from argosy.controllers.pool.wanted import places_left
+from argosy.controllers.sharing import beside, orders_of, waits_for_setup
 from argosy.controllers.view import Action, NewId, Put, View, WakeAt, backoff_ms, event
 from argosy.model.kinds.job import job_spec, job_state
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
@@ -18,12 +21,14 @@ from argosy.model.reasons import Reason
 from argosy.model.rows import Claim, Node, Workload
 from argosy.planning.availability import order_for_failover
 
+_SETUP_MS: Final = 1_000  # so often who waits for the setup of another looks again
+
 
 def usable_claims(view: View, job: Workload) -> list[Claim]:
     """Its orders that may still come up, and those that have: more than one where a late one was hedged."""
     return [
         claim
-        for claim in view.rows.claims_of(job.id)
+        for claim in orders_of(view.rows, job)
         if claim.desired is Desired.RUN and claim.phase in (ClaimPhase.REQUESTED, ClaimPhase.HELD)
     ]
 
@@ -47,9 +52,17 @@ def start_managed(view: View, job: Workload, new_id: NewId) -> list[Action]:
         return [*_retry(view, job, Reason.OUT_OF_CAPACITY, text, view.now_ms), *end_claims(view, job)]
     nodes = [node for node in view.rows.nodes_of_claim(claim.id) if node.phase is NodePhase.READY]
     if claim.phase is not ClaimPhase.HELD or (len(nodes) < claim.count and not left_of(view, job, claim)):
+        if claim.workload_id != job.id or claim.guests:
+            return []  # an order that several wait for is not hedged
         return second_order(view, job, orders, new_id) if latest_ms is None else [WakeAt(job.id, latest_ms)]
-    placements = seat_gang(job, claim, nodes)
+    if waits_for_setup(view.rows, claim, job):
+        return [WakeAt(job.id, view.now_ms + _SETUP_MS)]
+    others = beside(view.rows, claim, job)
+    placements = seat_gang(job, claim, nodes, others)
     if placements is None:
+        if others:
+            text = "the machine that it was to share has no room for it"
+            return [*_retry(view, job, Reason.OUT_OF_CAPACITY, text, view.now_ms), *end_claims(view, job)]
         text = "its nodes do not have what its claim promised"
         return finish(view, job, Outcome.FAILED, Reason.INTERNAL, text)
     lease_ms = _lease_ms(view, job, claim, nodes)
@@ -71,7 +84,7 @@ def _lease_ms(view: View, job: Workload, claim: Claim, nodes: list[Node]) -> int
 
 def _claim_failed(view: View, job: Workload) -> list[Action]:
     """The order failed. A wrong request ends the job; a lack of capacity is tried again, elsewhere first."""
-    failed = [claim for claim in view.rows.claims_of(job.id) if claim.reason is not None]
+    failed = [claim for claim in orders_of(view.rows, job) if claim.reason is not None]
     last = failed[-1] if failed else None
     reason = (last.reason if last is not None else None) or Reason.OUT_OF_CAPACITY
     detail = last.detail if last is not None else ""

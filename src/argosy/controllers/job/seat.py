@@ -7,21 +7,24 @@ from collections.abc import Sequence
 
 import msgspec
 
+from argosy.controllers.sharing import part_asked, take_seat, takes_part
 from argosy.model.offer import DeviceShare, Placement
-from argosy.model.rows import Claim, Node, Workload
+from argosy.model.rows import Attempt, Claim, Node, Workload
 from argosy.model.tenancy import Tenancy
 from argosy.scheduler.estimate import History
-from argosy.scheduler.inventory import Inventory
+from argosy.scheduler.inventory import Inventory, need_of
 from argosy.scheduler.machines import devices_on, machine_of_node
 from argosy.scheduler.requests import ask_of_job
 
 
-def seat_gang(job: Workload, claim: Claim, nodes: Sequence[Node]) -> tuple[Placement, ...] | None:
+def seat_gang(
+    job: Workload, claim: Claim, nodes: Sequence[Node], others: Sequence[tuple[Workload, Attempt]] = ()
+) -> tuple[Placement, ...] | None:
     """One placement for each node, in their order; None when a node lacks the devices that the claim stands
-    for.
+    for, or others have them.
 
     CPUs are not counted again: the claim holds them, and the ranks have the nodes for themselves. Where a
-    whole machine was rented for a fraction of a device, each rank gets that fraction.
+    whole machine was rented for a fraction of a device, each rank gets that fraction, beside `others`.
     """
     promised = {place.rank: place.devices for place in claim.placements}
     seats: list[Placement] = []
@@ -29,34 +32,30 @@ def seat_gang(job: Workload, claim: Claim, nodes: Sequence[Node]) -> tuple[Place
         devices = devices_on(claim, node, promised.get(node.index, ()))
         if devices is None:
             return None
-        if takes_part(claim):
-            devices = _part_of(job, claim, node) or _first_part(claim, devices)
-        seats.append(
-            Placement(rank=rank, node_id=node.id, memory_bytes=claim.choice.memory_bytes, devices=devices)
-        )
+        seat = Placement(rank=rank, node_id=node.id, memory_bytes=claim.choice.memory_bytes, devices=devices)
+        if takes_part(claim.choice):
+            part = _part_of(job, claim, node, others)
+            if part is None and others:
+                return None
+            seat = part or _first_part(claim, seat)
+        seats.append(msgspec.structs.replace(seat, rank=rank))
     return tuple(seats)
 
 
-def takes_part(claim: Claim) -> bool:
-    """Whether more was rented than was asked for: a device, or many, for a part of one."""
-    choice, asked = claim.choice, claim.choice.resources.accelerator
-    return asked is not None and asked.is_fraction and asked.milli < choice.accelerators_milli
-
-
-def _part_of(job: Workload, claim: Claim, node: Node) -> tuple[DeviceShare, ...]:
+def _part_of(
+    job: Workload, claim: Claim, node: Node, others: Sequence[tuple[Workload, Attempt]]
+) -> Placement | None:
     """The fraction as the pool scheduler gives it: with the mechanism that the node has."""
-    ask = ask_of_job(job, Tenancy(), History())
-    wanted = [need for need in ask.needs if need.gpu_milli == _asked_milli(claim)]
-    one = msgspec.structs.replace(ask, needs=tuple(wanted), num_nodes=1, spread="")
-    found = Inventory([machine_of_node(node, None, Tenancy())]).find(one) if wanted else None
-    return found[0].devices if found else ()
+    inventory = Inventory([machine_of_node(node, None, Tenancy())])
+    for other, attempt in others:
+        held = tuple(place for place in attempt.placements if place.node_id == node.id)
+        inventory.take(other.id, need_of(ask_of_job(other, Tenancy(), History()), held), held)
+    return take_seat(inventory, job, part_asked(job, claim))
 
 
-def _first_part(claim: Claim, devices: Sequence[DeviceShare]) -> tuple[DeviceShare, ...]:
+def _first_part(claim: Claim, seat: Placement) -> Placement:
     """The fraction of the first device, in turns with whoever else uses it."""
-    return (DeviceShare(index=devices[0].index, milli=_asked_milli(claim)),) if devices else ()
-
-
-def _asked_milli(claim: Claim) -> int:
     asked = claim.choice.resources.accelerator
-    return asked.milli if asked is not None else 0
+    milli = asked.milli if asked is not None else 0
+    devices = tuple(DeviceShare(index=each.index, milli=milli) for each in seat.devices[:1])
+    return msgspec.structs.replace(seat, devices=devices)

@@ -14,6 +14,7 @@ import msgspec
 from argosy.controllers.policies import evict, finish, new_attempt, new_claim, render_rejections
 from argosy.controllers.pool.caches import PoolCaches, caches_of
 from argosy.controllers.pool.wanted import Wanted
+from argosy.controllers.sharing import Shares
 from argosy.controllers.strategies import Lost, order_after_loss
 from argosy.controllers.view import Action, Expect, NewId, Put, View, WakeAt, event
 from argosy.model.kinds import gang_of, kind_of
@@ -72,7 +73,7 @@ def decide_owned(view: View, new_id: NewId) -> list[Action]:
             actions += _no_offer(view, wanted[id].workload, text)
     decision = book.cycle(books, view.now_ms)
     book.recheck(None, _touched(decision))
-    takes = False
+    takes, shares = False, Shares(view)
     started = {start.ask_id for start in decision.starts}
     for start in decision.starts:
         actions += _start(view, wanted[start.ask_id], start, new_id)
@@ -86,8 +87,13 @@ def decide_owned(view: View, new_id: NewId) -> list[Action]:
         elif each.elsewhere and view.now_ms >= each.workload.retry_ms:
             choices = order_for_failover(each.elsewhere, view.memory, view.now_ms, ordered=each.ordered)
             choices = list(order_after_loss(*_strategy(each.workload, choices)))
-            actions += _claim(view, each, choices, (), new_id)
+            made = shares.join(each.workload, choices)
+            if made is None:
+                made = _claim(view, each, choices, (), new_id)
+                shares.opened(each.workload, made)
+            actions += made
             started.add(id)
+    actions = shares.settled(actions)
     for eviction in decision.evictions:
         if eviction.for_id in started:
             continue  # nobody is ended for who can go elsewhere

@@ -11,6 +11,7 @@ from argosy.controllers.deadlines import done_fraction, step_of
 from argosy.controllers.elastic import comes_back
 from argosy.controllers.failover import refused_in_round
 from argosy.controllers.offered import plan_in
+from argosy.controllers.sharing import orders_of
 from argosy.controllers.view import View
 from argosy.model.kinds import gang_of, gangs, kind_of
 from argosy.model.offer import Choice, Plan, Rejection
@@ -67,7 +68,7 @@ def wanted_of(view: View, workload: Workload) -> Wanted | None:
     # Its last attempt has ended, so what it ran on may be on its way back while it goes on elsewhere.
     waits = workload.phase is WorkloadPhase.QUEUED or (
         workload.phase is WorkloadPhase.RECOVERING
-        and all(claim.desired is Desired.END for claim in view.rows.claims_of(workload.id))
+        and all(claim.desired is Desired.END for claim in orders_of(view.rows, workload))
     )
     return _of(view, workload) if waits else None
 

@@ -297,17 +297,18 @@ def victims(draft: Draft, replicas: list[Replica]) -> list[Replica]:
 
 
 def not_before_ms(draft: Draft, revision: int) -> int:
-    """When a replica may be made in place of one that failed: pauses grow with each failure in a row."""
+    """When a replica may be made in place of one that failed: pauses grow with each failure in a row. A
+    failure that is later than now, by a clock that was set back since, holds nobody up."""
     count, last_ms = 0, 0
     mine = [each for each in draft.replicas if each.revision == revision]
     good_ms = max((each.since_ms for each in mine if each.is_proven and each.state is _S.READY), default=0)
     for failed in reversed(draft.failed):
         if failed.revision != revision or failed.at_ms <= good_ms:
             continue
-        count, last_ms = count + 1, max(last_ms, failed.at_ms)
+        count, last_ms = count + 1, last_ms or failed.at_ms
         if failed.was_proven:
             break
-    return last_ms + backoff_ms(draft.view.policy, count) if count else 0
+    return last_ms + backoff_ms(draft.view.policy, count) if count and last_ms <= draft.now_ms else 0
 
 
 def _make(draft: Draft, revision: Revision, count: int, new_id: object, *, on_demand: bool) -> None:

@@ -2,7 +2,8 @@
 library.
 
 A key of a service account signs its own request; `gcloud auth application-default login` leaves a refresh
-token; a machine of Google's asks its metadata service. Tokens stay in memory.
+token; a token of another identity provider is exchanged (`federation`); a machine of Google's asks its
+metadata service. Tokens stay in memory.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from argosy.infra.http_json import Form, How, HttpJson, Service
 from argosy.infra.http_words import Said, error_of
 from argosy.infra.provider import Setting
 from argosy.providers.gcp import MANIFEST
+from argosy.providers.gcp.federation import STS, Source, exchange, refuse_source, token_in, token_in_file
 
 SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 _TOKENS: Final = "https://oauth2.googleapis.com/token"
@@ -47,6 +49,10 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     refresh_token: str = ""
     service_account_impersonation_url: str = ""
     source_credentials: Stored | None = None
+    audience: str = ""
+    subject_token_type: str = ""
+    token_url: str = ""
+    credential_source: Source | None = None
 
     def __repr__(self) -> str:  # it holds secrets
         return f"Stored({self.type})"
@@ -115,6 +121,8 @@ class Credentials:
             return f"the service account {stored.client_email}"
         if stored.service_account_impersonation_url:
             return f"the service account {_lender(stored)}"
+        if stored.type == "external_account":
+            return f"a token of {stored.audience.rpartition('/')[2] or 'another identity provider'}"
         return "application default credentials of a person"
 
     def _file(self) -> Path | None:
@@ -157,21 +165,41 @@ class Credentials:
             }
             return await self._ask(stored, form)
         if stored.type == "impersonated_service_account" and stored.source_credentials is not None:
-            source = await self._of(stored.source_credentials)
-            reply = await self._http.send(
-                "POST",
-                self._url(stored.service_account_impersonation_url),
-                json={"scope": [SCOPE]},
-                how=How(safe=True, headers={"authorization": f"Bearer {source.access_token}"}),
-            )
-            return _Token(self._http.read(reply, _Lent).access_token, _LASTS_S)
+            return await self._lent(stored, await self._of(stored.source_credentials))
+        if stored.type == "external_account":
+            exchanged = await self._ask(stored, await self._foreign(stored))
+            lends = stored.service_account_impersonation_url
+            return await self._lent(stored, exchanged) if lends else exchanged
         raise border.CredentialsRejected(
             f"credentials of the type `{stored.type}` cannot be used here; give a key of a service account "
             f"in GOOGLE_APPLICATION_CREDENTIALS, or sign in with `{MANIFEST.sign_in}`"
         )
 
+    async def _lent(self, stored: Stored, token: _Token) -> _Token:
+        """A token of the service account as which `token` may act."""
+        reply = await self._http.send(
+            "POST",
+            self._url(stored.service_account_impersonation_url),
+            json={"scope": [SCOPE]},
+            how=How(safe=True, headers={"authorization": f"Bearer {token.access_token}"}),
+        )
+        return _Token(self._http.read(reply, _Lent).access_token, _LASTS_S)
+
+    async def _foreign(self, stored: Stored) -> Mapping[str, str]:
+        """The form that exchanges the token of another identity provider."""
+        source = stored.credential_source
+        refuse_source(source)
+        assert source is not None
+        if source.file:
+            token = token_in_file(source)
+        else:
+            how = How(safe=True, headers=source.headers, timeout_s=10.0)
+            token = token_in(source, (await self._http.send("GET", source.url, how=how)).body, source.url)
+        kind = stored.subject_token_type
+        return exchange(token, audience=stored.audience, kind=kind, scope=SCOPE)
+
     async def _ask(self, stored: Stored, form: Mapping[str, str]) -> _Token:
-        url = self._url(stored.token_uri or _TOKENS)
+        url = self._url(stored.token_uri or (stored.token_url or STS if stored.audience else _TOKENS))
         return self._http.read(
             await self._http.send("POST", url, json=Form(form), how=How(safe=True)), _Token
         )

@@ -41,6 +41,7 @@ class LiveApps:
         self.suffixes = (SUFFIX, *((domain,) if domain else ()))
         self.is_good: Callable[[Caller], Awaitable[bool]] | None = None  # whether a credential still is
         self._good_s: dict[str, tuple[float, bool]] = {}  # by credential: when it was asked
+        self.inner_door: Callable[[], Awaitable[Callable[[], asyncio.Protocol]]] = self._only_apps
         self._made: Apps | None = None
         self._tickets: Tickets | None = None
 
@@ -74,13 +75,16 @@ class LiveApps:
         return self.proxy.client(secure=secure)
 
     async def open_pair(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection to the proxy within this process."""
+        """A connection within this process, as over TCP: to apps by their host names, else to the front."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: self.proxy.client(secure=False), sock=theirs)
+        await loop.create_connection(await self.inner_door(), sock=theirs)
         return await asyncio.open_connection(sock=ours)
+
+    async def _only_apps(self) -> Callable[[], asyncio.Protocol]:
+        return lambda: self.proxy.client(secure=False)
 
     def close(self) -> None:
         if self._made is not None:

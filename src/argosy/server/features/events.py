@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from argosy.api.events import EventList, EventView
@@ -13,11 +14,12 @@ from argosy.server.naming import cluster_called, split_name
 from argosy.server.services import Services
 
 _LIST_MAX: Final = 10_000
+_WAIT_MAX_S: Final = 30
 
 
 class EventFeature:
     def __init__(self, services: Services) -> None:
-        self._store = services.store
+        self._store, self._streams = services.store, services.streams
 
     async def events(self, exchange: Exchange) -> EventList:
         subject = exchange.text("subject") or None
@@ -29,7 +31,9 @@ class EventFeature:
                 cluster = await self._store.find_cluster(plain, project=project, finished=True)
             subject = cluster.id if cluster is not None else subject
         limit = min(max(exchange.number("limit") or 1000, 1), _LIST_MAX)
-        found = await self._seen(subject, exchange.number("after"), limit, scopes(exchange.caller))
+        after, seen = exchange.number("after"), scopes(exchange.caller)
+        wait_s = min(max(exchange.number("wait_s") or 0, 0), _WAIT_MAX_S) if after is not None else 0
+        found = await self._news(subject, after, limit, seen, wait_s)
         names = {one.subject: "" for one in found}
         for subject_id in names:
             names[subject_id] = await self._name(await self._store.load(subject_id))
@@ -45,6 +49,26 @@ class EventFeature:
             for one in found
         )
         return EventList(events=tuple(views))
+
+    async def _news(
+        self, subject: str | None, after: int | None, limit: int, seen: Scopes, wait_s: int
+    ) -> list[Event]:
+        """A page, or the first that there is within `wait_s` seconds."""
+        news = asyncio.Event()
+        self._streams.commits.join(news)
+        found: list[Event] = []
+        try:
+            async with asyncio.timeout(wait_s or None):
+                while True:
+                    news.clear()
+                    found = await self._seen(subject, after, limit, seen)
+                    if found or not wait_s or self._streams.stopping.is_set():
+                        return found
+                    await news.wait()
+        except TimeoutError:
+            return found
+        finally:
+            self._streams.commits.leave(news)
 
     async def _seen(self, subject: str | None, after: int | None, limit: int, seen: Scopes) -> list[Event]:
         """A page of what the caller may see. Who sees little reads on behind what is hidden."""
