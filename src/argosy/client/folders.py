@@ -125,7 +125,7 @@ class FolderFiles:
                 elif "coming already" not in error.what or tries == _TRIES * 2 - 1:
                     raise
             else:
-                going.where, going.at = answer.get("location", ""), int(answer["upload-offset"])
+                going.where, going.at = answer.get("location", ""), int(answer.get("upload-offset", 0))
                 going.done = status == 200 or bool(body and going.at == going.size) or not going.size
                 return
             time.sleep(0.1 * tries)
