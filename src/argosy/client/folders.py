@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from argosy.api.endpoint import PREFIX
 from argosy.api.location import Location
@@ -125,7 +125,8 @@ class FolderFiles:
                 elif "coming already" not in error.what or tries == _TRIES * 2 - 1:
                     raise
             else:
-                going.where, going.at = answer.get("location", ""), int(answer.get("upload-offset", 0))
+                going.where = urlsplit(answer.get("location", "")).path
+                going.at = int(answer.get("upload-offset", 0))
                 going.done = status == 200 or bool(body and going.at == going.size) or not going.size
                 return
             time.sleep(0.1 * tries)
@@ -171,7 +172,7 @@ class FolderFiles:
         """A file from a stream that comes once, in place of what is there. Raises what `pieces` raises."""
         metadata = f"path {base64.b64encode(os.fsencode(path)).decode()},replace dHJ1ZQ=="
         headers = [("upload-length", str(size)), ("upload-metadata", metadata)]
-        where = self._ask("POST", f"{self._base}/uploads", headers)["location"]
+        where = urlsplit(self._ask("POST", f"{self._base}/uploads", headers)["location"]).path
         if size:
             headers = [("upload-offset", "0"), ("content-type", _BYTES)]
             wrong: list[bytes] = []

@@ -83,7 +83,7 @@ class FolderUploads:
             await self._finish(folder, upload, beneath)
         elif upload.id in self._busy:
             raise _busy()
-        where = f"{PREFIX}/folders/{quote(folder.id)}/uploads/{upload.id}"
+        where = f"{_origin(exchange)}{PREFIX}/folders/{quote(folder.id)}/uploads/{upload.id}"
         await _reply(exchange, 201, [(b"location", where.encode()), _offset(at), *_TUS])
 
     def _announced(self, exchange: Exchange, folder: Folder) -> Upload:
@@ -222,6 +222,15 @@ def _is_there(beneath: Beneath, upload: Upload) -> bool:
             hint="tell the `sha256` of yours to see whether it is the same",
         )
     return beneath.sha256_of(upload.path) == upload.sha256 or not upload.size
+
+
+def _origin(exchange: Exchange) -> str:
+    """Of the address that was asked: some clients take only whole ones. "": over the unix socket."""
+    host = exchange.header("host")
+    if exchange.is_local or not re.fullmatch(r"[A-Za-z0-9.:\[\]-]{1,255}", host):
+        return ""
+    encrypted = "https" in (exchange.scope.get("scheme"), exchange.header("x-forwarded-proto"))
+    return f"http{'s' if encrypted else ''}://{host}"
 
 
 def _busy() -> ArgosyError:

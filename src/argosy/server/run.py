@@ -205,11 +205,10 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         ready = asyncio.create_task(asyncio.to_thread(providers.all))
         deciding = asyncio.create_task(_decide(shell, ready))
         caring = asyncio.create_task(_care(store, application.housekeeping, clock))
-        looking = asyncio.create_task(_look_often(application.housekeeping))
         watching = asyncio.create_task(_watch_budgets(application))
         collecting = asyncio.create_task(_collect())
         telling = asyncio.create_task(notifier.run())
-        stack.push_async_callback(_end, deciding, caring, looking, watching, collecting, telling)
+        stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
         dials, tls = DialDoor(dialled), settings.public.tls
         application.keeper.rules = settings.rules
@@ -267,6 +266,10 @@ async def _end(*tasks: asyncio.Task[None]) -> None:
 
 
 async def _care(store: Store, housekeeping: Housekeeping, clock: SystemClock) -> None:
+    await asyncio.gather(_care_daily(store, housekeeping, clock), _look_often(housekeeping))
+
+
+async def _care_daily(store: Store, housekeeping: Housekeeping, clock: SystemClock) -> None:
     """Daily things: the backup of the database, and the end of what is old or belongs to nobody."""
     await asyncio.sleep(_FIRST_CARE_S)
     swept_s = -1e9
