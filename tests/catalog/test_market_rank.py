@@ -15,7 +15,7 @@ from argosy.model.resources import Accelerator, Infra, LocalDisk, Resources
 from argosy.model.units import GIB, Bound
 from argosy.planning.ability import Ability
 from argosy.planning.choose import plan
-from argosy.planning.market import NO_DRIVER, explain_none, rank
+from argosy.planning.market import NOT_IN_USE, explain_none, rank
 
 CLOUD = Ability(spot=True, multi_node=True, images=True)
 NOTES = [Note(20000, "list"), Note(0, "guess", "x 2", True)]
@@ -181,7 +181,7 @@ def test_every_provider_without_a_driver_is_told(
     others = [choice for choice in everything if choice.offer.provider not in able]
     assert list(fast.plan.choices) == mine[:limit]
     assert list(fast.shown) == others[:limit]
-    told = {each.provider: each.text for each in fast.plan.rejected if each.code == NO_DRIVER}
+    told = {each.provider: each.text for each in fast.plan.rejected if each.code == NOT_IN_USE}
     assert set(told) == {choice.offer.provider for choice in others}
     for name, text in told.items():
         best = next(choice for choice in others if choice.offer.provider == name)
@@ -228,9 +228,12 @@ def test_offers_without_a_driver_are_shown_and_not_chosen() -> None:
     ranking = rank([wish], 2, _market(), launchable=lambda name: name == "gcp", limit=3)
     assert {choice.offer.provider for choice in ranking.plan.choices} == {"gcp"}
     assert {choice.offer.provider for choice in ranking.shown} == {"aws"}
-    (refused,) = [each for each in ranking.plan.rejected if each.code == NO_DRIVER]
+    (refused,) = [each for each in ranking.plan.rejected if each.code == NOT_IN_USE]
     assert refused.provider == "aws"
-    assert refused.text == "g.one in east fits at $8.00/h, but Argosy cannot launch on aws yet"
+    assert refused.text == (
+        "g.one in east fits at $8.00/h, but aws is not in use on this server: "
+        "`argosy check aws` says what it needs"
+    )
 
 
 @pytest.mark.parametrize(

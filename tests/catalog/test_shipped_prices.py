@@ -245,7 +245,7 @@ def test_clouds_are_for_showing(catalog: Catalog) -> None:
     wish = Resources(accelerator=Accelerator(model="L4", milli=1000))
     ranking = rank([wish], 1, catalog.market, launchable=lambda provider: False)
     assert ranking.plan.choices == ()
-    assert {row.code for row in ranking.plan.rejected} >= {"no-driver"}
+    assert {row.code for row in ranking.plan.rejected} >= {"not-in-use"}
     assert len(ranking.shown) == 64
 
 

@@ -183,7 +183,7 @@ def test_dryrun_changes_nothing(argosy: CommandLine, server: FakeServer) -> None
     assert argosy.good("launch", "--dryrun", "--cpus", "2+", "--", "x") == (
         "INFRA                      INSTANCE      CPUS  MEMORY  ACCELERATORS  KIND      $/H  CHOSEN\n"
         "local                      this machine     8   32 GB                owned      $0  yes\n"
-        "aws/ca-central-1/cac1-az2  p4d.24xlarge    96  1.1 TB  A100:8        spot   ~$5.16  not launchable yet\n"  # noqa: E501
+        "aws/ca-central-1/cac1-az2  p4d.24xlarge    96  1.1 TB  A100:8        spot   ~$5.16  not in use\n"
         "and 13 more offers fit (--top shows more)\n"
         "\n"
         "local this machine (owned): $0/h; next is aws p4d.24xlarge (spot) at $5.16/h\n"

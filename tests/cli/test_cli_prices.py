@@ -21,11 +21,11 @@ STALE = (
 PLAN = """\
 INFRA                      INSTANCE      CPUS  MEMORY  ACCELERATORS  KIND      $/H  TIME    TOTAL  CHOSEN
 local                      this machine     8   32 GB                owned      $0    2h       $0  yes
-aws/ca-central-1/cac1-az2  p4d.24xlarge    96  1.1 TB  A100:8        spot   ~$5.16    2h  ~$10.33  not launchable yet
+aws/ca-central-1/cac1-az2  p4d.24xlarge    96  1.1 TB  A100:8        spot   ~$5.16    2h  ~$10.33  not in use
 and 13 more offers fit (--top shows more)
 
 local this machine (owned): $0/h; next is aws p4d.24xlarge (spot) at $5.16/h
-"""  # noqa: E501
+"""
 COMPARED = """
 CAPACITY  PLACE                      MACHINE          $/H    TOTAL  LOSSES  SAVES
 owned     local                      this machine      $0
@@ -70,7 +70,7 @@ def test_a_page_that_cannot_be_written(argosy: CommandLine, task: str) -> None:
 def test_plan_of_what_only_clouds_have(argosy: CommandLine) -> None:
     done = argosy("plan", "--infra", "aws", "--", "x")
     assert done.status == 0
-    assert "None of these can be launched by Argosy yet.\n" in done.out
+    assert "None of these is in use on this server: `argosy check --all` says what each needs.\n" in done.out
     assert "  yes\n" not in done.out
 
 
@@ -85,8 +85,8 @@ def test_plan_json_is_the_api_type(argosy: CommandLine, server: FakeServer) -> N
 
 PIPELINE = """\
 STAGE  INFRA             INSTANCE      NODES  ACCELERATORS  KIND          $/H  TIME     COST  EGRESS  LAUNCH
-a      aws/ca-central-1  p4d.24xlarge      1  A100:8        on-demand  ~$5.16    2h  ~$10.33   $9.00  not launchable yet
-b      lambda/us-east-1  p4d.24xlarge      1  A100:8        on-demand  ~$5.16    1h   ~$5.16          not launchable yet
+a      aws/ca-central-1  p4d.24xlarge      1  A100:8        on-demand  ~$5.16    2h  ~$10.33   $9.00  not in use
+b      lambda/us-east-1  p4d.24xlarge      1  A100:8        on-demand  ~$5.16    1h   ~$5.16          not in use
 
 DATA FROM  TO    SIZE  LEAVES            FOR               TRAFFIC
 a          b   100 GB  aws/ca-central-1  lambda/us-east-1    $9.00

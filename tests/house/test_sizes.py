@@ -75,7 +75,7 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("function", "scheduler/reclaim.py:may_reclaim"): 65,
         ("function", "server/pricing.py:Pricing.complete"): 74,
         ("function", "server/run.py:serve"): 97,
-        ("function", "testing/priced_answers.py:with_prices"): 73,
+        ("function", "testing/priced_answers.py:with_prices"): 69,
         ("nesting", "catalog/catalog.py:Catalog.candidates"): 5,
         ("nesting", "catalog/overlay.py:_discounted"): 5,
         ("nesting", "client/files.py:read_chunks"): 5,

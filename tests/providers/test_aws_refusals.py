@@ -299,6 +299,11 @@ def test_a_capacity_reservation(cloud: Cloud, tmp_path: Path) -> None:
             id="cr-3", region=REGION, zone="us-east-1a", kind=SMALL, count=1, state="expired"
         ),
     ]
+    findings = asyncio.run(a_provider(tmp_path, cloud.clock, cloud.account).check())
+    assert [each.what for each in findings if each.what.startswith("reserved")] == [
+        "reserved in us-east-1: cr-1 (1 of 1 x g6.xlarge free in us-east-1c), cr-2 (1 of 1 x "
+        "p4d.24xlarge free in us-east-1a); `config: {aws: {capacity_reservation: ID}}` uses one"
+    ]
     assert refused(cloud, tmp_path, asking("cr-9"), border.RequestRefused) == (
         "there is no capacity reservation cr-9 in us-east-1"
     )
@@ -314,7 +319,7 @@ def test_a_capacity_reservation(cloud: Cloud, tmp_path: Path) -> None:
     cloud.fake.capacity[(SMALL, "us-east-1c")] = 0
     provider, claim = a_provider(tmp_path, cloud.clock, cloud.account), asking("cr-1")
     asyncio.run(provider.ensure(claim))
-    (order,) = cloud.fake.made("RunInstances")
+    *_, order = cloud.fake.made("RunInstances")
     assert order.params["InstanceMarketOptions.MarketType"] == "capacity-block"
     asyncio.run(provider.release(claim.id))
 

@@ -14,6 +14,7 @@ from azure_lab import GROUP, INFINIBAND, KIND, Lab, a_claim, lab, served, with_c
 from argosy.infra import border
 from argosy.infra.machine_driver import MachineDriver
 from argosy.infra.machines import MachineState
+from argosy.infra.provider import Want
 from argosy.model.facts import ClaimState
 from argosy.model.phases import Desired
 from argosy.model.resources import Infra, Networking, Resources
@@ -239,6 +240,29 @@ def test_a_network_that_somebody_removed_is_made_anew(lab: Lab) -> None:
         assert len(lab.fake.machines()) == 1
 
     lab.run(act)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_where_azure_finds_nothing_each_zone_is_asked(lab: Lab, count: int) -> None:
+    lab.fake.only_in_zones = True
+    lab.fake.capacity[(KIND, "1")] = count - 1
+    claim = a_claim(count=count)
+
+    async def act(driver: MachineDriver) -> None:
+        await driver.quote(Want())  # by then the zones of regions are known
+        await driver.ensure(claim)
+        assert [(each.zone, each.state) for each in lab.fake.machines() if each.is_live] == [
+            ("2", "running")
+        ] * count
+
+        await driver.release(claim.id)
+        lab.fake.capacity |= {(KIND, "1"): 0, (KIND, "2"): 0, (KIND, "3"): 0}
+        told = f"no zone of eastus has {KIND}: .* in eastus now: .* in eastus-1 now: .* in eastus-3 now: "
+        with pytest.raises(border.OutOfCapacity, match=told):
+            await driver.ensure(a_claim())
+
+    lab.run(act)
+    assert lab.fake.leftovers() == []
 
 
 def test_an_operation_that_tells_only_where_its_result_will_be(lab: Lab) -> None:

@@ -64,7 +64,7 @@ def test_a_plan_shows_clouds_and_chooses_none(client: Client) -> None:
     assert not any(offer.launchable for offer in reply.offers)
     assert {offer.capacity for offer in reply.offers} == {"on-demand"}  # spot was not asked for
     codes = {(each.provider, each.code) for each in reply.plan.rejected}
-    assert {("pool", "accelerator"), ("aws", "no-driver"), ("aws", "spot")} <= codes
+    assert {("pool", "accelerator"), ("aws", "not-in-use"), ("aws", "spot")} <= codes
     assert reply.fitting == len(reply.offers) > 50
     assert all(offer.source for offer in reply.offers)
 
@@ -335,19 +335,19 @@ def test_a_launch_says_in_one_line_what_clouds_could_do(client: Client) -> None:
     assert text == (
         "error: no offer fits task `train` (A100:8)\n"
         "  pool      –  accelerator  has no accelerator, asked for A100:8\n"
-        "  5 clouds  –  no-driver    priced, but this Argosy has no driver for them yet; `argosy plan` "
-        "shows the prices\n"
+        "  5 clouds  –  not-in-use   fit, but are not in use on this server: `argosy check --all` says what "
+        "each needs\n"
         "hint: ask for less; `argosy launch --dryrun` and `argosy gpus` show what exists"
     )
     assert refused(client.jobs_launch, [EIGHT]) == text
-    assert [each.code for each in client.plan(EIGHT).plan.rejected] == ["accelerator", "no-driver"]
+    assert [each.code for each in client.plan(EIGHT).plan.rejected] == ["accelerator", "not-in-use"]
 
 
 def test_a_launch_on_one_cloud_names_its_best_machine(client: Client) -> None:
     text = refused(client.launch, wish(accelerator=A100, infra=Infra(provider="lambda")))
     assert (
-        "lambda  –  no-driver  gpu_8x_a100 in asia-northeast-1 fits at $15.92/h, but Argosy cannot launch "
-        "on lambda yet" in text
+        "lambda  –  not-in-use  gpu_8x_a100 in asia-northeast-1 fits at $15.92/h, but lambda is not in use "
+        "on this server: `argosy check lambda` says what it needs" in text
     )
 
 

@@ -80,7 +80,7 @@ def test_the_plan_shows_the_rows_that_launch_takes(client: Client, server: IdleS
     shown = client.plan(TASK, prices=True, managed=False, limit=10)
     rows = [(each.provider, each.zone, each.launchable, each.hourly_micro_usd) for each in shown.offers]
     assert rows == [
-        ("gcp", "", False, USD),  # has no driver in use here
+        ("gcp", "", False, USD),  # is not in use here
         ("aws", "east-a", True, 2 * USD),
         ("aws", "east-b", True, 2 * USD),
         ("aws", "west-a", True, 3 * USD),

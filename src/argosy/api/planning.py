@@ -11,7 +11,7 @@ from argosy.model.task import Task
 
 
 class PlanRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """`prices`: also what clouds would take, those too that Argosy cannot launch on yet."""
+    """`prices`: also what clouds would take, those too that are not in use on this server."""
 
     task: Task
     prices: bool = False

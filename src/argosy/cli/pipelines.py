@@ -55,7 +55,7 @@ def plan_pipeline(
                 ("" if stage.offer.basis == "measured" else "~") + render_price(stage.cost_micro_usd),
                 render_price(stage.input_micro_usd) if stage.input_micro_usd else "",
                 render_price(stage.egress_micro_usd) if stage.egress_micro_usd else "",
-                "" if stage.offer.launchable else "not launchable yet",
+                "" if stage.offer.launchable else "not in use",
             ]
             for stage in reply.stages
         ],

@@ -51,7 +51,7 @@ def plan(
 ) -> None:
     """Show where a task would run best, what it costs, and why not elsewhere.
 
-    Also what clouds would take that Argosy cannot launch on yet. Several tasks in one file are planned
+    Also what clouds would take that are not in use on this server. Several tasks in one file are planned
     together, with the traffic between them.
     """
     tasks, warnings, edges = parse_all(session, words, flags, heeded=_PIPELINED)
@@ -221,14 +221,14 @@ def show_plan(session: Session, task: Task, reply: PlanReply, *, compare: bool =
             screen.print()
         screen.paragraph(text)
     if reply.offers and not reply.plan.choices and not waits:
-        screen.print("None of these can be launched by Argosy yet.")
+        screen.print("None of these is in use on this server: `argosy check --all` says what each needs.")
     if compare:
         screen.print()
         _compare_table(session, reply.compared)
-    if any(each.code != "no-driver" for each in reply.plan.rejected):
+    if any(each.code != "not-in-use" for each in reply.plan.rejected):
         screen.print("\nNot considered:")
         # The column says it of each offer.
-        left = [each for each in reply.plan.rejected if each.code != "no-driver" or not reply.offers]
+        left = [each for each in reply.plan.rejected if each.code != "not-in-use" or not reply.offers]
         for line in grouped_lines(msgspec.structs.replace(reply.plan, rejected=tuple(left))):
             screen.print(f"  {line}")
 
@@ -268,7 +268,7 @@ def _plan_table(session: Session, reply: PlanReply, num_nodes: int) -> None:
                 else "",
                 f"~{offer.carbon_g:,.0f}" if offer.carbon_g is not None else "",
                 str(offer.places) if offer.places > 1 else "",
-                "yes" if offer is chosen else "" if offer.launchable else "not launchable yet",
+                "yes" if offer is chosen else "" if offer.launchable else "not in use",
             ]
             for offer in reply.offers
         ],

@@ -67,7 +67,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     extra: str = ""  # `pip install argosy[EXTRA]`
     # Ways to find its credentials, each of them enough: variables (`A and B`), a file, `program NAME`.
     credentials: tuple[str, ...] = ()
-    sign_in: str = ""  # the command of its own tools that makes credentials
+    # What makes credentials: a command of its own tools; without one a sentence (`make a key at …`).
+    sign_in: str = ""
     enabled_by_default: bool = False  # also without credentials
     enlists: bool = False  # people name its hosts, `argosy pool add`: the driver is an `enlisting.Enlists`
     shared_dir: str = ""  # a folder that all its nodes share and that outlives claims ("": none)

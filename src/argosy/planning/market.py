@@ -23,7 +23,7 @@ from argosy.planning.constraints import Applied
 from argosy.planning.places import INFRA, Spot
 from argosy.planning.sieve import FAR, Ceiling, Refusals, Run, Sieve, Step, runs_of
 
-NO_DRIVER = "no-driver"  # it fits, but Argosy cannot launch there
+NOT_IN_USE = "not-in-use"  # it fits, but this server has no way to launch there
 _DEFAULT_LIMIT = 64
 _PRICED = Ability(spot=True, multi_node=True, images=True, machine_images=True, networks=True)
 
@@ -31,7 +31,7 @@ _PRICED = Ability(spot=True, multi_node=True, images=True, machine_images=True, 
 class Ranking(msgspec.Struct, frozen=True, kw_only=True):
     """What fits, best first.
 
-    `plan.choices` can be launched; `shown` fits too, but its providers have no driver here. `fitting` counts
+    `plan.choices` can be launched; `shown` fits too, but its providers are not in use here. `fitting` counts
     all offers that fit, `steps` tells for each wish how many kinds of machines each constraint left.
     """
 
@@ -66,7 +66,7 @@ def rank(
         used: residency, places that just refused. It is asked for each
             place of the market; single offers are the caller's.
         atlas: where regions are; as for `choose.plan`.
-        launchable: providers of the market for which it is False are `shown` and refused with `no-driver`.
+        launchable: providers of the market for which it is False are `shown` and refused with `not-in-use`.
     """
     abilities, usage = abilities or {}, usage or {}
     search = _Search(resources, num_nodes, ordered, limit)
@@ -167,11 +167,12 @@ class _Search:
             best = next((choice for choice in priced if choice.offer.provider == name), None)
             if best is None:  # beyond the limit
                 best = self.cheapest([run for run in self.shown if run.block == at], 1)[0]
-            refusals[name, NO_DRIVER] = Rejection(
+            refusals[name, NOT_IN_USE] = Rejection(
                 provider=name,
-                code=NO_DRIVER,
+                code=NOT_IN_USE,
                 text=f"{best.offer.shape.instance_type} in {best.offer.region} fits at "
-                f"{render_price(best.price_micro_usd)}/h, but Argosy cannot launch on {name} yet",
+                f"{render_price(best.price_micro_usd)}/h, but {name} is not in use on this server: "
+                f"`argosy check {name}` says what it needs",
             )
         return Ranking(
             plan=Plan(

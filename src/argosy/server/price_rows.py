@@ -42,7 +42,7 @@ def distinct(ranked: Sequence[Ranked], limit: int) -> list[tuple[Ranked, int]]:
 #: What is said of a provider although some of its machines fit. That its other machines are others goes
 #: without saying.
 _SAID_OF_FITTING: Final = frozenset(
-    {"spot", "price-cap", "residency", "excluded", "location", "edge", "no-driver"}
+    {"spot", "price-cap", "residency", "excluded", "location", "edge", "not-in-use"}
 )
 
 
@@ -57,13 +57,13 @@ def told(
         spot_weighed: spot was looked at although nobody spoke of it.
     """
     free = all(wish.use_spot is None for wish in task.resources)
-    last = {each.provider: each for each in rejections if each.code != "no-driver"}
+    last = {each.provider: each for each in rejections if each.code != "not-in-use"}
     found = []
     for each in rejections:
         if each.provider in fitting:
             if each.code not in _SAID_OF_FITTING or (each.code == "spot" and (spot_weighed or not free)):
                 continue
-        elif each.code != "no-driver" and each is not last[each.provider]:
+        elif each.code != "not-in-use" and each is not last[each.provider]:
             continue
         if each.code == "spot" and free:
             each = msgspec.structs.replace(each, text="spot offers skipped (add `use_spot: true`)")

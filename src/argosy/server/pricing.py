@@ -297,19 +297,19 @@ class Pricing:
     ) -> Plan:
         """`own`, which has no choices, with a line on what clouds could do. Raises `no-offer` for what does
         not exist."""
-        from argosy.planning.market import NO_DRIVER
+        from argosy.planning.market import NOT_IN_USE
 
         unknown = self._not_in_use(task) or self._unknown(task, offers)
         if unknown is not None:
             raise unknown
         ranking = self._rank(task, limit=1)
-        priced = [each for each in ranking.plan.rejected if each.code == NO_DRIVER]
+        priced = [each for each in ranking.plan.rejected if each.code == NOT_IN_USE]
         more: tuple[Rejection, ...] = ()
         if len(priced) == 1:
             more = (priced[0],)
         elif priced:
-            text = "priced, but this Argosy has no driver for them yet; `argosy plan` shows the prices"
-            more = (Rejection(provider=f"{len(priced)} clouds", code=NO_DRIVER, text=text),)
+            text = "fit, but are not in use on this server: `argosy check --all` says what each needs"
+            more = (Rejection(provider=f"{len(priced)} clouds", code=NOT_IN_USE, text=text),)
         elif sentence := self._impossible(task, ranking, offers, abilities):
             code = next((step.code for steps in ranking.steps for step in steps if not step.kept), "capacity")
             more = (Rejection(provider="clouds", code=code.replace(" ", "-"), text=sentence),)

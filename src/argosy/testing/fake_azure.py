@@ -91,6 +91,8 @@ class FakeAzure(AzureNetworks):
 
     def _make(self, told: VirtualMachine, group: str, name: str) -> FakeMachine:
         inside = told.properties
+        if self.only_in_zones and not told.zones:
+            raise Shortage(f"{inside.hardware_profile.vm_size} in {told.location}")
         return self.order(
             name=name,
             kind=inside.hardware_profile.vm_size,
@@ -108,12 +110,12 @@ class FakeAzure(AzureNetworks):
             "code": "AllocationFailed",
             "message": f"Allocation failed. We do not have enough capacity: {what}",
         }
-        capacity, quota = self.capacity, self.quota
-        self.capacity, self.quota = {}, None
+        kept = self.capacity, self.quota, self.only_in_zones
+        self.capacity, self.quota, self.only_in_zones = {}, None, False
         try:
             made = self._make(told, group, name)
         finally:
-            self.capacity, self.quota = capacity, quota
+            self.capacity, self.quota, self.only_in_zones = kept
         if self.hosts is not None:
             self.hosts.destroy(made.id)
         made.state, made.due = "failed", None

@@ -40,6 +40,7 @@ class AzureGround(FakeCloud):
         self.operations: dict[str, tuple[str, dict[str, Any] | None]] = {}  # id -> (id of a machine, error)
         self.sizes = {"Standard_D4s_v5", "Standard_NC4as_T4_v3", "Standard_ND96isr_H100_v5"}
         self.regions = {"eastus", "westeurope"}
+        self.only_in_zones = False  # what is left is kept for orders that name a zone
 
     def environ(self) -> dict[str, str]:
         return {
@@ -143,7 +144,11 @@ class AzureGround(FakeCloud):
 
     @route("GET", f"{S}/locations", query=VERSION)
     def locations(self, ask: Ask[None]) -> object:
-        told = [{"name": each, "metadata": {"regionType": "Physical"}} for each in sorted(self.regions)]
+        told = [
+            {"name": each, "metadata": {"regionType": "Physical"}, "availabilityZoneMappings": zones}
+            for each in sorted(self.regions)
+            for zones in [[{"logicalZone": f"{n}", "physicalZone": f"{each}-az{n}"} for n in (1, 2, 3)]]
+        ]
         return {"value": [*told, {"name": "united", "metadata": {"regionType": "Logical"}}]}
 
     @route("GET", f"{S}{C}/locations/{{region}}/usages", query=PAGED)

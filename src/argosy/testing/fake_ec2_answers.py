@@ -137,7 +137,12 @@ def _delete_group(cloud: Ec2Cloud, region: str, params: Mapping[str, str]) -> tu
 
 def _reservations(cloud: Ec2Cloud, region: str, params: Mapping[str, str]) -> tuple[int, bytes]:
     asked = params.get("CapacityReservationId.1")
-    found = [each for each in cloud.reservations if each.region == region and asked in (None, each.id)]
+    state = params.get("Filter.1.Value.1") if params.get("Filter.1.Name") == "state" else None
+    found = [
+        each
+        for each in cloud.reservations
+        if each.region == region and asked in (None, each.id) and state in (None, each.state)
+    ]
     if asked and not found:
         text = f"The ID '{asked}' does not exist"
         return 400, error("ec2", "InvalidCapacityReservationId.NotFound", text)

@@ -86,6 +86,12 @@ AGES: Final = (
 )
 
 
+_NOT_IN_USE = (
+    "p4d.24xlarge in ca-central-1 fits at $5.16/h, but aws is not in use on this server: "
+    "`argosy check aws` says what it needs"
+)
+
+
 def gpus(query: Mapping[str, str], own: Offer) -> GpuList:
     model = query.get("gpu", "").partition(":")[0]
     if model not in ("", "A100"):
@@ -167,7 +173,7 @@ def pipeline(request: PipelineRequest) -> PipelineReply:
 
 
 def with_prices(reply: PlanReply, request: PlanRequest) -> PlanReply:
-    """The plan with one cloud that has no driver; the runtime is what the user said."""
+    """The plan with one cloud that is not in use; the runtime is what the user said."""
     seconds = request.task.estimated_s
 
     def total(micro_usd: int) -> int | None:
@@ -207,11 +213,7 @@ def with_prices(reply: PlanReply, request: PlanRequest) -> PlanReply:
         source="spot price history",
         rule="region ratio",
     )
-    refused = Rejection(
-        provider="aws",
-        code="no-driver",
-        text="p4d.24xlarge in ca-central-1 fits at $5.16/h, but Argosy cannot launch on aws yet",
-    )
+    refused = Rejection(provider="aws", code="not-in-use", text=_NOT_IN_USE)
     compared = (
         CompareView(
             kind="owned", place="local", instance_type="this machine", num_nodes=1, price_micro_usd=0

@@ -22,8 +22,8 @@ def _finding(ok: bool, what: str, hint: str = "") -> Diagnostic:
 
 
 async def findings_of(account: Account, network: Network, strangers: Strangers) -> list[Diagnostic]:
-    """boto3, who we are, what we may do, the network of the region that is set, and machines of claims that
-    nobody here knows."""
+    """boto3, who we are, what we may do, the network of the region that is set, what is reserved there, and
+    machines of claims that nobody here knows."""
     if importlib.util.find_spec("boto3") is None:
         return [_finding(False, "boto3 is not installed", "`pip install argosy[aws]`")]
     try:
@@ -47,11 +47,41 @@ async def findings_of(account: Account, network: Network, strangers: Strangers) 
                 f"`aws ec2 create-default-vpc --region {region}`, or tasks name a VPC in `networking`",
             )
         )
+        findings += await _reserved(account, region)
         findings += _of_strangers(await strangers())
     except border.BorderError as error:
         fact, _, fix = str(error).partition(": ")
         findings.append(_finding(False, fact, fix or "try again, or read the server's log"))
     return findings
+
+
+async def _reserved(account: Account, region: str) -> list[Diagnostic]:
+    """Capacity that is paid for already, with what of it is free."""
+    try:
+        listed = await account.pages(
+            "ec2",
+            region,
+            "describe_capacity_reservations",
+            "CapacityReservations",
+            Filters=[{"Name": "state", "Values": ["active"]}],
+        )
+    except border.CredentialsRejected:
+        return []  # who may not read reservations may start machines all the same
+    told = [
+        f"{each['CapacityReservationId']} ({each.get('AvailableInstanceCount', 0)} of "
+        f"{each.get('TotalInstanceCount', 0)} x {each['InstanceType']} free in {each['AvailabilityZone']})"
+        for each in sorted(listed, key=lambda each: str(each["CapacityReservationId"]))
+    ]
+    if not told:
+        return []
+    more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+    return [
+        _finding(
+            True,
+            f"reserved in {region}: {', '.join(told[:_SHOWN])}{more}; `config: {{aws: "
+            "{capacity_reservation: ID}}` uses one",
+        )
+    ]
 
 
 def _of_strangers(machines: Sequence[Machine]) -> list[Diagnostic]:

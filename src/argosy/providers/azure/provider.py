@@ -92,13 +92,18 @@ class Azure(Vendor):
             raise border.RequestRefused("infra", "an order at Microsoft Azure names a region")
 
     async def zones(self, claim: Claim) -> Sequence[str]:
-        """The zone that the task names; else Azure chooses. Raises `QuotaExceeded` for a gang."""
+        """The zone that the task names; else Azure chooses, and where it finds nothing each zone is asked:
+        what is kept free for orders that name a zone is had by those alone. A gang with InfiniBand stays in
+        what joins it. Raises `QuotaExceeded` for a gang."""
         if claim.count > 1:
             offer = claim.choice.offer
             spot = offer.capacity is Capacity.SPOT
             kind, region = offer.shape.instance_type, offer.region
             await self._quotas.check(kind, claim.count, region, spot=spot)
-        return (zone_wanted(claim),)
+        wanted, region = zone_wanted(claim), claim.choice.offer.region
+        if wanted or joins(claim):
+            return (wanted,)
+        return ("", *(f"{region}-{each}" for each in self._quotas.zones(region)))
 
     async def create(self, order: MachineOrder, index: int) -> str:
         wishes = wishes_of(order.claim)

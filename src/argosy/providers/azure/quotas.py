@@ -67,9 +67,14 @@ class _LocationKind(msgspec.Struct, frozen=True, rename="camel"):
     region_type: str = "Physical"
 
 
-class Location(msgspec.Struct, frozen=True):
+class _Zone(msgspec.Struct, frozen=True, rename="camel"):
+    logical_zone: str  # as orders name it, in this subscription
+
+
+class Location(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     metadata: _LocationKind = _LocationKind()
+    availability_zone_mappings: list[_Zone] = []
 
 
 Limits = Mapping[str, Mapping[str, Usage]]  # region -> family, as `family_of` writes it
@@ -139,6 +144,7 @@ class Quotas:
         self._arm, self._clock = arm, clock
         self._sizes: tuple[float, Sequence[Size]] | None = None
         self._limits: tuple[float, Limits] | None = None
+        self._zones: dict[str, tuple[str, ...]] = {}
         self._asking: asyncio.Task[None] | None = None
 
     async def offers(self) -> Sequence[Offer]:
@@ -173,6 +179,10 @@ class Quotas:
                 f"x {kind} need {needs}; raise it in the portal under Quotas, or with `az quota`",
             )
 
+    def zones(self, region: str) -> tuple[str, ...]:
+        """The availability zones of a region, as they are known by now."""
+        return self._zones.get(region, ())
+
     async def summary(self) -> str:
         """How many sizes with accelerators can be ordered somewhere."""
         gone = {each.shape.instance_type for each in await self.offers() if not each.region}
@@ -192,7 +202,10 @@ class Quotas:
         try:
             path = await self._arm.path("/locations")
             locations = await self._arm.listed(path, SUBSCRIPTIONS, Location)
-            regions = [each.name for each in locations if each.metadata.region_type == "Physical"]
+            physical = [each for each in locations if each.metadata.region_type == "Physical"]
+            regions = [each.name for each in physical]
+            zones = {each.name: each.availability_zone_mappings for each in physical}
+            self._zones = {name: tuple(sorted(z.logical_zone for z in each)) for name, each in zones.items()}
             if self._sizes is None or now_s - self._sizes[0] > _SIZES_S:
                 home = _HOME if _HOME in regions else next(iter(regions), _HOME)
                 self._sizes = (now_s, await self._in(home))
