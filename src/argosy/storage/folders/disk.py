@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -23,6 +25,7 @@ from argosy.storage.folders.beneath import Beneath, told
 from argosy.storage.folders.uploads import Uploads
 
 _OWN: Final = ".argosy"
+_GLANCE_S: Final = 0.02
 
 
 class VolumeDisk:
@@ -76,7 +79,7 @@ class VolumeDisk:
         if _is_btrfs(self.root):
             _ran("btrfs", "subvolume", "delete", str(path))
         if path.exists():
-            _tool(("rm", "-rf", str(path)))
+            run_gently(_command(("rm", "-rf", str(path))))
         return not path.exists()
 
     def clone(self, folder_id: str, new_id: str, quota_bytes: int = 0) -> None:
@@ -114,6 +117,38 @@ def _command(words: Sequence[str]) -> list[str]:
 def _tool(words: Sequence[str]) -> int:
     """One of the parallel file tools."""
     return subprocess.run(_command(words), capture_output=True, check=False).returncode
+
+
+def run_gently(command: Sequence[str], share: float = 0.2) -> int:
+    """Run a program with this share of one processor: whenever it has had more, it rests. Returns its
+    status. When we are killed, it ends."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # nobody's group: what rests when its parent dies is ended by the kernel
+    )
+    began_s = time.monotonic()
+    while True:
+        try:
+            return process.wait(_GLANCE_S)
+        except subprocess.TimeoutExpired:
+            pass
+        rest_s = _cpu_s(process.pid) / share - (time.monotonic() - began_s)
+        if rest_s > 0:
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(rest_s)
+            process.send_signal(signal.SIGCONT)
+
+
+def _cpu_s(pid: int) -> float:
+    """What a process has had of processors so far; 0 where that is not told."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _is_btrfs(path: Path) -> bool:
