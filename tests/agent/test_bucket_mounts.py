@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import pytest
 from agent_process import AgentProcess
 
+from argosy.facades.s3.ports import Holder
 from argosy.infra import border
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import MountOrder
 from argosy.infra.buckets import GivesKeys, StoreSettings
 from argosy.infra.system import SystemClock
+from argosy.server.s3_holders import holder_of
 from argosy.storage.buckets import open_bucket
+from argosy.storage.shelf import Shelf
+from argosy.storage.shelf_bucket import ShelfBucket
 from argosy.testing.s3_site import Site
 
 T = TypeVar("T")
@@ -35,9 +42,27 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+class Keeper:
+    """Lets in who has a key, until it is `revoked`; notes which keys were used."""
+
+    def __init__(self) -> None:
+        self.shelf: Shelf | None = None
+        self.revoked: set[str] = set()
+        self.used: set[str] = set()
+
+    async def holder_of(self, key_id: str, token: str) -> Holder | None:
+        assert self.shelf is not None
+        self.used.add(key_id)
+        return None if key_id in self.revoked else await holder_of(self.shelf, key_id, token)
+
+
+KEEPER = Keeper()
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    made = Site(tmp_path_factory.mktemp("shelf"))
+    made = Site(tmp_path_factory.mktemp("shelf"), keeper=KEEPER)
+    KEEPER.shelf = made.shelf
     made.ask(made.shelf.make_bucket("data"))
     made.ask(made.shelf.make_bucket("other"))
     yield made
@@ -54,6 +79,23 @@ def order(site: Site, url: str = "own://data/run", **more: object) -> MountOrder
     bucket: GivesKeys = opened.bucket  # type: ignore[assignment]
     keys = bucket.mount_keys(opened.key, writes=True)
     return MountOrder(target="~/data", path=keys.path, settings=keys.settings, **more)  # type: ignore[arg-type]
+
+
+def lent(site: Site, **more: object) -> MountOrder:
+    """An order with temporary keys of the embedded store, for what lies below `run/`."""
+    bucket = ShelfBucket(site.shelf.folder, "data", None, site.address, SystemClock())
+    keys = bucket.mount_keys("run", writes=True)
+    assert keys.scoped and keys.expires_s
+    return MountOrder(
+        target="~/data",
+        path=keys.path,
+        settings=keys.settings,
+        door=keys.door,
+        fresh=keys.fresh,
+        expires_s=keys.expires_s,
+        options=("dir-cache-time=0s",),
+        **more,  # type: ignore[arg-type]
+    )
 
 
 def objects(site: Site, bucket: str = "data") -> dict[str, int]:
@@ -81,7 +123,7 @@ def mounted(agent: AgentProcess) -> Iterator[Callable[[MountOrder], Path]]:
     yield mount
     from argosy.agent.mounting import Mounts
 
-    Mounts(str(agent.root), str(agent.root / "home"), "node-7").release()
+    Mounts(str(agent.root), str(agent.root / "home"), "node-7").release(0.5)
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -120,6 +162,74 @@ def test_secrets_are_in_the_environment_of_one_process_only(
     kept = [path for path in agent.root.rglob("*") if path.is_file() and "home/data" not in str(path)]
     assert [path for path in kept if secret in path.read_bytes()] == []
     assert secret.decode() not in repr(order(site))
+
+
+def test_temporary_keys_are_on_no_disk_in_no_argument_and_in_no_environment(
+    agent: AgentProcess, site: Site, mounted: Callable[[MountOrder], Path]
+) -> None:
+    asked = lent(site)
+    place = mounted(asked)
+    (place / "short").write_text("lived")
+    assert (place / "short").read_text() == "lived"
+    assert asked.fresh["AccessKeyId"] in KEEPER.used
+    secrets = [str(asked.fresh[name]).encode() for name in ("SecretAccessKey", "Token")]
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            except OSError:
+                continue
+            assert not any(secret in told for secret in secrets), process
+    kept = [path for path in agent.root.rglob("*") if path.is_file() and "home/data" not in str(path)]
+    assert [path for path in kept if any(secret in path.read_bytes() for secret in secrets)] == []
+    assert not any(secret.decode() in repr(asked) for secret in secrets)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_keys_are_renewed_while_the_mount_goes_on(
+    agent: AgentProcess, site: Site, mounted: Callable[[MountOrder], Path], restarts: bool
+) -> None:
+    """Keys that end within five minutes are asked for again with every call: so new ones are seen at once."""
+    first = msgspec.structs.replace(lent(site), fresh={**lent(site).fresh, "Expiration": SOON})
+    place = mounted(first)
+    (place / "before").write_text("x")
+    rclone = mounting_pid(agent)
+    with (place / "before").open() as busy:
+        if restarts:
+            agent.end(signal.SIGKILL)
+            agent.start()
+        second = lent(site, renews=True)
+        assert use(agent, lambda client: client.mount(second)) is True
+        KEEPER.revoked.add(str(first.fresh["AccessKeyId"]))
+        (place / "after").write_text("y")
+        assert settle(agent, unmount=False) == {}
+        assert busy.read() == "x"
+    assert objects(site)["run/after"] == 1
+    assert second.fresh["AccessKeyId"] in KEEPER.used
+    assert mounting_pid(agent) == rclone
+
+
+def test_what_must_be_mounted_anew_for_new_keys_waits_until_nobody_is_in_it(
+    agent: AgentProcess, site: Site, mounted: Callable[[MountOrder], Path]
+) -> None:
+    assert use(agent, lambda client: client.mount(order(site, renews=True))) is False  # nothing is there
+    place = mounted(order(site))
+    (place / "held").write_text("x")
+    rclone = mounting_pid(agent)
+    with (place / "held").open():
+        assert use(agent, lambda client: client.mount(order(site, renews=True))) is False
+        assert mounting_pid(agent) == rclone
+    assert use(agent, lambda client: client.mount(order(site, renews=True))) is True
+    assert mounting_pid(agent) != rclone
+    assert (place / "held").read_text() == "x"
+
+
+SOON = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 200))
+
+
+def mounting_pid(agent: AgentProcess) -> int:
+    (record,) = (agent.root / "mounts").glob("*.json")
+    return int(json.loads(record.read_text())["pid"])
 
 
 def test_it_outlives_the_agent_and_the_same_order_is_harmless(

@@ -146,7 +146,7 @@ def test_names_that_a_disk_cannot_hold_are_told(names: list[str], said: str) -> 
 def test_a_copy_has_a_limit(tmp_path: Path, stores: Stores) -> None:
     for number in range(3):
         (tmp_path / str(number)).touch()
-    mounts = Mounts(None, SystemClock(), lambda: stores)  # type: ignore[arg-type]
+    mounts = Mounts(None, SystemClock(), lambda: stores, None)  # type: ignore[arg-type]
     with pytest.raises(
         RequestRefused, match=r"holds more than 2 objects; copy less of it with `sync: \{include"
     ):
@@ -247,7 +247,7 @@ def test_two_jobs_that_write_to_one_bucket_are_told(tmp_path: Path) -> None:
             for number, task in enumerate(tasks)
         ]
         await store.commit(jobs)
-        mounts = Mounts(store, SystemClock(), None)
+        mounts = Mounts(store, SystemClock(), None, None)  # type: ignore[arg-type]
         for job in jobs:
             await mounts._warn_of_others(job, job_task(job).storage_mounts[0])
         told = [(each.subject, each.text) for each in await store.load_events() if each.code == "data"]

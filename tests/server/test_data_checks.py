@@ -121,7 +121,17 @@ class NewBucket:
 
 def test_a_named_bucket_is_made_when_something_may_be_written_to_it() -> None:
     bucket = NewBucket()
-    checks = DataChecks(lambda: Says(lambda: Opened(bucket, "")))  # type: ignore[arg-type]
+    stores = Says(lambda: Opened(bucket, ""))  # type: ignore[arg-type]
+
+    class Made:
+        """Makes what is missing."""
+
+        async def ensure(self, url: str, encryption: object, *, passing: bool) -> bool:
+            assert not passing
+            bucket.make()
+            return True
+
+    checks = DataChecks(lambda: stores, Made())  # type: ignore[arg-type]
     for mount in (
         StorageMount(target="/data", name="new", store="s3", mode="COPY"),
         StorageMount(target="/data", sources=("s3://new",)),

@@ -89,7 +89,7 @@ def test_each_nested_field_is_read_and_read_back(text: str, field: Field) -> Non
     task = parse_one(text)
     assert parse_one(render_task(task)) == task
     heeded = text.startswith(("networking", "sync", "service", "file_mounts")) and not field.later
-    acts = (heeded or field.name in READS_TASK) and field.name != "persistent"
+    acts = heeded or field.name in READS_TASK
     assert bool(task.not_executed) != acts
 
 
@@ -113,12 +113,7 @@ def test_deeper_fields_are_known_too() -> None:
           autostop: {idle_minutes: 5, hook: sync, hook_timeout: 10}
         """  # noqa: E501
     )
-    assert task.not_executed == (
-        "autostop.hook",
-        "autostop.hook_timeout",
-        "service.replica_policy.spot_placer",
-        "service.tls",
-    )
+    assert task.not_executed == ("autostop.hook", "autostop.hook_timeout", "service.tls")
     assert task.resources[0].extra == '{"autostop":{"hook":"sync","hook_timeout":10}}'
     assert parse_one(render_task(task)) == task
 

@@ -8,10 +8,12 @@ import socket
 import sys
 
 from argosy.agent import joining, processes
+from argosy.agent.mount_door import MountDoor
 from argosy.agent.mounting import Mounts
 from argosy.agent.orders import Refused
 
 _HANDLE = 3  # of its socket
+_DOOR = MountDoor()  # of this agent
 
 
 async def serve(
@@ -41,7 +43,7 @@ async def serve(
 
 def mounts(verb: str, root: str, home: str, name: str, arguments: dict[str, object]) -> dict[str, object]:
     """Mount a bucket, or settle mounts. Blocks. Raises Refused, OSError."""
-    all_mounts = Mounts(root, home, name)
+    all_mounts = Mounts(root, home, name, _DOOR)
     if verb == "mount":
         return all_mounts.mount(arguments)
     targets, patience_s = arguments.get("targets"), arguments.get("patience_s", 0)

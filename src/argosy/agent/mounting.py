@@ -1,7 +1,8 @@
 """Buckets that appear as folders: one rclone for each, which outlives the agent.
 
 Its settings, with what opens the store, are in the environment of that process and nowhere else: not on disk,
-not in arguments. What is on disk says where it is mounted, and which process that is.
+not in arguments. Keys that end are at an address that it asks (`mount_door`). What is on disk says where it
+is mounted, and which process that is.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 import signal
 import time
 
-from argosy.agent import processes, programs
+from argosy.agent import mount_door, processes, programs
 from argosy.agent.orders import Refused
 from argosy.agent.outside import content_of, is_below, write_json
 from argosy.agent.targets import Targets
@@ -23,6 +24,8 @@ from argosy.agent.trees import Entry
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from argosy.agent.mount_door import MountDoor
 
 _MOUNTED_S = 30.0
 _ENDED_S = 15.0
@@ -44,15 +47,17 @@ _PASSED = (
 class Mounts:
     """The mounts of one node. Calls block."""
 
-    def __init__(self, root: str, home: str, node_name: str) -> None:
+    def __init__(self, root: str, home: str, node_name: str, door: MountDoor | None = None) -> None:
+        self._door = door
         self._targets = Targets(root, home, node_name)
         self._folder = self._targets.root + "/mounts"
         self._node = node_name
 
     def mount(self, order: dict[str, Any]) -> dict[str, object]:
         """`{"target", "path": bucket and folder, "settings": of rclone's remote, "options", "cached",
-        "read_only"}`. The same again is harmless. Raises Refused: the field `fuse` where this machine cannot
-        mount anything."""
+        "read_only"}`, and for keys that end `"door", "fresh", "expires_s"`. The same again brings new keys to
+        what is mounted; `"renews"`: it does nothing else. `{"renewed"}`: whether these keys are in use.
+        Raises Refused: the field `fuse` where this machine cannot mount anything."""
         target, source = str(order["target"]), str(order["path"])
         options = [str(each) for each in order.get("options", ())]
         if not all(_OPTION.fullmatch(each) for each in options):
@@ -63,11 +68,15 @@ class Mounts:
         record = self._record(path)
         known = _read(record)
         if known and _is_alive(known) and _is_mounted(path):
-            if known["which"] == which:
-                return {}
-            raise Refused(
-                "target", "`%s` on %s has another bucket mounted; choose another path" % (target, self._node)
-            )
+            if known["which"] != which:
+                what = "`%s` on %s has another bucket mounted; choose another path"
+                raise Refused("target", what % (target, self._node))
+            if self._renewed(known, order):
+                return {"renewed": True}
+            if not _is_ended(path, known):
+                return {"renewed": False}  # somebody is in it: it goes on with its keys, and is asked again
+        elif order.get("renews"):
+            return {"renewed": False}
         self._clear(path, known)
         self._make(path, target)
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
@@ -83,6 +92,10 @@ class Mounts:
         env = {name: os.environ[name] for name in _PASSED if name in os.environ}
         for name, value in order["settings"].items():
             env["RCLONE_CONFIG_%s_%s" % (_REMOTE.upper(), name.upper())] = str(value)
+        if order.get("door"):
+            kind, fresh, expires_s = _keys_of(order)
+            address = self._doors().offer(kind, fresh, expires_s)
+            env.update(mount_door.environment(kind, address, "RCLONE_CONFIG_%s_" % _REMOTE.upper()))
         log = record[: -len(".json")] + ".log"
         if os.path.exists(log):
             os.unlink(log)
@@ -97,7 +110,23 @@ class Mounts:
                     "mount", "`%s` cannot be mounted on %s: %s" % (target, self._node, _last_line(log))
                 )
             time.sleep(0.02)
-        return {}
+        return {"renewed": True}
+
+    def _doors(self) -> MountDoor:
+        if self._door is None:
+            self._door = mount_door.MountDoor()
+        return self._door
+
+    def _renewed(self, known: dict[str, Any], order: dict[str, Any]) -> bool:
+        """Whether what is mounted has these keys now; False: it must be mounted anew for that."""
+        address = mount_door.address_of(known["pid"])
+        if not order.get("door") or not address:
+            return not order.get("renews")  # what has its keys in its environment keeps them
+        try:
+            self._doors().offer(*_keys_of(order), address)
+        except OSError:
+            return False
+        return True
 
     def settle(self, targets: list[str], patience_s: float, unmount: bool) -> dict[str, object]:
         """Wait until all that was written is in the stores; as long as something still arrives there, and at
@@ -116,7 +145,7 @@ class Mounts:
                 self._clear(path, known)
         return {"left": left}
 
-    def release(self) -> None:
+    def release(self, patience_s: float = _RELEASE_S) -> None:
         """The node is given up: nothing stays mounted."""
         try:
             names = os.listdir(self._folder)
@@ -125,7 +154,7 @@ class Mounts:
         for name in names:
             known = _read(self._folder + "/" + name) if name.endswith(".json") else None
             if known:
-                _wait_for_flush(known, _RELEASE_S)
+                _wait_for_flush(known, patience_s)
                 self._clear(known["path"], known)
 
     def _program(self) -> str:
@@ -171,6 +200,8 @@ class Mounts:
             programs.answer_of([fusermount, "-u", "-z", path], 10.0)  # somebody is in it
         if known is None:
             return
+        if self._door is not None and (address := mount_door.address_of(known["pid"])):
+            self._door.forget(address)
         due_s = time.monotonic() + _ENDED_S
         while _is_alive(known):
             if time.monotonic() > due_s:
@@ -183,6 +214,19 @@ class Mounts:
             os.rmdir(path)
         except OSError:
             pass
+
+
+def _keys_of(order: dict[str, Any]) -> tuple[str, dict[str, Any], float]:
+    return str(order["door"]), dict(order.get("fresh", {})), float(order.get("expires_s", 0))
+
+
+def _is_ended(path: str, known: dict[str, Any]) -> bool:
+    """Whether it was unmounted: nobody is in it, and all that was written is in the store."""
+    fusermount = programs.find("fusermount3") or programs.find("fusermount")
+    if _dirty(known["cache"]) or not fusermount:
+        return False
+    programs.answer_of([fusermount, "-u", path], 10.0)
+    return not _is_mounted(path)
 
 
 def _wait_for_flush(known: dict[str, Any], patience_s: float) -> list[str]:

@@ -25,6 +25,7 @@ class BucketList(Reply, frozen=True, kw_only=True):
 
 class BucketRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     name: str
+    passing: bool = False  # it goes after the end of the workloads that mount it
 
 
 class StoreKeyRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -122,8 +123,8 @@ class StorageCalls:
         """Buckets of this server, with what they hold."""
 
     @endpoint("POST", "/buckets", BucketRequest, permission="buckets.write")
-    def make_bucket(self, name: str) -> Done:
-        """A new bucket. Errors: "usage", "conflict"."""
+    def make_bucket(self, name: str, passing: bool = False) -> Done:
+        """A new bucket; `passing`: for as long as workloads mount it. Errors: "usage", "conflict"."""
 
     @endpoint("DELETE", "/buckets/{bucket}", permission="buckets.write")
     def remove_bucket(self, bucket: str) -> Done:

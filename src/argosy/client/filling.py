@@ -38,7 +38,7 @@ async def fill_buckets(
                 text = f"file_mounts `{mount.target}`: there is no `{source}` here"
                 raise ArgosyError("workdir-missing", text, hint="check the path")
         with _told(mount.target, on_progress) as on_bytes, _transfer(client, cwd, mount, on_bytes) as moving:
-            _ensure(client, moving, url_of(mount))
+            _ensure(client, moving, mount)
             for source in sources:
                 _fill(moving, source, url_of(mount), task.sync, alone=len(sources) == 1)
             files += len(moving.copied)
@@ -61,7 +61,8 @@ def _fill(moving: Transfer, source: Path, url: str, sync: SyncRules, *, alone: b
         moving.sync(str(source), f"{url.rstrip('/')}/{source.resolve().name}", removes=False, rules=rules)
 
 
-def _ensure(client: Client, moving: Transfer, url: str) -> None:
+def _ensure(client: Client, moving: Transfer, mount: StorageMount) -> None:
+    url = url_of(mount)
     place = parse_place(url)
     if place is None:
         raise ArgosyError("usage", f"`{url}` is no bucket", hint="name its kind: `store: s3`")
@@ -70,7 +71,7 @@ def _ensure(client: Client, moving: Transfer, url: str) -> None:
     except ArgosyError as error:
         if error.code != "not-found":
             raise
-        client.make_bucket(place.bucket)
+        client.make_bucket(place.bucket, passing=not mount.persistent)
 
 
 @contextmanager

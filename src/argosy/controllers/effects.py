@@ -27,6 +27,7 @@ from argosy.controllers.view import (
     PrepareRanks,
     ReleaseClaim,
     ReleaseOrphan,
+    Rows,
     RunRanks,
     SaveCheckpoint,
     SettleData,
@@ -87,7 +88,7 @@ class Effects:
             every_s=policy.copy_every_ms / 1000,
             stores=stores,
         )
-        self.mounts = Mounts(store, clock, stores)
+        self.mounts = Mounts(store, clock, stores, agents)
         self._clock, self._policy = clock, policy
         self._spawn, self._wake, self._wake_at = spawn, wake, wake_at
         self._recent: dict[tuple[str, ...], float] = {}
@@ -356,6 +357,11 @@ class Effects:
             self._facts.drop_ranks(node_id, rank_ids)
         except (BorderError, TimeoutError, OSError, KeyError) as error:
             _log.info("forget on %s failed, is tried again: %s", node_id, error)
+
+
+async def keep_up(effects: Effects, rows: Callable[[], Rows | None]) -> None:
+    """What goes on beside the passes, until cancelled: copies of what jobs keep, and keys of mounts."""
+    await asyncio.gather(effects.checkpoints.keep_saving(rows), effects.mounts.renewals.keep_fresh(rows))
 
 
 def border_code(error: Exception) -> str:

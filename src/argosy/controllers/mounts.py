@@ -13,7 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
-from argosy.infra.agent_port import AgentPort, DataFile, Fetched, FetchOrder, MountOrder, SendOrder
+from argosy.controllers.mount_keys import KeyRenewals, Mounted
+from argosy.infra.agent_port import (
+    AgentDirectory,
+    AgentPort,
+    DataFile,
+    Fetched,
+    FetchOrder,
+    MountOrder,
+    SendOrder,
+)
 from argosy.infra.border import RequestRefused, Transient
 from argosy.infra.buckets import (
     Bucket,
@@ -22,6 +31,7 @@ from argosy.infra.buckets import (
     Encryption,
     Extra,
     GivesKeys,
+    MountKeys,
     ObjectMissing,
     OpensBuckets,
     StoreBusy,
@@ -62,8 +72,11 @@ class Listing(NamedTuple):
 class Mounts:
     """Of one server. `stores`: object stores as the settings say now; None: there are none here."""
 
-    def __init__(self, store: Store, clock: Clock, stores: Callable[[], OpensBuckets] | None) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, stores: Callable[[], OpensBuckets] | None, agents: AgentDirectory
+    ) -> None:
         self._store, self._clock, self._stores = store, clock, stores
+        self.renewals = KeyRenewals(agents, clock, self._renewing, self._say)
         self._listings: dict[tuple[str, str], asyncio.Task[Listing]] = {}  # by attempt and target
         self._sent: dict[tuple[str, str], set[str]] = {}  # by attempt and path: files that are in the store
         self._working: dict[str, set[asyncio.Task[None]]] = {}  # by attempt
@@ -147,22 +160,11 @@ class Mounts:
     async def _mounts(self, agent: AgentPort, job: Workload, node: Node, mount: StorageMount) -> bool:
         """Mount it; False: it is to be copied, because this node or its store cannot, and the task only
         reads."""
-        bucket, key = self.opened(mount)
         read_only = not is_written(mount)
+        what = Mounted(job, node, mount)
         try:
-            if not bucket.traits.mounts:
-                raise RequestRefused("fuse", f"{bucket.url} is no store that nodes can mount")
-            keys = await asyncio.to_thread(cast(GivesKeys, bucket).mount_keys, key, writes=not read_only)
-            await agent.mount(
-                MountOrder(
-                    target=in_workdir(mount.target),
-                    path=keys.path,
-                    settings=keys.settings,
-                    options=options_of(mount),
-                    cached=mount.mode == "MOUNT_CACHED",
-                    read_only=read_only,
-                )
-            )
+            order, keys = await self._order(what)
+            await agent.mount(order)
         except RequestRefused as error:
             if error.field != "fuse":
                 raise
@@ -174,8 +176,40 @@ class Mounts:
                 f"`{mount.target}`: {error}; say `mode: COPY`, or `config: {{mount: {{read_only: true}}}}` "
                 "if it is only read: then it is copied where it cannot be mounted",
             ) from None
+        self.renewals.note(what, keys)
+        if not keys.scoped:
+            url = url_of(mount)
+            await self._say(job, f"nodes mount {url} with the server's own credentials: {keys.why}")
         await self._warn_of_others(job, mount)
         return True
+
+    async def _renewing(self, what: Mounted) -> tuple[MountOrder, MountKeys]:
+        return await self._order(what, renews=True)
+
+    async def _order(self, what: Mounted, *, renews: bool = False) -> tuple[MountOrder, MountKeys]:
+        """With keys made now. Raises `BucketError`, and RequestRefused of the field `fuse`."""
+        mount = what.mount
+        bucket, key = self.opened(mount)
+        if not bucket.traits.mounts:
+            raise RequestRefused("fuse", f"{bucket.url} is no store that nodes can mount")
+        read_only = not is_written(mount)
+        keys = await asyncio.to_thread(cast(GivesKeys, bucket).mount_keys, key, writes=not read_only)
+        endpoint = keys.settings.get("endpoint", "")
+        if endpoint and not what.node.ip.startswith("127.") and not _reachable(endpoint):
+            raise RequestRefused("fuse", f"{bucket.url} is at {endpoint}, which other machines do not reach")
+        order = MountOrder(
+            target=in_workdir(mount.target),
+            path=keys.path,
+            settings=keys.settings,
+            options=options_of(mount),
+            cached=mount.mode == "MOUNT_CACHED",
+            read_only=read_only,
+            door=keys.door,
+            fresh=keys.fresh,
+            expires_s=keys.expires_s,
+            renews=renews,
+        )
+        return order, keys
 
     async def _warn_of_others(self, job: Workload, mount: StorageMount) -> None:
         """Nobody keeps two jobs apart that write to one bucket."""

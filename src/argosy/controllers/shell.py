@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
 from argosy.controllers.claims.decide import decide_claim, decide_listing
-from argosy.controllers.effects import Effects
+from argosy.controllers.effects import Effects, keep_up
 from argosy.controllers.kinds import decide_workload, in_order
 from argosy.controllers.links import Links
 from argosy.controllers.looks import Looks
@@ -229,7 +229,7 @@ class Shell:
                 group.create_task(self._quote_loop(name))
                 group.create_task(self._looks.keep_looking(provider))
             group.create_task(self._decide_loop())
-            group.create_task(self._effects.checkpoints.keep_saving(lambda: self._rows))
+            group.create_task(keep_up(self._effects, lambda: self._rows))
             _log.info("decides for all that is there")
 
     async def _recall(self) -> None:

@@ -161,6 +161,10 @@ class _Settle(msgspec.Struct, frozen=True):
     unmount: bool
 
 
+class _Mounted(msgspec.Struct, frozen=True):
+    renewed: bool = False
+
+
 class _Settled(msgspec.Struct, frozen=True):
     left: dict[str, tuple[str, ...]] = {}
 
@@ -380,8 +384,9 @@ class AgentClient:
 
         return await self._exchanged("/send", lambda channel: Sending(channel, order, sink).run())
 
-    async def mount(self, order: MountOrder) -> None:
-        await self._post("/mount", order, _MOUNT_S)
+    async def mount(self, order: MountOrder) -> bool:
+        answer = await self._post("/mount", order, _MOUNT_S)
+        return msgspec.json.decode(answer, type=_Mounted).renewed
 
     async def settle(
         self, targets: Sequence[str], patience_s: float, *, unmount: bool

@@ -158,8 +158,9 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MountOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """A bucket that appears at `target`. `settings` are those of `infra.buckets.MountKeys`: secrets, which
-    are in the memory of one process there. `options`: of rclone, as `name=value`."""
+    """A bucket that appears at `target`. `settings`, `door`, `fresh` and `expires_s` are those of
+    `infra.buckets.MountKeys`: secrets, which are in memory only there. `options`: of rclone, as `name=value`;
+    `renews`: what is mounted gets new keys, and what is not stays away."""
 
     target: str
     path: str
@@ -167,6 +168,10 @@ class MountOrder(msgspec.Struct, frozen=True, kw_only=True):
     options: tuple[str, ...] = ()
     cached: bool = False
     read_only: bool = False
+    door: str = ""
+    fresh: Mapping[str, str | int] = {}
+    expires_s: float = 0.0
+    renews: bool = False
 
     def __repr__(self) -> str:
         return f"MountOrder(target={self.target!r}, path={self.path!r})"
@@ -277,9 +282,10 @@ class AgentPort(Protocol):
         `RequestRefused` for a target that is not allowed and a disk that is too small, and what the source
         raises."""
 
-    async def mount(self, order: MountOrder) -> None:
-        """Make a bucket appear as a folder; the same again is harmless. Raises `RequestRefused`, of the field
-        `fuse` where the node cannot mount anything."""
+    async def mount(self, order: MountOrder) -> bool:
+        """Make a bucket appear as a folder; the same again brings new keys to it. Whether these keys are in
+        use: a tool that must be started anew for them is not while somebody is in the folder. Raises
+        `RequestRefused`, of the field `fuse` where the node cannot mount anything."""
 
     async def settle(
         self, targets: Sequence[str], patience_s: float, *, unmount: bool

@@ -122,21 +122,30 @@ class Bucket(Protocol):
 
 class MountKeys(msgspec.Struct, frozen=True, kw_only=True):
     """With what a mounting tool reaches a bucket. `settings`: options of an rclone remote by their names,
-    secrets among them; `path`: the bucket as rclone names it; `scoped`: good for this bucket only."""
+    secrets among them; `path`: the bucket as rclone names it; `scoped`: good for what is mounted only, else
+    they are the server's own, and `why` says why. `expires_s`: Unix time (0: never).
+
+    Keys that end are replaced while the tool runs. `door`: how it asks for them, as rclone's backend does
+    (`container`: an address of container credentials, `oauth`: one of OAuth tokens), and `fresh` is what it
+    is answered; "": it is started anew with other `settings`."""
 
     settings: Mapping[str, str]
     path: str
     scoped: bool = False
+    why: str = ""
+    expires_s: float = 0.0
+    door: str = ""
+    fresh: Mapping[str, str | int] = {}
 
     def __repr__(self) -> str:
-        return f"MountKeys(path={self.path!r})"
+        return f"MountKeys(path={self.path!r}, scoped={self.scoped})"
 
 
 class GivesKeys(Protocol):
     """A bucket whose traits say `mounts`."""
 
     def mount_keys(self, key: str, *, writes: bool) -> MountKeys:
-        """For what lies below `key`. Raises a `BucketError`."""
+        """For what lies below `key`, made anew by every call. Blocks. Raises a `BucketError`."""
 
 
 class Opened(NamedTuple):

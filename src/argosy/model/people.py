@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from argosy.model.entry import Entry as Entry
 from argosy.model.folders import Folder, Volume
+from argosy.model.made_buckets import MadeBucket
 
 
 class Organisation(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="organisation"):
@@ -181,4 +182,5 @@ AnyEntry = (
     | Secret
     | Folder
     | Volume
+    | MadeBucket
 )

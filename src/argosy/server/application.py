@@ -34,6 +34,7 @@ from argosy.server.identity import Identity
 from argosy.server.intake import Intake
 from argosy.server.listeners import bind_tcp, render_address
 from argosy.server.log_stream import LogStreams
+from argosy.server.made_buckets import MadeBuckets
 from argosy.server.objects import MOUNT, Objects
 from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
@@ -88,13 +89,13 @@ class Application:
         self.refreshes, self.accounts = Refreshes(pricing.refresh), Accounts(store, clock)
         tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
-        intake.data, intake.identity = DataChecks(lambda: self.objects.stores), identity
+        self.objects = _objects(store, state_dir / "objects", clock, ids)
+        intake.data, intake.identity = DataChecks(self.objects.open_stores, self.objects.made), identity
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
             store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake, clock=clock
         )
-        self.objects = Objects(state_dir / "objects", clock, ids, os.environ)
         self.apps = LiveApps(store, agents, controllers, clock)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
@@ -200,6 +201,12 @@ class Application:
         door = Door(self.front.over_socket, [local])
         await door.open()
         self.doors.append(door)
+
+
+def _objects(store: Store, folder: Path, clock: Clock, ids: Ids) -> Objects:
+    objects = Objects(folder, clock, ids, os.environ)
+    objects.made = MadeBuckets(store, objects.open_stores, clock, ids)
+    return objects
 
 
 def _front(services: Services, objects: Objects) -> Front:

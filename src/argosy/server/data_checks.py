@@ -7,11 +7,11 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from argosy.infra.buckets import BucketError, Encryption, ObjectMissing, OpensBuckets, StoreBusy
+from argosy.infra.buckets import Encryption, ObjectMissing, OpensBuckets, StoreBusy
 from argosy.model.errors import ArgosyError
 from argosy.model.mounts import SCHEMES, extra_of, is_url, url_of
 from argosy.model.task import StorageMount, Task
-from argosy.storage.bucket_life import ensure_bucket
+from argosy.server.made_buckets import MadeBuckets
 
 _Key = tuple[str, Encryption, bool]  # a URL, how it is encrypted, whether nothing need be there yet
 _PATIENCE_S: Final = 5.0
@@ -21,20 +21,25 @@ _URLS_MAX: Final = 50  # of one request
 class DataChecks:
     """Asks stores, all at once. Who does not answer in time is asked again before the task is set up."""
 
-    def __init__(self, stores: Callable[[], OpensBuckets], patience_s: float = _PATIENCE_S) -> None:
-        self._stores, self._patience_s = stores, patience_s
+    def __init__(
+        self,
+        stores: Callable[[], OpensBuckets],
+        made: MadeBuckets | None = None,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        self._stores, self._made, self._patience_s = stores, made, patience_s
 
     async def check(self, tasks: Iterable[Task]) -> None:
         """Raises the first `BucketError` that is no matter of waiting, with the path that it is about."""
         wanted: dict[_Key, str] = {}
-        made: set[_Key] = set()
+        made: dict[_Key, bool] = {}  # buckets that are made when they are missing: whether they go again
         for task in tasks:
             for mount in task.storage_mounts:
                 wish = extra_of(mount).encryption
                 key = (url_of(mount), Encryption(type=wish.type, key_id=wish.key_id), _is_made(mount))
                 wanted.setdefault(key, mount.target)
                 if is_made_for_task(mount):
-                    made.add(key)
+                    made[key] = made.get(key, True) and not mount.persistent
             if task.checkpoints.to:
                 wanted.setdefault((task.checkpoints.to, Encryption(), True), "checkpoints")
             for output in task.returns:
@@ -44,21 +49,23 @@ class DataChecks:
         if not wanted:
             return
         asking = {
-            asyncio.ensure_future(asyncio.to_thread(self._look, key, is_made=key in made)): target
-            for key, target in wanted.items()
+            asyncio.ensure_future(self._ask(key, made.get(key))): target for key, target in wanted.items()
         }
         done, _ = await asyncio.wait(asking, timeout=self._patience_s)
         for each in asking:
             error = each.exception() if each in done else None
-            if isinstance(error, BucketError) and not isinstance(error, StoreBusy):
+            if isinstance(error, ArgosyError) and not isinstance(error, StoreBusy):
                 raise ArgosyError(error.code, f"`{asking[each]}`: {error}", hint=error.hint) from None
 
-    def _look(self, wanted: _Key, *, is_made: bool) -> None:
-        """`is_made`: a bucket that is missing is made."""
+    async def _ask(self, wanted: _Key, passing: bool | None) -> None:
+        """`passing` None: a bucket that is missing is not made."""
+        if passing is not None and self._made is not None:
+            await self._made.ensure(wanted[0], wanted[1], passing=passing)
+        await asyncio.to_thread(self._look, wanted)
+
+    def _look(self, wanted: _Key) -> None:
         url, encryption, is_new = wanted
         bucket, key = self._stores().open(url, encryption)
-        if is_made:
-            ensure_bucket(bucket)
         if key and not key.endswith("/"):
             try:
                 bucket.head(key)

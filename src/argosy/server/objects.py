@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from argosy.facades.s3.app import S3
     from argosy.facades.s3.ports import Holder
     from argosy.infra.buckets import Bucket
+    from argosy.server.made_buckets import MadeBuckets
     from argosy.server.transfers import Tariff, Transfers
     from argosy.storage.buckets import Stores
     from argosy.storage.shelf import Shelf
@@ -29,7 +30,10 @@ _OWN_KEY: Final = "ARGOSYSERVER"  # with which this server signs addresses of si
 
 
 class Objects:
-    """`address`: where the store listens for programs, as http://HOST:PORT; "": nowhere."""
+    """`address`: where the store listens for programs, as http://HOST:PORT; "": nowhere. `made`: buckets that
+    tasks have and do not keep."""
+
+    made: MadeBuckets
 
     def __init__(
         self, folder: Path, clock: Clock, ids: Ids, environ: Mapping[str, str] = MappingProxyType({})
@@ -68,6 +72,10 @@ class Objects:
             self._stores = (text, Stores(settings))
         return self._stores[1]
 
+    def open_stores(self) -> Stores:
+        """`stores`, to be asked for later."""
+        return self.stores
+
     def transfers(self, tariff: Tariff) -> Transfers:
         """Copies between stores that this server makes."""
         if self._transfers is None:
@@ -82,7 +90,9 @@ class Objects:
     def _bucket(self, name: str) -> Bucket:
         from argosy.storage.shelf_bucket import ShelfBucket
 
-        return ShelfBucket(self.shelf.folder, name, self._sign if self.address else None)
+        return ShelfBucket(
+            self.shelf.folder, name, self._sign if self.address else None, self.address, self._clock
+        )
 
     def _sign(self, bucket: str, key: str, method: str, seconds: int) -> str | None:
         """A URL of this server's own address for programs."""
@@ -94,16 +104,14 @@ class Objects:
         asked = Asked(method, host, path, "")
         return self.address + presigned(keys, "us-east-1", now_s, seconds, asked)
 
-    async def holder_of(self, key_id: str) -> Holder | None:
+    async def holder_of(self, key_id: str, token: str) -> Holder | None:
         """What the holder of an access key may do (`facades.s3.ports.Doorkeeper`)."""
         from argosy.facades.s3.ports import Holder
+        from argosy.server.s3_holders import holder_of
 
         if key_id == _OWN_KEY:
             return Holder(secret=self.shelf.secret_of(key_id))
-        key = await self.shelf.access_key(key_id)
-        if key is None:
-            return None
-        return Holder(secret=self.shelf.secret_of(key_id), bucket=key.bucket, reads_only=key.reads_only)
+        return await holder_of(self.shelf, key_id, token)
 
     async def for_owner(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI, below `MOUNT`, for who was let in already: buckets of every store, in S3's words."""

@@ -49,6 +49,7 @@ _COLLECT_S: Final = 600.0  # how often long-lived objects are taken out of garba
 _CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
 _LOOK_S: Final = 15.0  # how often what may change at any time is looked at
 _GUARD_S: Final = 0.5  # how often the state folder and the socket are looked at
+_BUCKETS_S: Final = 10.0
 _BUDGETS_S: Final = 120.0
 _FIRST_CARE_S: Final = 20.0  # not while the first commands wait for answers
 _DAY_S: Final = 86400.0
@@ -146,7 +147,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     from argosy.infra.quotes import Quotes
     from argosy.providers import load_providers
     from argosy.server.agents import Agents
-    from argosy.server.gateway_process import GatewayProcess
+    from argosy.server.gateways import gateways_of
     from argosy.server.notifying import Notifier
     from argosy.server.replica_doors import ReplicaDoors
 
@@ -164,8 +165,8 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         stack.push_async_callback(agents.close)
         doors = ReplicaDoors(agents, state_dir / "relays")
         stack.push_async_callback(doors.close_all)
-        gateway = GatewayProcess(state_dir / "gateway", settings.gateway)
         pricing = pricing_of(state_dir, providers, clock)
+        gateway = gateways_of(state_dir / "gateway", settings.gateway, pricing.rented.atlas)
         quotes = Quotes(providers, clock, price=pricing.own_prices)
         stack.push_async_callback(quotes.close)
         notifier = Notifier(store, ChannelFile(state_dir), clock, ids.new("srv"))
@@ -205,7 +206,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         ready = asyncio.create_task(asyncio.to_thread(providers.all))
         deciding = asyncio.create_task(_decide(shell, ready))
         caring = asyncio.create_task(_care(store, application.housekeeping, clock))
-        watching = asyncio.create_task(_watch_budgets(application))
+        watching = asyncio.create_task(_watch(application))
         collecting = asyncio.create_task(_collect())
         telling = asyncio.create_task(notifier.run())
         stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
@@ -299,6 +300,10 @@ async def _look_often(housekeeping: Housekeeping) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
+async def _watch(application: Application) -> None:
+    await asyncio.gather(_watch_budgets(application), _clear_buckets(application))
+
+
 async def _watch_budgets(application: Application) -> None:
     """Budgets are looked at every few minutes: one system call when there are none. So is what is not written
     at once: when credentials were used."""
@@ -309,6 +314,16 @@ async def _watch_budgets(application: Application) -> None:
             await application.identity.note_uses()
         except (ArgosyError, OSError) as error:
             _log.warning("budgets are looked at again later: %s", error)
+
+
+async def _clear_buckets(application: Application) -> None:
+    """Buckets that tasks do not keep go after their end. It costs nothing where there are none."""
+    while True:
+        await asyncio.sleep(_BUCKETS_S)
+        try:
+            await application.objects.made.look()
+        except (ArgosyError, OSError) as error:
+            _log.warning("buckets of tasks that ended are looked at again later: %s", error)
 
 
 async def _collect() -> None:

@@ -126,8 +126,6 @@ def _mount(name: str, target: str, entry: Entry, reader: Reader) -> FileMount | 
             return FileMount(target=target, source=local[0])
         if local and (made.name is None or len(local) != len(made.sources)):
             reader.postpone(f"file_mounts {target}", entry.place)
-        elif not made.persistent:
-            reader.postpone(f"file_mounts {target} persistent", entry.place)
         return made
     source = str(entry.value)
     if name == "file_mounts" and not split_url(source):

@@ -5,14 +5,21 @@ from __future__ import annotations
 from argosy.infra.buckets import Bucket, BucketMissing
 
 
-def ensure_bucket(bucket: Bucket) -> bool:
-    """Whether it was made now. Raises BucketError; `NotPossible` where users cannot make one."""
+def is_there(bucket: Bucket) -> bool:
+    """Raises BucketError."""
     try:
         bucket.page(most=1)
     except BucketMissing:
-        bucket.make()
-        return True
-    return False
+        return False
+    return True
+
+
+def ensure_bucket(bucket: Bucket) -> bool:
+    """Whether it was made now. Raises BucketError; `NotPossible` where users cannot make one."""
+    if is_there(bucket):
+        return False
+    bucket.make()
+    return True
 
 
 def release_bucket(bucket: Bucket) -> None:

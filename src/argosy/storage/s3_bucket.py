@@ -22,6 +22,7 @@ import msgspec
 from argosy.infra.buckets import (
     BY_ITSELF,
     PLAIN,
+    AccessRefused,
     BucketMissing,
     ChangedMeanwhile,
     ConditionFailed,
@@ -31,10 +32,13 @@ from argosy.infra.buckets import (
     MountKeys,
     NotEncrypted,
     ObjectMissing,
+    RequestRefused,
     Traits,
 )
 from argosy.model.objects import ObjectInfo, ObjectPage
+from argosy.storage.s3_mounts import Place, s3_mount
 from argosy.storage.s3_signing import path_of
+from argosy.storage.s3_tokens import Scope, TokenService
 from argosy.storage.s3_wire import Wire
 
 PART_BYTES: Final = 16 << 20
@@ -44,15 +48,23 @@ _COPY_MAX: Final = 5 << 30
 S3_TRAITS: Final = Traits(
     signs=True, makes_buckets=True, mounts=True, encryption=("AES256", "aws:kms"), md5_etags=True
 )
+#: Of a store that takes no wishes about encryption.
+BARE_TRAITS: Final = msgspec.structs.replace(S3_TRAITS, encryption=())
 _SSE: Final = "x-amz-server-side-encryption"
 _KMS: Final = "x-amz-server-side-encryption-aws-kms-key-id"
 
 
 class S3Bucket:
-    """`encryption`: of what is written, and required of what is read."""
+    """`encryption`: of what is written, and required of what is read; `tokens`: who gives temporary keys."""
 
-    def __init__(self, wire: Wire, encryption: Encryption = BY_ITSELF, traits: Traits = S3_TRAITS) -> None:
-        self._wire, self._encryption = wire, encryption
+    def __init__(
+        self,
+        wire: Wire,
+        encryption: Encryption = BY_ITSELF,
+        traits: Traits = S3_TRAITS,
+        tokens: TokenService | None = None,
+    ) -> None:
+        self._wire, self._encryption, self._tokens = wire, encryption, tokens
         self._traits = msgspec.structs.replace(traits, put_headers=self._encrypting())
 
     @property
@@ -226,22 +238,21 @@ class S3Bucket:
     # -- the bucket -----------------------------------------------------------------------------------------
 
     def mount_keys(self, key: str, *, writes: bool) -> MountKeys:
+        """Keys for what lies below `key` alone where the store gives them; else the server's own."""
         wire, keys = self._wire, self._wire.keys_of()
-        found = {
-            "type": "s3",
-            "provider": "Other",
-            "endpoint": wire.endpoint,
-            "region": wire.region,
-            "force_path_style": "false" if wire.site.virtual_host else "true",
-            "no_check_bucket": "true",
-            "access_key_id": keys.id if keys is not None else "",
-            "secret_access_key": keys.secret if keys is not None else "",
-            "session_token": keys.token if keys is not None else "",
-            "server_side_encryption": self._encryption.type,
-            "sse_kms_key_id": self._encryption.key_id,
-        }
-        settings = {name: value for name, value in found.items() if value}
-        return MountKeys(settings=settings, path=f"{wire.bucket}/{key}".rstrip("/"))
+        at = Place(wire.endpoint, wire.region, wire.bucket, key, wire.site.virtual_host)
+        if keys is None:
+            return s3_mount(at, None, self._encryption, scoped=True)
+        why = f"{wire.site.title} gives no temporary keys"
+        if self._tokens is not None:
+            scope = Scope(wire.bucket, f"{key.rstrip('/')}/" if key else "", writes)
+            try:
+                return s3_mount(at, self._tokens.issue(keys, scope), self._encryption, scoped=True)
+            except (AccessRefused, RequestRefused) as error:
+                if self._tokens.is_wanted:
+                    raise
+                why = error.what
+        return s3_mount(at, keys, self._encryption, why=why)
 
     def make(self) -> None:
         body = b""

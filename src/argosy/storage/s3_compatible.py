@@ -24,6 +24,7 @@ from argosy.infra.buckets import (
 )
 from argosy.storage.s3_bucket import S3_TRAITS, S3Bucket
 from argosy.storage.s3_signing import Keys
+from argosy.storage.s3_tokens import TokenService
 from argosy.storage.s3_wire import Site, Wire
 
 _FRESH_S: Final = 60.0  # files of credentials are read again after this
@@ -44,6 +45,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     variables: str = "AWS"  # before _ACCESS_KEY_ID, _SECRET_ACCESS_KEY, _SESSION_TOKEN
     region_variables: tuple[str, ...] = ()
     endpoint_variables: tuple[str, ...] = ()
+    sts: str = ""  # its STS, where it has one
+    sts_variables: tuple[str, ...] = ()
     account_variables: tuple[str, ...] = ()
     account_file: str = ""  # below the home
     virtual_host: bool = False
@@ -64,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     virtual_host: bool | None = None
     ca_file: str = ""
     anonymous: bool = False
+    sts: str = ""  # an STS that gives keys for one bucket
+    role: str = ""  # whose keys mounts get, narrowed to what is mounted
 
 
 def open_s3(url: str, settings: StoreSettings, encryption: Encryption, preset: Preset) -> Opened:
@@ -97,7 +102,27 @@ def open_s3(url: str, settings: StoreSettings, encryption: Encryption, preset: P
     )
     ring = KeyRing(preset, own, settings)
     wire = Wire(site, bucket, ring.keys, lambda: settings.clock.now_ms() / 1000)
-    return Opened(S3Bucket(wire, encryption, preset.traits), key)
+    tokens = _tokens(own, settings, preset, region, is_usual=endpoint == preset.endpoint)
+    return Opened(S3Bucket(wire, encryption, preset.traits, tokens), key)
+
+
+def _tokens(
+    own: Settings, settings: StoreSettings, preset: Preset, region: str, *, is_usual: bool
+) -> TokenService | None:
+    """Who gives temporary keys. A store at another address than its usual one has the service that is named
+    for it, or none."""
+    named = own.sts or _first(settings.environ, preset.sts_variables)
+    endpoint = named or (preset.sts if is_usual else "")
+    if not endpoint:
+        return None
+    return TokenService(
+        endpoint=endpoint.replace("{region}", region).rstrip("/"),
+        region=region,
+        title=preset.title,
+        role=own.role,
+        is_wanted=bool(own.role or own.sts),
+        now_s=lambda: settings.clock.now_ms() / 1000,
+    )
 
 
 class KeyRing:

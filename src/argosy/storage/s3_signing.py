@@ -59,7 +59,13 @@ class Asked(NamedTuple):
 
 
 def signed_headers(
-    keys: Keys, region: str, now_s: float, asked: Asked, headers: Mapping[str, str], payload: str = UNSIGNED
+    keys: Keys,
+    region: str,
+    now_s: float,
+    asked: Asked,
+    headers: Mapping[str, str],
+    payload: str = UNSIGNED,
+    service: str = "s3",
 ) -> dict[str, str]:
     """`headers` and those that prove who asks. `payload`: the SHA-256 of the body in hexadecimal digits."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
@@ -70,8 +76,8 @@ def signed_headers(
     names = ";".join(sorted(all_headers))
     lines = "".join(f"{name}:{all_headers[name]}\n" for name in sorted(all_headers))
     request = f"{asked.method}\n{asked.path}\n{asked.query}\n{lines}\n{names}\n{payload}"
-    scope = f"{stamp[:8]}/{region}/s3/aws4_request"
-    signature = _signature(keys, region, stamp, scope, request)
+    scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
+    signature = _signature(keys, (region, service), stamp, scope, request)
     del all_headers["host"]
     all_headers["authorization"] = (
         f"{_ALGORITHM} Credential={keys.id}/{scope}, SignedHeaders={names}, Signature={signature}"
@@ -104,18 +110,19 @@ def presigned(
     text = query_of(own)
     lines = "".join(f"{name}:{told[name]}\n" for name in sorted(told))
     request = f"{asked.method}\n{asked.path}\n{text}\n{lines}\n{names}\n{UNSIGNED}"
-    return f"{asked.path}?{text}&X-Amz-Signature={_signature(keys, region, stamp, scope, request)}"
+    return f"{asked.path}?{text}&X-Amz-Signature={_signature(keys, (region, 's3'), stamp, scope, request)}"
 
 
-def _signature(keys: Keys, region: str, stamp: str, scope: str, request: str) -> str:
+def _signature(keys: Keys, place: tuple[str, str], stamp: str, scope: str, request: str) -> str:
     digest = hashlib.sha256(request.encode()).hexdigest()
     text = f"{_ALGORITHM}\n{stamp}\n{scope}\n{digest}"
-    return hmac.new(_signing_key(keys.secret, stamp[:8], region), text.encode(), hashlib.sha256).hexdigest()
+    return hmac.new(_signing_key(keys.secret, stamp[:8], place), text.encode(), hashlib.sha256).hexdigest()
 
 
 @lru_cache(64)
-def _signing_key(secret: str, day: str, region: str) -> bytes:
+def _signing_key(secret: str, day: str, place: tuple[str, str]) -> bytes:
+    """`place`: region and service."""
     key = f"AWS4{secret}".encode()
-    for part in (day, region, "s3", "aws4_request"):
+    for part in (day, *place, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
     return key

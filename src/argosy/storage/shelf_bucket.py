@@ -15,14 +15,19 @@ from argosy.infra.buckets import (
     ConditionFailed,
     Damaged,
     Extra,
+    MountKeys,
     NoSpace,
+    NotPossible,
     ObjectMissing,
     RequestRefused,
     Traits,
 )
 from argosy.model.errors import ArgosyError
+from argosy.model.ids import Clock
 from argosy.model.objects import ObjectInfo, ObjectPage, ObjectProblem
+from argosy.storage.s3_mounts import KEYS_S, Place, s3_mount
 from argosy.storage.shelf_folder import ShelfFolder
+from argosy.storage.shelf_tokens import Allowed
 
 _GATHER_BYTES: Final = 1 << 20
 #: Signs a URL of the server's own address for programs: bucket, key, method, seconds; None: it has none.
@@ -30,9 +35,24 @@ Signer = Callable[[str, str, str, int], str | None]
 
 
 class ShelfBucket:
-    def __init__(self, folder: ShelfFolder, name: str, signer: Signer | None = None) -> None:
+    """`address`: where the server listens for programs, as http://HOST:PORT; "": nowhere."""
+
+    def __init__(
+        self,
+        folder: ShelfFolder,
+        name: str,
+        signer: Signer | None = None,
+        address: str = "",
+        clock: Clock | None = None,
+    ) -> None:
         self._folder, self._name, self._signer = folder, name, signer
-        self._traits = Traits(signs=signer is not None, makes_buckets=True, md5_etags=True)
+        self._address, self._clock = address, clock
+        self._traits = Traits(
+            signs=signer is not None,
+            makes_buckets=True,
+            md5_etags=True,
+            mounts=bool(address) and clock is not None,
+        )
 
     @property
     def url(self) -> str:
@@ -128,6 +148,20 @@ class ShelfBucket:
 
     def sign(self, key: str, method: str, seconds: int) -> str | None:
         return self._signer(self._name, key, method, seconds) if self._signer is not None else None
+
+    def mount_keys(self, key: str, *, writes: bool) -> MountKeys:
+        """A temporary key for what lies below `key`."""
+        if not self._address or self._clock is None:
+            raise NotPossible(
+                "this server has no address for S3 clients", "`argosy server start --s3 HOST:PORT`"
+            )
+        prefix = f"{key.rstrip('/')}/" if key else ""
+        expires_s = self._clock.now_ms() // 1000 + KEYS_S
+        lent = self._folder.lend_key(
+            Allowed(bucket=self._name, prefix=prefix, reads_only=not writes, expires_s=expires_s)
+        )
+        at = Place(endpoint=self._address, region="us-east-1", bucket=self._name, key=key)
+        return s3_mount(at, lent, scoped=True)
 
     # -- the bucket -----------------------------------------------------------------------------------------
 

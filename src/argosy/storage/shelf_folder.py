@@ -36,7 +36,9 @@ from argosy.model.objects import (
     Written,
 )
 from argosy.storage.disk import full_disk_said, write_all, write_whole
+from argosy.storage.s3_signing import Keys
 from argosy.storage.shelf_index import AccessKey, Extents, ShelfIndex
+from argosy.storage.shelf_tokens import Allowed, name_of, token_of
 
 READ_BYTES: Final = 512 << 10
 ALWAYS: Final = Conditions()
@@ -147,6 +149,12 @@ class ShelfFolder:
         )
         self.index.put_key(key)
         return key.id, self.secret_of(key.id)
+
+    def lend_key(self, allowed: Allowed) -> Keys:
+        """A key that ends by itself."""
+        key_id, token = f"AT{self._ids.new('key').rpartition('-')[2].upper()[:18]}", token_of(allowed)
+        secret = self.secret_of(name_of(key_id, token))
+        return Keys(id=key_id, secret=secret, token=token, expires_s=float(allowed.expires_s))
 
     def secret_of(self, key_id: str) -> str:
         """The secret of an access key follows from this store's own, so that none is kept on the disk."""

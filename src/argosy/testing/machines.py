@@ -83,6 +83,7 @@ class Machine:
         self.data: dict[str, tuple[str, ...]] = {}  # target → objects that are files there
         self.has_fuse = True
         self.mounted: dict[str, str] = {}  # target → bucket and folder
+        self.keys: dict[str, float] = {}  # target → when the keys of its mount end
         self.written: tuple[str, ...] = ()  # what its programs leave to be sent, of one byte each
         self.boot_timer: asyncio.TimerHandle | None = None
         self.rate = 1.0  # how fast its clock runs

@@ -13,6 +13,7 @@ from argosy.facades.s3.ports import Doorkeeper, Holder
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.server.door import Door, Limits
 from argosy.server.listeners import bind_tcp
+from argosy.server.s3_holders import holder_of
 from argosy.storage.shelf import Shelf
 
 T = TypeVar("T")
@@ -23,12 +24,8 @@ class _Keeper:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
 
-    async def holder_of(self, key_id: str) -> Holder | None:
-        found = {key.id: key for key in await self._shelf.access_keys()}
-        if key_id not in found:
-            return None
-        key = found[key_id]
-        return Holder(secret=self._shelf.secret_of(key_id), bucket=key.bucket, reads_only=key.reads_only)
+    async def holder_of(self, key_id: str, token: str) -> Holder | None:
+        return await holder_of(self._shelf, key_id, token)
 
 
 class Site:

@@ -224,12 +224,17 @@ class SimAgent:
         await self._answer("fetch", machine)
         return Fetched(files=len(order.files), bytes=total)
 
-    async def mount(self, order: MountOrder) -> None:
+    async def mount(self, order: MountOrder) -> bool:
         machine = await self._call("mount")
+        if order.renews:
+            machine.keys[order.target] = order.expires_s
+            return order.target in machine.mounted
         if not machine.has_fuse:
             raise border.RequestRefused("fuse", f"{self.address} cannot mount buckets: there is no /dev/fuse")
         machine.mounted[order.target] = order.path
+        machine.keys[order.target] = order.expires_s
         await self._answer("mount", machine)
+        return True
 
     async def settle(
         self, targets: Sequence[str], patience_s: float, *, unmount: bool

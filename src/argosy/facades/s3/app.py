@@ -7,7 +7,7 @@ named in the path, or before the host's name.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
@@ -76,6 +76,8 @@ class S3:
         writes = request.method in _WRITES
         if holder.reads_only and writes:
             raise ObjectProblem("AccessDenied", "the key may only read")
+        if holder.prefix:
+            _check_prefix(holder, request.method, key, dict(query))
         return Call(
             method=request.method,
             bucket=bucket,
@@ -91,10 +93,12 @@ class S3:
         if self._keeper is None:
             return None, Holder(secret="")
         key_id = _key_id(request)
-        holder = await self._keeper.holder_of(key_id) if key_id else None
+        holder = await self._keeper.holder_of(key_id, _token(request)) if key_id else None
         now_s = self._clock.now_ms() / 1000
         signed = verify(request, lambda id: holder.secret if holder is not None else None, now_s)
         assert holder is not None
+        if holder.expires_s and now_s >= holder.expires_s:
+            raise ObjectProblem("ExpiredToken", "the temporary key has ended")
         return signed, holder
 
     def _place(self, raw: str, host: str) -> tuple[str, str]:
@@ -141,6 +145,24 @@ def _key_id(request: Request) -> str:
     if not credential:
         _, _, credential = request.headers.get("authorization", "").partition("Credential=")
     return credential.partition("/")[0]
+
+
+def _token(request: Request) -> str:
+    given = request.headers.get("x-amz-security-token", "")
+    return given or dict(request.query).get("X-Amz-Security-Token", "")
+
+
+def _check_prefix(holder: Holder, method: str, key: str, query: Mapping[str, str]) -> None:
+    """Raises ObjectProblem for what is not below the prefix; keys in bodies are looked at where they are
+    read."""
+    if key:
+        allowed = key.startswith(holder.prefix)
+    elif method == "GET" and not query.keys() & {"uploads", "location"}:
+        allowed = query.get("prefix", "").startswith(holder.prefix)
+    else:
+        allowed = method == "HEAD" or "location" in query or (method == "POST" and "delete" in query)
+    if not allowed:
+        raise ObjectProblem("AccessDenied", f"the key is for what lies below `{holder.prefix}` alone")
 
 
 async def _received(receive: Receive) -> AsyncIterator[bytes]:

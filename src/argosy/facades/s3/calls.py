@@ -166,6 +166,7 @@ class Calls:
         keys = [each.text or "" for each in root.iter() if each.tag.rpartition("}")[2] == "Key"]
         if len(keys) > _PAGE_MAX:
             raise ObjectProblem("MalformedXML", "at most 1000 objects are deleted at once")
+        _check_below(call, *keys)
         quiet = any(each.tag.rpartition("}")[2] == "Quiet" and each.text == "true" for each in root.iter())
         await self._objects.remove(call.bucket, keys)
         return Response(200, answers.deleted(keys, quiet=quiet))
@@ -243,6 +244,7 @@ class Calls:
             bucket, _, key = bucket.partition("/")  # all of it was encoded
         if call.holder.bucket not in ("", bucket):
             raise ObjectProblem("AccessDenied", f"the key is for the bucket `{call.holder.bucket}` alone")
+        _check_below(call, key)
         head = await self._objects.head(bucket, key)
         prefix = "x-amz-copy-source-if-"
         asked = {
@@ -301,6 +303,11 @@ class Calls:
         written, body = await self._write(call)
         part = await self._objects.put_part(*where, written)
         return Response(200, headers={"etag": f'"{part.etag}"', **body.checksums})
+
+
+def _check_below(call: Call, *keys: str) -> None:
+    if not all(key.startswith(call.holder.prefix) for key in keys):
+        raise ObjectProblem("AccessDenied", f"the key is for what lies below `{call.holder.prefix}` alone")
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:

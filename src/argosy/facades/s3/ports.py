@@ -59,12 +59,16 @@ class Objects(Protocol):
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """What the holder of an access key may do. `bucket` "": all buckets."""
+    """What the holder of an access key may do. `bucket` "": all buckets; `prefix`: only keys that begin with
+    it; `expires_s`: Unix time (0: never)."""
 
     secret: str
     bucket: str = ""
+    prefix: str = ""
+    expires_s: int = 0
     reads_only: bool = False
 
 
 class Doorkeeper(Protocol):
-    async def holder_of(self, key_id: str) -> Holder | None: ...
+    async def holder_of(self, key_id: str, token: str) -> Holder | None:
+        """`token`: of a temporary key, as the request says it; "": of one that stays."""

@@ -50,6 +50,13 @@ class StorageFeature:
 
     async def make_bucket(self, exchange: Exchange) -> Done:
         request = await exchange.decode(BucketRequest)
+        if request.passing:
+            name = request.name if "://" in request.name else f"argosy://{request.name}"
+            if only_here(name) and not exchange.is_local:
+                raise not_for_others(name)
+            if not await self._objects.made.ensure(f"{name.rstrip('/')}/", passing=True):
+                raise ArgosyError("conflict", f"the bucket {name} is there", hint=_HINTS["conflict"])
+            return Done()
         if "://" in request.name:
             if only_here(request.name) and not exchange.is_local:
                 raise not_for_others(request.name)

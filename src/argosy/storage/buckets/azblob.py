@@ -15,6 +15,7 @@ from argosy.infra.buckets import (
     BucketInUse,
     BucketMissing,
     Encryption,
+    MountKeys,
     NotPossible,
     Opened,
     StoreSettings,
@@ -22,6 +23,7 @@ from argosy.infra.buckets import (
     UrlUnknown,
 )
 from argosy.model.ids import Clock
+from argosy.storage.azure_sas import Container, bearer_of, delegated_sas, delegation_key, service_sas
 from argosy.storage.one_call import Told, one_call
 from argosy.storage.through_obstore import RETRY, Named, ObstoreBucket
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from obstore.store import AzureStore
 
 _VERSION: Final = "2023-11-03"
+_MOUNT_S: Final = 7 * 24 * 3600 - 600  # the longest that Azure lends a key for
 _TITLE: Final = "Azure Blob Storage"
 _SIGN_IN: Final = "set AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN for the server, or `az login`"
 #: obstore's name of a setting -> variables that hold it; each line is enough by itself.
@@ -90,11 +93,12 @@ def open_url(url: str, settings: StoreSettings, encryption: Encryption) -> Opene
         makes_buckets=bool(secrets.keys() & {"account_key", "sas_key"}),
         encryption=("AES256",),
         put_headers={"x-ms-blob-type": "BlockBlob"},
+        mounts=True,
     )
     named = Named(url=f"{front}{container}", title=_TITLE, sign_in=_SIGN_IN)
     base = own.endpoint or f"https://{account}.blob.core.windows.net"
     ring = _Ring(account, base, secrets, settings.clock)
-    return Opened(_Bucket(store, named, traits, ring, container), key)
+    return Opened(_Bucket(store, named, traits, ring, container, is_open=own.anonymous), key)
 
 
 def _account(own: _Settings, settings: StoreSettings) -> str:
@@ -118,6 +122,11 @@ def _secrets(settings: StoreSettings) -> dict[str, str]:
         if all(found.values()):
             return found
     return {}
+
+
+def _remote(container: Container, signed: str) -> dict[str, str]:
+    """rclone takes an account from a URL of the container, with what signs it."""
+    return {"type": "azureblob", "sas_url": f"{container.base}/{container.name}?{signed}".rstrip("?")}
 
 
 class _Ring(NamedTuple):
@@ -150,11 +159,42 @@ class _Ring(NamedTuple):
 
 
 class _Bucket(ObstoreBucket):
-    """A container that its account can make and remove, which obstore does not do."""
+    """A container that its account can make and remove, which obstore does not do, and that nodes mount."""
 
-    def __init__(self, store: AzureStore, named: Named, traits: Traits, ring: _Ring, container: str) -> None:
+    def __init__(
+        self,
+        store: AzureStore,
+        named: Named,
+        traits: Traits,
+        ring: _Ring,
+        container: str,
+        *,
+        is_open: bool = False,
+    ) -> None:
         super().__init__(store, named, traits, signs_plain=True)
+        self._open = is_open
         self._ring, self._container = ring, container
+
+    def mount_keys(self, key: str, *, writes: bool) -> MountKeys:
+        """A signature for the container alone: Azure has none for a prefix of it."""
+        ring, secrets = self._ring, self._ring.secrets
+        container = Container(ring.account, self._container, ring.base)
+        path = f"{self._container}/{key}".rstrip("/")
+        now_s = ring.clock.now_ms() / 1000
+        why, ends_s = "", now_s + _MOUNT_S
+        if self._open:
+            return MountKeys(settings=_remote(container, ""), path=path, scoped=True)
+        if "account_key" in secrets:
+            signed = service_sas(container, secrets["account_key"], ends_s, writes=writes)
+        elif "sas_key" in secrets:
+            signed, ends_s = secrets["sas_key"].lstrip("?"), 0.0
+            why = "a shared access signature cannot be narrowed"
+        else:
+            lent = delegation_key(container, bearer_of(secrets), now_s, ends_s)
+            signed = delegated_sas(container, lent, ends_s, writes=writes)
+        return MountKeys(
+            settings=_remote(container, signed), path=path, scoped=not why, why=why, expires_s=ends_s
+        )
 
     def make(self) -> None:
         if not self.traits.makes_buckets:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.infra.buckets import Encryption, Opened, StoreSettings, Traits
+from argosy.infra.buckets import Encryption, Opened, StoreSettings
+from argosy.storage.s3_bucket import BARE_TRAITS
 from argosy.storage.s3_compatible import Preset, open_s3
 
 _PRESET: Final = Preset(
@@ -16,7 +17,7 @@ _PRESET: Final = Preset(
     profile="cos",
     variables="IBM_COS",
     sign_in="make service credentials with HMAC keys and write them to ~/.aws/credentials under [cos]",
-    traits=Traits(signs=True, makes_buckets=True, md5_etags=True),
+    traits=BARE_TRAITS,
 )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.infra.buckets import Encryption, Opened, StoreSettings, Traits
+from argosy.infra.buckets import Encryption, Opened, StoreSettings
+from argosy.storage.s3_bucket import BARE_TRAITS
 from argosy.storage.s3_compatible import Preset, open_s3
 
 _PRESET: Final = Preset(
@@ -19,7 +20,7 @@ _PRESET: Final = Preset(
     virtual_host=True,
     sign_in="make an access key in CoreWeave's console and write it to ~/.coreweave/cw.credentials "
     "under [cw]",
-    traits=Traits(signs=True, makes_buckets=True, md5_etags=True),
+    traits=BARE_TRAITS,
 )
 
 

@@ -13,13 +13,15 @@ from argosy.infra.buckets import (
     BucketMissing,
     CredentialsMissing,
     Encryption,
+    MountKeys,
     NotPossible,
     Opened,
     StoreSettings,
     Traits,
     UrlUnknown,
 )
-from argosy.storage.google_account import Account
+from argosy.model.ids import Clock
+from argosy.storage.google_account import STS, Account
 from argosy.storage.one_call import one_call
 from argosy.storage.through_obstore import RETRY, Named, ObstoreBucket
 
@@ -38,6 +40,7 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     endpoint: str = ""
     credentials_file: str = ""
     anonymous: bool = False
+    sts: str = STS
 
 
 def open_url(url: str, settings: StoreSettings, encryption: Encryption) -> Opened:
@@ -66,11 +69,13 @@ def open_url(url: str, settings: StoreSettings, encryption: Encryption) -> Opene
         signs = service
     elif own.anonymous or not _is_theirs():
         config["skip_signature"] = True
+    else:
+        account = Account({}, settings.environ.get("GOOGLE_CLOUD_PROJECT", ""), settings.clock)
     plain = own.endpoint.startswith("http://")
     store = GCSStore(bucket, config=config, client_options={"allow_http": plain}, retry_config=RETRY)  # type: ignore[arg-type]
     named = Named(url=f"gs://{bucket}", title=_TITLE, sign_in=_SIGN_IN)
-    traits = Traits(signs=signs, makes_buckets=account is not None, encryption=("AES256",))
-    return Opened(_Bucket(store, named, traits, account, own.endpoint), key)
+    traits = Traits(signs=signs, makes_buckets=account is not None, encryption=("AES256",), mounts=True)
+    return Opened(_Bucket(store, named, traits, account, own, settings.clock), key)
 
 
 def _is_theirs() -> bool:
@@ -93,10 +98,36 @@ class _Bucket(ObstoreBucket):
     """A bucket that its account can make and remove, which obstore does not do."""
 
     def __init__(
-        self, store: GCSStore, named: Named, traits: Traits, account: Account | None, base: str
+        self,
+        store: GCSStore,
+        named: Named,
+        traits: Traits,
+        account: Account | None,
+        own: _Settings,
+        clock: Clock,
     ) -> None:
         super().__init__(store, named, traits, by_version=True)
-        self._account, self._base = account, base or "https://storage.googleapis.com"
+        self._account, self._own, self._clock = account, own, clock
+        self._base = own.endpoint or "https://storage.googleapis.com"
+
+    def mount_keys(self, key: str, *, writes: bool) -> MountKeys:
+        """A token for what lies below `key` alone."""
+        bucket = self._named.url.removeprefix("gs://")
+        settings = {"type": "google cloud storage", "bucket_policy_only": "true", "no_check_bucket": "true"}
+        settings |= {"endpoint": self._own.endpoint} if self._own.endpoint else {}
+        path = f"{bucket}/{key}".rstrip("/")
+        if self._account is None:
+            return MountKeys(settings=settings | {"anonymous": "true"}, path=path, scoped=True)
+        prefix = f"{key.rstrip('/')}/" if key else ""
+        token = self._account.narrowed(bucket, prefix, writes=writes, sts=self._own.sts)
+        return MountKeys(
+            settings=settings,
+            path=path,
+            scoped=True,
+            expires_s=self._clock.now_ms() / 1000 + token.expires_in_s,
+            door="oauth",
+            fresh={"access_token": token.text, "token_type": "Bearer"},
+        )
 
     def _call(self, method: str, headers: Mapping[str, str]) -> None:
         if self._account is None:

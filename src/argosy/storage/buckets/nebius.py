@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.infra.buckets import Encryption, Opened, StoreSettings, Traits
+from argosy.infra.buckets import Encryption, Opened, StoreSettings
+from argosy.storage.s3_bucket import BARE_TRAITS
 from argosy.storage.s3_compatible import Preset, open_s3
 
 _PRESET: Final = Preset(
@@ -17,7 +18,7 @@ _PRESET: Final = Preset(
     region_variables=("NEBIUS_REGION",),
     sign_in="make an access key of a service account (`nebius iam access-key create`) and write it to "
     "~/.aws/credentials under [nebius]",
-    traits=Traits(signs=True, makes_buckets=True, md5_etags=True),
+    traits=BARE_TRAITS,
 )
 
 

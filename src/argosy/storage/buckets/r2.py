@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.infra.buckets import Encryption, Opened, StoreSettings, Traits
+from argosy.infra.buckets import Encryption, Opened, StoreSettings
+from argosy.storage.s3_bucket import BARE_TRAITS
 from argosy.storage.s3_compatible import Preset, open_s3
 
 _PRESET: Final = Preset(
@@ -18,7 +19,7 @@ _PRESET: Final = Preset(
     account_variables=("R2_ACCOUNT_ID", "CLOUDFLARE_ACCOUNT_ID"),
     account_file=".cloudflare/accountid",
     sign_in="make an R2 API token and write its keys to ~/.cloudflare/r2.credentials under [r2]",
-    traits=Traits(signs=True, makes_buckets=True, md5_etags=True),
+    traits=BARE_TRAITS,
 )
 
 

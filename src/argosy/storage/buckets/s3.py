@@ -13,6 +13,8 @@ _PRESET: Final = Preset(
     endpoint="https://s3.{region}.amazonaws.com",
     region_variables=("AWS_REGION", "AWS_DEFAULT_REGION"),
     endpoint_variables=("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    sts="https://sts.{region}.amazonaws.com",
+    sts_variables=("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL"),
     sign_in="sign in: `aws configure`, `aws sso login`, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
 )
 
