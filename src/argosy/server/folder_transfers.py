@@ -14,6 +14,7 @@ from argosy.model.errors import ArgosyError
 from argosy.server.exchange import Exchange
 from argosy.server.folder_traffic import FolderTraffic
 from argosy.server.folders import Folders
+from argosy.server.raw_bodies import send_file
 from argosy.storage.folders.beneath import Beneath
 
 _PIECE: Final = 1 << 20
@@ -45,6 +46,8 @@ class FolderDownloads:
             await exchange.send(
                 {"type": "http.response.start", "status": 200 if whole else 206, "headers": headers}
             )
+            went = await send_file(exchange, fd, first, last)
+            first, sent = first + went, sent + went
             while first < last:
                 piece = await asyncio.to_thread(os.pread, fd, min(_PIECE, last - first), first)
                 if not piece:

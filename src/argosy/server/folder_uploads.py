@@ -25,6 +25,7 @@ from argosy.model.ids import Clock, Ids
 from argosy.server.exchange import Disconnected, Exchange
 from argosy.server.folder_traffic import FolderTraffic
 from argosy.server.folders import Folders
+from argosy.server.raw_bodies import RawBody, raw_body, take
 from argosy.storage.folders.beneath import Beneath
 from argosy.storage.folders.uploads import Upload, Uploads
 
@@ -41,7 +42,7 @@ class _Sum:
     def __init__(self) -> None:
         self.at, self._sum = 0, hashlib.sha256()
 
-    def add(self, at: int, pieces: Sequence[bytes]) -> None:
+    def add(self, at: int, pieces: Sequence[bytes | memoryview]) -> None:
         """What comes behind a gap is left out: then the sum is of less than the file."""
         if at == self.at:
             for piece in pieces:
@@ -152,6 +153,10 @@ class FolderUploads:
 
     async def _take(self, exchange: Exchange, uploads: Uploads, upload: Upload, at: int) -> int:
         """One piece is written while the next one comes."""
+        raw = raw_body(exchange) if upload.size - at >= exchange.length else None
+        if raw is not None:
+            exchange.headers.append((b"connection", b"close"))
+            return await self._take_raw(raw, uploads, upload, at)
         held: list[bytes] = []
         size, writing = 0, asyncio.ensure_future(asyncio.sleep(0))
         try:
@@ -171,14 +176,31 @@ class FolderUploads:
         await self._write(uploads, upload, at, held)
         return at + size
 
+    async def _take_raw(self, raw: RawBody, uploads: Uploads, upload: Upload, at: int) -> int:
+        summed = self._sum_of(upload)
+        try:
+            return await take(
+                raw,
+                at,
+                lambda place, piece: uploads.append(upload, place, piece),
+                None if summed is None else lambda place, piece: summed.add(place, [piece]),
+            )
+        except Disconnected:
+            await asyncio.to_thread(uploads.sync, upload)
+            raise
+
+    def _sum_of(self, upload: Upload) -> _Sum | None:
+        """None: nobody asks for it."""
+        if not upload.sha256 and not upload.key:
+            return None
+        if len(self._sums) > _SUMS_MAX:
+            self._sums.clear()
+        return self._sums.setdefault(upload.id, _Sum())
+
     async def _write(self, uploads: Uploads, upload: Upload, at: int, held: list[bytes]) -> None:
         if not held:
             return
-        summed = None
-        if upload.sha256 or upload.key:
-            if len(self._sums) > _SUMS_MAX:
-                self._sums.clear()
-            summed = self._sums.setdefault(upload.id, _Sum())
+        summed = self._sum_of(upload)
 
         def write() -> None:
             uploads.append(upload, at, *held)
@@ -243,6 +265,7 @@ def _offset(at: int) -> tuple[bytes, bytes]:
 
 async def _reply(exchange: Exchange, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
     exchange.answered = True
+    headers = [*headers, *exchange.headers]
     length = [] if status == 204 else [(b"content-length", b"0")]
     await exchange.send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
     await exchange.send({"type": "http.response.body", "body": b""})

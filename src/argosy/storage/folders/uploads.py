@@ -87,7 +87,7 @@ class Uploads:
                 best = each, size
         return best
 
-    def append(self, upload: Upload, offset: int, *pieces: bytes) -> None:
+    def append(self, upload: Upload, offset: int, *pieces: bytes | memoryview) -> None:
         """Bytes at `offset`, which is where the file ends. Raises "disk-full", "over-quota", "conflict"."""
         with told(upload.path), as_everybody():
             fd = os.open(self._part(upload.id), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
