@@ -17,8 +17,6 @@ from argosy.api.folders import FolderChange
 from argosy.client.client import Client
 from argosy.client.folders import FolderFiles
 from argosy.model.errors import ArgosyError
-from argosy.storage.folders.beneath import told
-from argosy.storage.folders.uploads import Upload, Uploads
 from argosy.testing.idle_server import IdleServer
 
 
@@ -129,19 +127,18 @@ def test_a_full_disk_is_told_also_to_who_sends_much(raw: Raw, monkeypatch: pytes
     data = os.urandom(6_000_000)
     headers = {"Upload-Length": str(len(data)), "Upload-Metadata": metadata(path="big")}
     where = raw.ask("POST", "/folders/train/uploads", headers=headers).headers["location"].removeprefix("/v1")
-    real = Uploads.append
+    real = os.pwrite
 
-    def full(self: Uploads, upload: Upload, offset: int, *pieces: bytes) -> None:
+    def full(fd: int, piece: bytes, offset: int) -> int:
         if offset > 2_000_000:
-            with told(upload.path):
-                raise OSError(errno.ENOSPC, "No space left on device")
-        real(self, upload, offset, *pieces)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, piece, offset)
 
-    monkeypatch.setattr(Uploads, "append", full)
+    monkeypatch.setattr(os, "pwrite", full)
     refused = raw.ask("PATCH", where, data, {"Upload-Offset": "0"})
     assert (refused.status, refused.json["code"]) == (507, "disk-full")
     assert refused.json["what"] == "the volume is full: `big` was not written"
-    monkeypatch.setattr(Uploads, "append", real)
+    monkeypatch.setattr(os, "pwrite", real)
     at = int(raw.ask("HEAD", where).headers["upload-offset"])
     assert 2_000_000 < at < 4_000_000  # what came before is there
     assert raw.ask("PATCH", where, data[at:], {"Upload-Offset": str(at)}).status == 204

@@ -37,7 +37,8 @@ try:
         os.close(fd)
     os.environ["PATH"] = "/usr/bin:/bin:/usr/sbin:/sbin"
     os.environ["ARGOSY_FILES_PROGRAM"] = "none"
-    sys.path[:0] = ["/argosy"]
+    os.environ["PYTHONPATH"] = "/argosy"
+    sys.path[:0], sys.executable = ["/argosy"], "{python}"
     exec(compile(open("/program.py").read(), "/program.py", "exec"))
     print("MACHINE DONE", flush=True)
 except BaseException:

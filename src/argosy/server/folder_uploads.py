@@ -182,7 +182,7 @@ class FolderUploads:
             return await take(
                 raw,
                 at,
-                lambda place, piece: uploads.append(upload, place, piece),
+                lambda: uploads.writing(upload, at),
                 None if summed is None else lambda place, piece: summed.add(place, [piece]),
             )
         except Disconnected:

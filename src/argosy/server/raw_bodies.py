@@ -12,21 +12,25 @@ import os
 import select
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
+from argosy.model.errors import ArgosyError
 from argosy.server.exchange import Disconnected, Exchange
 
 _LEAST: Final = 2 << 20  # smaller bodies gain nothing
-_BLOCK: Final = 1 << 20
+_BLOCK: Final = 256 << 10  # what is received stays in the cache of the processor until it is written
 _QUIET_S: Final = 60.0  # without a byte of a body that is awaited
 _UNREAD_S: Final = 300.0  # while the peer reads nothing of an answer
 _SEND_MOST: Final = 1 << 30
 _AT_ONCE: Final = 32  # each has a thread
+_SUMMED_LATER: Final = 8  # so many blocks may wait for their sum
 
-#: Writes a piece at a place of the file; sums a piece.
-Write = Callable[[int, memoryview], None]
+#: Gives, for one thread, what writes a piece behind the last one. Sums a piece.
+Opens = Callable[[], AbstractContextManager[Callable[[memoryview], None]]]
 Sum = Callable[[int, memoryview], None]
 _taken = threading.BoundedSemaphore(_AT_ONCE)
 
@@ -58,10 +62,10 @@ def raw_body(exchange: Exchange) -> RawBody | None:
     return RawBody(cycle.transport, sock, first, int(length) - len(first))
 
 
-async def take(body: RawBody, at: int, write: Write, add: Sum | None) -> int:
-    """All of it goes to `write`, from the place `at` on, and to `add` in a thread of its own. Returns where
-    it ends. Raises Disconnected with what came written, and what `write` raises."""
-    return await _in_thread(body.sock, lambda: _receive(body, at, write, add))
+async def take(body: RawBody, at: int, opens: Opens, add: Sum | None) -> int:
+    """All of it is written, from the place `at` on, and goes to `add` in a thread of its own. Returns where
+    it ends. Raises Disconnected with what came written, and what writing raises."""
+    return await _in_thread(body.sock, lambda: _receive(body, at, opens, add))
 
 
 async def _in_thread(sock: socket.socket, work: Callable[[], int]) -> int:
@@ -98,32 +102,39 @@ def _tell(done: asyncio.Future[int], end: int, error: BaseException | None) -> N
         done.set_exception(error)
 
 
-def _receive(body: RawBody, at: int, write: Write, add: Sum | None) -> int:
-    """Blocks. One piece is summed while the next one comes. When it cannot be written, the rest is thrown
+def _receive(body: RawBody, at: int, opens: Opens, add: Sum | None) -> int:
+    """Blocks. One piece is summed while the next ones come. When it cannot be written, the rest is thrown
     away as it comes, so that who sends it gets to read why."""
-    blocks = [memoryview(bytearray(_BLOCK)) for _ in range(2)]
+    left = body.left
+    blocks = [memoryview(bytearray(_BLOCK)) for _ in range(_SUMMED_LATER)]
+    waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as summing:
-        waiting = summing.submit(add, at, memoryview(body.first)) if add is not None else None
-        write(at, memoryview(body.first))
-        at, left = at + len(body.first), body.left
-        while left:
-            block = blocks[0]
-            size = _fill(body.sock, block[: min(left, _BLOCK)])
-            if size:
-                try:
-                    write(at, block[:size])
-                except BaseException:
-                    _throw_away(body.sock, left - size)
-                    raise
-                if waiting is not None and add is not None:
-                    waiting.result()
-                    waiting = summing.submit(add, at, block[:size])
-                at, left = at + size, left - size
-                blocks.reverse()
-            if left and size < min(left + size, _BLOCK):
-                raise Disconnected
-        if waiting is not None:
-            waiting.result()
+
+        def put(piece: memoryview) -> None:
+            nonlocal at
+            write(piece)
+            if add is not None:
+                waiting.append(summing.submit(add, at, piece))
+            at += len(piece)
+
+        try:
+            with opens() as write:
+                put(memoryview(body.first))
+                while left:
+                    if len(waiting) == _SUMMED_LATER:
+                        waiting.popleft().result()  # its block is free
+                    size = _fill(body.sock, blocks[0][: min(left, _BLOCK)])
+                    left -= size
+                    if size:
+                        put(blocks[0][:size])
+                    if left and size < _BLOCK:
+                        raise Disconnected
+                    blocks.append(blocks.pop(0))
+        except (ArgosyError, OSError):
+            _throw_away(body.sock, left)
+            raise
+        for each in waiting:
+            each.result()
     return at
 
 

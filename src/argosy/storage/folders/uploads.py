@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -89,20 +90,31 @@ class Uploads:
 
     def append(self, upload: Upload, offset: int, *pieces: bytes | memoryview) -> None:
         """Bytes at `offset`, which is where the file ends. Raises "disk-full", "over-quota", "conflict"."""
+        with self.writing(upload, offset) as write:
+            for piece in pieces:
+                write(piece)
+
+    @contextmanager
+    def writing(self, upload: Upload, offset: int) -> Iterator[Callable[[bytes | memoryview], None]]:
+        """Gives a function that puts bytes at the end of the file, which is at `offset`. For one thread.
+        Raises as `append`, where it is called and then."""
         with told(upload.path), as_everybody():
             fd = os.open(self._part(upload.id), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            at = os.fstat(fd).st_size
+
+            def write(piece: bytes | memoryview) -> None:
+                nonlocal at
+                if at + len(piece) > upload.size:
+                    raise _elsewhere(upload, at)
+                view = memoryview(piece)
+                while view:
+                    done = os.pwrite(fd, view, at)
+                    view, at = view[done:], at + done
+
             try:
-                if os.fstat(fd).st_size != offset or offset + sum(map(len, pieces)) > upload.size:
-                    raise ArgosyError(
-                        "conflict",
-                        f"the upload of `{upload.path}` is not at byte {offset}",
-                        hint="ask where it is (HEAD), and go on from there",
-                    )
-                for piece in pieces:
-                    view = memoryview(piece)
-                    while view:
-                        done = os.pwrite(fd, view, offset)
-                        view, offset = view[done:], offset + done
+                if at != offset:
+                    raise _elsewhere(upload, offset)
+                yield write
             finally:
                 os.close(fd)
 
@@ -167,6 +179,14 @@ class Uploads:
 
     def _row(self, id: str) -> Path:
         return self._folder / f"{id}.json"
+
+
+def _elsewhere(upload: Upload, offset: int) -> ArgosyError:
+    return ArgosyError(
+        "conflict",
+        f"the upload of `{upload.path}` is not at byte {offset}",
+        hint="ask where it is (HEAD), and go on from there",
+    )
 
 
 def check_sum(sha256: str) -> None:
