@@ -94,6 +94,22 @@ def test_objects_become_files_and_only_what_is_new_travels(
     assert fetch(agent, source, source.order("~/data", full=True)).bytes == 5006
 
 
+def test_what_comes_is_encrypted_as_is_required_or_the_server_is_asked(
+    agent: AgentProcess, store: SignedStore
+) -> None:
+    """An ETag is no MD5 where a key of the user's encrypts. What the store does not say goes through the
+    server, which refuses it with its own text."""
+    name = "x-amz-server-side-encryption"
+    store.says = {name: "aws:kms", f"{name}-aws-kms-key-id": "arn:aws:kms:eu-west-1:1:key/k-1"}
+    source = Source(store)
+    real = store.etag
+    store.etag = lambda key: real(key)[::-1]  # type: ignore[method-assign]
+    got = fetch(agent, source, source.order("~/data", encryption="aws:kms", key_id="k-1"))
+    assert (got.bytes, got.relayed) == (5005, 0)
+    got = fetch(agent, source, source.order("~/other", encryption="aws:kms", key_id="k-2"))
+    assert (got.relayed, got.why) == (5005, "it is not encrypted as is required")
+
+
 def test_one_object_becomes_one_file(agent: AgentProcess, store: SignedStore) -> None:
     store.objects = {"a.txt": b"alpha"}
     source = Source(store)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from command_line import CommandLine
 
+from argosy.api.planning import PlanReply
+from argosy.model.task import Task
+from argosy.testing.builders import a_task
+from argosy.testing.fake_memory import default_plan
 from argosy.testing.fake_server import FakeServer
 
 
@@ -123,14 +128,37 @@ def test_what_a_disk_cannot_hold_is_told_and_the_rest_is_copied(
 
 
 def test_a_transfer_shows_what_it_costs_before_it_begins(argosy: CommandLine) -> None:
-    said = argosy("storage", "transfer", "s3://a", "gs://b", "--dryrun")
-    assert said.out.splitlines() == [
+    planned = [
         "s3://a (aws/us-east-1) -> gs://b",
         "2 files, 27.9 GB to copy",
         "egress about $2.70 ($0.09 a GB, 2026-11-01)",
         "about 1m 40s",
     ]
+    said = argosy("storage", "transfer", "s3://a", "gs://b", "--dryrun", "--on", "server")
+    assert said.out.splitlines() == planned
+    said = argosy("storage", "transfer", "s3://a", "gs://b", "--dryrun")
+    assert said.out.splitlines() == [*planned, "this server copies it: no node can be had in aws/us-east-1"]
     said = argosy("storage", "transfer", "s3://a", "gs://b", "--yes")
     assert "Copied 2 files (27.9 GB), checked." in said.err
     assert "trf-1" in argosy("storage", "transfers").out
     assert "trf-1 is called off" in argosy("storage", "transfers", "trf-1", "--cancel").err
+
+
+def test_a_node_near_the_data_copies_where_one_can_be_had(argosy: CommandLine, server: FakeServer) -> None:
+    refused = argosy("storage", "transfer", "s3://a", "gs://b", "--on", "node")
+    assert refused.status == 3
+    assert "no node near the data can copy it: no node can be had in aws/us-east-1" in refused.err
+
+    def planned(task: Task) -> PlanReply:
+        return msgspec.structs.replace(default_plan(a_task()), id="pln-1")
+
+    server.plan_of = planned
+    said = argosy("storage", "transfer", "s3://a", "gs://b", "--yes")
+    assert said.out.splitlines()[4:6] == [
+        "on a node near the data (local/this machine): egress $0.60, node about $0, about 4m",
+        "a node near the data copies it",
+    ]
+    assert "managed job 1 copies it" in said.err
+    assert "Copied 2 files (27.9 GB), checked." in said.err  # both sides were compared at the end
+    (job,) = server.jobs.values()
+    assert job.name == "transfer"

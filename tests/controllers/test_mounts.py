@@ -13,6 +13,8 @@ import msgspec
 import pytest
 from local_house import House, a_house
 
+from argosy.api.storage import TransferState, TransferView
+from argosy.client.near import near_task
 from argosy.controllers.mounts import Mounts, check_names
 from argosy.infra.border import RequestRefused
 from argosy.infra.buckets import BY_ITSELF, BucketError, Encryption, Opened, StoreSettings
@@ -175,6 +177,33 @@ def test_outputs_go_to_their_store_also_after_a_failure(
         f"2 B of one went to {url}",
         f"nothing lies at none: {url} got nothing",
     ]
+
+
+def test_a_copy_between_stores_on_a_node_sends_what_the_target_lacks(tmp_path: Path, stores: Stores) -> None:
+    """As `argosy storage transfer` has it done near the data: an attempt that is repeated sends the rest."""
+    source, target = f"file://{tmp_path}/from/", f"file://{tmp_path}/to/"
+    (tmp_path / "from" / "deep").mkdir(parents=True)
+    (tmp_path / "to" / "deep").mkdir(parents=True)
+    for name in ("a", "deep/b", "deep/c.tmp"):
+        (tmp_path / "from" / name).write_text(name)
+    (tmp_path / "to" / "a").write_text("a")  # later: an attempt before had copied it
+    view = TransferView(
+        source=source,
+        target=target,
+        state=TransferState.PLANNED,
+        source_place="local",
+        files=2,
+        bytes=7,
+        near_seconds=1,
+    )
+    wanted = near_task(view, (), ("*.tmp",))
+    assert wanted is not None
+    task = msgspec.structs.replace(wanted, resources=a_task().resources)
+    outcome, _, detail, told = ended(task, stores)
+    assert outcome is Outcome.SUCCEEDED, detail
+    assert (tmp_path / "to" / "deep" / "b").read_text() == "deep/b"
+    assert not (tmp_path / "to" / "deep" / "c.tmp").exists()
+    assert told[-1] == f"6 B of transfer went to {target}"
 
 
 def test_a_job_whose_outputs_do_not_arrive_has_not_succeeded(tmp_path: Path, stores: Stores) -> None:

@@ -165,7 +165,7 @@ def test_where_no_temporary_keys_are_given_the_own_ones_are_used_and_that_is_sai
 
 def test_keys_of_a_session_are_asked_for_by_the_tool_and_not_in_its_environment(tmp_path: Path) -> None:
     keys = mount_keys(
-        "s3://data", tmp_path, OWN | {"AWS_SESSION_TOKEN": "T", "AWS_ENDPOINT_URL_S3": "http://x"}
+        "s3://data", tmp_path, OWN | {"AWS_SESSION_TOKEN": "T", "AWS_ENDPOINT_URL_S3": "https://x"}
     )
     assert (keys.scoped, keys.door, keys.fresh["Token"]) == (False, "container", "T")
     assert "access_key_id" not in keys.settings

@@ -3,6 +3,8 @@ region, a store that is busy, credentials that were renewed."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import http.server
 import threading
 from collections.abc import Callable, Iterator
@@ -30,11 +32,12 @@ from argosy.infra.buckets import (
     StoreBusy,
     StoreSettings,
     StoreUnreachable,
+    UrlUnknown,
     WrongRegion,
 )
 from argosy.infra.system import SystemClock
 from argosy.storage import s3_compatible
-from argosy.storage.buckets import open_bucket
+from argosy.storage.buckets import open_bucket, sections_of
 from argosy.storage.s3_bucket import S3Bucket
 from argosy.storage.s3_compatible import KeyRing
 from argosy.storage.s3_signing import Keys
@@ -270,6 +273,106 @@ def test_what_is_written_asks_for_its_encryption(script: Script) -> None:
     assert bucket.traits.put_headers["x-amz-server-side-encryption"] == "aws:kms"
     url = str(bucket.sign("k", "PUT", 60))
     assert "X-Amz-SignedHeaders=host%3Bx-amz-server-side-encryption%3B" in url
+
+
+KEY = bytes(range(32))
+WITH_KEY = "x-amz-server-side-encryption-customer"
+
+
+def with_key(script: Script) -> S3Bucket:
+    whole = script.bucket(Encryption(type="customer", key_id="lab"))
+    assert isinstance(whole, S3Bucket)
+    return S3Bucket(whole._wire, Encryption(type="customer", key_id="lab"), customer_key=KEY)
+
+
+def test_a_key_of_the_customer_goes_with_every_request_and_to_nobody_else(script: Script) -> None:
+    digest = base64.b64encode(hashlib.md5(KEY, usedforsecurity=False).digest()).decode()
+    answer = {f"{WITH_KEY}-algorithm".replace("-", "_"): "AES256"}
+    answer[f"{WITH_KEY}-key-md5".replace("-", "_")] = digest
+    script.fine(b"x", **answer)
+    bucket = with_key(script)
+    assert get(bucket) == b"x"
+    bucket.head("a/b")
+    put(bucket)
+    script.answers.clear()
+    script.fine(b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
+    bucket.write("big", [b"x" * (20 << 20)])
+    script.answers.clear()
+    script.fine(b"<CopyObjectResult/>", **answer)
+    bucket.copy("a/b", "c")
+    for method, path, headers in script.seen:
+        if method in ("GET", "HEAD", "PUT") or "uploads" in path:
+            assert headers[f"{WITH_KEY}-key"] == base64.b64encode(KEY).decode(), (method, path)
+            assert headers[f"{WITH_KEY}-key-md5"] == digest
+    copied = script.seen[-1][2]
+    assert copied["x-amz-copy-source-server-side-encryption-customer-key-md5"] == digest
+    traits = bucket.traits
+    assert (traits.signs, traits.mounts, traits.md5_etags, dict(traits.put_headers)) == (False,) * 3 + ({},)
+    assert bucket.sign("a", "GET", 60) is None
+
+
+def test_what_is_read_must_be_encrypted_with_the_customer_s_key(script: Script) -> None:
+    said = "s3://data/a/b is not encrypted with customer (key lab), as is required: it is with "
+    script.fine(b"x", x_amz_server_side_encryption="AES256")
+    with pytest.raises(NotEncrypted) as told:
+        get(with_key(script))
+    assert told.value.what == said + "AES256"
+    script.answers.clear()
+    script.error(400, "InvalidRequest", "The encryption parameters are not applicable to this object.")
+    with pytest.raises(NotEncrypted) as told:
+        get(with_key(script))
+    assert told.value.what == said + "another key, or none of the customer"
+    with pytest.raises(RequestRefused) as other:
+        get(script.bucket())
+    assert other.value.what == "s3://data/a/b is encrypted with a key of the customer"
+    assert other.value.hint == "name it: `encryption: {type: customer, key_id: NAME}`"
+
+
+def test_keys_of_the_customer_are_files_that_buckets_yaml_names(tmp_path: Path) -> None:
+    (tmp_path / "good").write_bytes(KEY)
+    (tmp_path / "text").write_bytes(base64.b64encode(KEY) + b"\n")
+    (tmp_path / "short").write_bytes(b"x" * 16)
+    sections = {"customer_keys": '{"good": "good", "text": "text", "short": "short", "none": "none"}'}
+    own = StoreSettings(environ={}, home=tmp_path, clock=SystemClock(), sections=sections)
+    for name in ("good", "text"):
+        bucket = open_bucket("s3://data", own, Encryption(type="customer", key_id=name)).bucket
+        assert isinstance(bucket, S3Bucket) and bucket._key == KEY
+    for name, what in (
+        ("", "`encryption: {type: customer}` names no key"),
+        ("else", "the customer's key `else` is not known"),
+        ("none", "the customer's key `none` cannot be read: No such file or directory"),
+        ("short", "the customer's key `short` is not 32 bytes, nor base64 of so many"),
+    ):
+        with pytest.raises(UrlUnknown) as error:
+            open_bucket("s3://data", own, Encryption(type="customer", key_id=name))
+        assert error.value.what == what and error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("url", "section", "where"),
+    [
+        ("lab://data/x", "lab: {endpoint: 'http://store.lab:9000'}", "lab:// is at http://store.lab:9000"),
+        ("s3://data/x", "s3: {endpoint: 'http://store.lab'}", "s3:// is at http://store.lab"),
+        ("http://host.lab/x", "", "http:// is at http://host.lab"),
+    ],
+)
+def test_data_goes_without_tls_only_where_the_user_has_said_so(
+    tmp_path: Path, url: str, section: str, where: str
+) -> None:
+    def opened(yaml: str) -> None:
+        sections = sections_of(yaml)
+        open_bucket(url, StoreSettings(environ={}, home=tmp_path, clock=SystemClock(), sections=sections))
+
+    with pytest.raises(UrlUnknown) as error:
+        opened(section)
+    assert error.value.what == f"{where}: keys and data would go there without TLS"
+    scheme = where.partition(":")[0]
+    assert error.value.hint == (
+        f"write https://, or `{scheme}: {{tls: false}}` in buckets.yaml if that network is yours"
+    )
+    opened(section.replace("}", ", tls: false}") if section else "http: {tls: false}")
+    if section:
+        opened(section.replace("store.lab", "127.0.0.1"))
 
 
 def test_an_encryption_that_a_store_does_not_have_is_refused(tmp_path: Path) -> None:

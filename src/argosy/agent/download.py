@@ -18,6 +18,7 @@ _TRIES = 4
 _WAIT_S = 0.3  # before the second one; each is twice as long
 _REDIRECTS_MAX = 5
 _PIECE_BYTES = 1 << 20
+_ENCRYPTED = "x-amz-server-side-encryption"
 _AGAIN = (408, 429, 500, 502, 503, 504)
 
 
@@ -30,10 +31,13 @@ class Failed(Exception):
 
 
 class StoreClient:
-    """Connections of one thread, one for each host."""
+    """Connections of one thread, one for each host. `required`: how what comes must be encrypted ("": as it
+    is), and by which key ("": any); `encryption`: how the last that came was."""
 
-    def __init__(self) -> None:
+    def __init__(self, required: tuple[str, str] = ("", "")) -> None:
         self._open: dict[str, http.client.HTTPConnection] = {}
+        self._required = required
+        self.encryption = ""
 
     @staticmethod
     def failed(why: str) -> Failed:
@@ -113,6 +117,7 @@ class StoreClient:
         try:
             if answer.status not in (200, 206) or (not whole and answer.status == 200 and first):
                 raise Failed(answer.status, _said(answer))
+            self._check(answer)
             left = count
             while left:
                 piece = answer.read(min(_PIECE_BYTES, left))
@@ -125,6 +130,13 @@ class StoreClient:
                 self.close()  # what is left of the answer would be taken for the next one
             else:
                 answer.read()
+
+    def _check(self, answer: http.client.HTTPResponse) -> None:
+        self.encryption = answer.headers.get(_ENCRYPTED) or ""
+        wanted, key = self._required
+        has = answer.headers.get(_ENCRYPTED + "-aws-kms-key-id") or ""
+        if wanted and (self.encryption != wanted or not has.endswith(key)):
+            raise Failed(0, "it is not encrypted as is required")
 
     def _answer(self, url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         for _ in range(_REDIRECTS_MAX):

@@ -109,12 +109,14 @@ class Fetch:
         self._told_s = 0.0
         self._begun: set[int] = set()
         self._md5 = False
+        self._required = ("", "")
 
     def run(self) -> None:
         """Raises Refused, OSError, and EOFError when the server has gone."""
         head = self.line()
         rows = self.rows(head)
         self._md5 = bool(head.get("md5"))
+        self._required = (str(head.get("encryption", "")), str(head.get("key_id", "")))
         single, target = bool(head.get("single")), str(head["target"])
         if single and target.endswith("/"):
             target += rows[0][0].rpartition("/")[2]
@@ -271,7 +273,7 @@ class Fetch:
     def _work_on(self) -> None:
         from argosy.agent.download import Failed, StoreClient  # TLS: not needed where the server sends all
 
-        client = StoreClient()
+        client = StoreClient(self._required)
         while True:
             task = self._work.get()
             if task is None:
@@ -308,7 +310,8 @@ class Fetch:
 
             if count:
                 client.get(href, first, count, whole, each.etag, sink)
-            if digest is not None and digest.hexdigest() != each.etag:
+            is_md5 = client.encryption in ("", "AES256")  # with a key of the user's it is another digest
+            if digest is not None and is_md5 and digest.hexdigest() != each.etag:
                 raise client.failed("the bytes that came are not those of the object")
             if whole:
                 os.ftruncate(handle, each.size)

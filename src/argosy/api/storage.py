@@ -107,6 +107,8 @@ class TransferView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     egress_note: str = ""
     egress_as_of: str = ""
     seconds: int = 0  # about so long
+    near_egress_micro_usd: int = 0  # when a node where the source is copies it, not this server
+    near_seconds: int = 0
     files_done: int = 0
     bytes_done: int = 0
     failed: tuple[str, ...] = ()

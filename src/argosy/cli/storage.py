@@ -284,24 +284,38 @@ What is there already is not copied again, so a transfer that broke off goes on 
 @click.option(
     "--delete", "removes", is_flag=True, help="Remove from the target what the source does not have."
 )
+@click.option(
+    "--on",
+    type=click.Choice(["auto", "node", "server"]),
+    default="auto",
+    show_default=True,
+    help="Who copies: a node near the data, this server, or what is cheaper.",
+)
 @_how("it would copy and cost")
 @yes_option
 @pass_session
-def transfer(session: Session, source: str, target: str, removes: bool, yes: bool, how: How) -> None:
-    """Copy from one store to another, on the server: planned with its cost first, checked by checksums."""
-    from argosy.cli.storage_transfers import follow, render_plan
+def transfer(session: Session, source: str, target: str, removes: bool, on: str, yes: bool, how: How) -> None:
+    """Copy from one store to another: planned with its cost first, checked by checksums.
+
+    A node in the region of the source copies it where one can be had and that is cheaper; else the server
+    does. At the end the server compares both sides, and copies what is missing.
+    """
+    from argosy.cli.storage_transfers import copy_near, find_near, follow, render_near, render_plan
 
     client, screen = session.client, session.screen
     plan = client.plan_transfer(source, target, delete=removes, include=how.include, exclude=how.exclude)
     if how.dryrun and how.as_json:
         screen.json(plan)
         return
+    near = find_near(session, plan, how, on)
     if not how.as_json:
-        for line in render_plan(plan):
+        for line in [*render_plan(plan), *render_near(plan, near)]:
             screen.print(line)
     if how.dryrun or not (plan.files or plan.removes):
         return
     screen.confirm("Copy it?", yes=yes)
+    if near.is_better:
+        copy_near(session, near, as_json=how.as_json)
     begun = client.start_transfer(source, target, delete=removes, include=how.include, exclude=how.exclude)
     follow(session, begun.id, as_json=how.as_json)
 

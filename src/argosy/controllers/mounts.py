@@ -24,6 +24,7 @@ from argosy.infra.agent_port import (
     SendOrder,
 )
 from argosy.infra.border import RequestRefused, Transient
+from argosy.infra.bucket_entries import entries
 from argosy.infra.buckets import (
     Bucket,
     BucketError,
@@ -40,10 +41,11 @@ from argosy.model.addresses import is_loopback
 from argosy.model.ids import Clock
 from argosy.model.kinds import kind_of, task_of
 from argosy.model.kinds.job import job_label
-from argosy.model.mounts import extra_of, is_mounted, is_written, options_of, overlap, url_of
+from argosy.model.mounts import MountEncryption, extra_of, is_mounted, is_written, options_of, overlap, url_of
 from argosy.model.patterns import travels
 from argosy.model.phases import Outcome
 from argosy.model.rows import Attempt, Event, Node, Workload
+from argosy.model.syncing import Rules, not_on_disk, same_objects, steps
 from argosy.model.task import StorageMount, SyncRules, Task
 from argosy.model.units import many, render_bytes
 from argosy.store import Store
@@ -57,6 +59,7 @@ _LISTINGS_MAX: Final = 8  # of attempts, kept for their other nodes
 _PATIENCE_S: Final = 300.0  # so long a store may take nothing before the end of a job gives it up
 _HURRY_S: Final = 20.0
 _SENT_MAX: Final = 100  # paths of attempts, whose sending may have to be repeated
+_ENCRYPTS: Final = "x-amz-server-side-encryption"  # stores that say how an object is encrypted
 _PUT_MAX_BYTES: Final = 4 << 30  # larger ones go through the server, in parts
 
 
@@ -244,6 +247,8 @@ class Mounts:
                 name = prefix.rpartition("/")[2]
                 return Listing(bucket, (DataFile(name, head.size, head.etag),), (prefix,), True)
             prefix += "/"
+        if there := extra_of(mount).unless_at:
+            return self._lacking(bucket, prefix, there, rules)
         files, keys, after = [], [], ""
         while True:
             page = bucket.page(prefix=prefix, after=after)
@@ -271,6 +276,16 @@ class Mounts:
         check_names(mount, [each.path for each in files])
         return Listing(bucket, tuple(files), tuple(keys), False)
 
+    def _lacking(self, bucket: Bucket, prefix: str, there: str, rules: SyncRules) -> Listing:
+        """What another place lacks, by the rules of a copy between stores."""
+        target = self.opened(StorageMount(target="", sources=(there,)))
+        kept = Rules(include=rules.include, exclude=rules.exclude)
+        todo = steps(entries(bucket, prefix), entries(*target), same_objects, kept, removes=False).copies
+        bad = not_on_disk(each.name for each in todo)  # whoever compares both sides at the end copies them
+        todo = tuple(each for each in todo if each.name not in bad)
+        files = tuple(DataFile(each.name, each.size, each.etag) for each in todo)
+        return Listing(bucket, files, tuple(prefix + each.name for each in todo), False)
+
     def opened(self, mount: StorageMount) -> tuple[Bucket, str]:
         """Raises `BucketError`."""
         if self._stores is None:
@@ -290,12 +305,16 @@ class Mounts:
     ) -> None:
         began_s = self._clock.monotonic_s()
         source = _Source(listing, node, self._clock)
+        traits = listing.bucket.traits
+        wish = extra_of(mount).encryption if _ENCRYPTS in traits.put_headers else MountEncryption()
         order = FetchOrder(
             target=in_workdir(mount.target),
             files=listing.files,
             single=listing.single,
             full=rules.mode == "full",
-            md5=listing.bucket.traits.md5_etags,
+            md5=traits.md5_etags,
+            encryption=wish.type,
+            key_id=wish.key_id,
         )
         telling = asyncio.ensure_future(self._tell(job, node, mount, source))
         try:

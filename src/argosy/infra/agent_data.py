@@ -95,6 +95,7 @@ class Fetching:
         """Tell what is wanted: everything when that is little, else what differs from what the node has."""
         order, files = self._order, self._order.files
         head = {"target": order.target, "single": order.single, "full": order.full, "md5": order.md5}
+        head |= {"encryption": order.encryption, "key_id": order.key_id} if order.encryption else {}
         head["digest"] = await asyncio.to_thread(digest_of, map(_row, files))
         if order.full or len(files) <= _FEW:
             await self._list(head | {"groups": 0}, range(len(files)))

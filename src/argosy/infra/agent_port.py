@@ -140,13 +140,16 @@ class DataFile(msgspec.Struct, frozen=True, array_like=True):
 
 class FetchOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What appears at `target`. `single`: it is one file, not a folder; `full`: what is there already comes
-    again; `md5`: an ETag of 32 digits is the MD5 of the bytes."""
+    again; `md5`: an ETag of 32 digits is the MD5 of the bytes; `encryption` and `key_id`: how what comes must
+    be encrypted ("": as it is)."""
 
     target: str
     files: tuple[DataFile, ...]
     single: bool = False
     full: bool = False
     md5: bool = False
+    encryption: str = ""
+    key_id: str = ""
 
 
 class Fetched(msgspec.Struct, frozen=True, kw_only=True):

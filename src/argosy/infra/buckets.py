@@ -24,23 +24,25 @@ PIECE_BYTES: Final = 1 << 20  # about what `read` yields at once
 class Encryption(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """How a store encrypts what is written, and what is required of what is read.
 
-    `type`: `AES256` (the store's own keys), `aws:kms` (a key of its key service, `key_id`), or "": as the
-    store does by itself."""
+    `type`: `AES256` (the store's own keys), `aws:kms` (a key of its key service, `key_id`), `customer` (a key
+    that the server has, by the name `key_id`), or "": as the store does by itself."""
 
     type: str = ""
     key_id: str = ""  # "": the account's usual key
 
 
 BY_ITSELF: Final = Encryption()
+CUSTOMER: Final = "customer"
 
 
 def parse_encryption(text: str) -> Encryption:
-    """`AES256`, `aws:kms`, or `aws:kms:KEY`, where the key may be an ARN; "" is as the store does by itself.
+    """`AES256`, `aws:kms`, or `aws:kms:KEY`, where the key may be an ARN, `customer:NAME`; "" is as the store
+    does by itself.
 
     >>> parse_encryption("aws:kms:k1").key_id, parse_encryption("AES256").type
     ('k1', 'AES256')
     """
-    for name in ("aws:kms:dsse", "aws:kms"):
+    for name in ("aws:kms:dsse", "aws:kms", CUSTOMER):
         if text == name or text.startswith(f"{name}:"):
             return Encryption(type=name, key_id=text[len(name) + 1 :])
     return Encryption(type=text)

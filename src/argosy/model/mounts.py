@@ -57,6 +57,7 @@ class MountExtra(msgspec.Struct, frozen=True, kw_only=True):
 
     encryption: MountEncryption = MountEncryption()
     config: MountConfig = MountConfig()
+    unless_at: str = ""  # a URL: what lies there already is not copied
     bucket_sub_path: str | bool | None = msgspec.field(name="_bucket_sub_path", default=None)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,6 +20,7 @@ import msgspec
 
 from argosy.api.storage import TransferRequest, TransferState, TransferView
 from argosy.catalog.catalog import Traffic
+from argosy.infra.bucket_entries import entries
 from argosy.infra.buckets import (
     AccessRefused,
     Bucket,
@@ -41,6 +42,9 @@ from argosy.storage.disk import write_whole
 PARALLEL: Final = 8
 _TRIES: Final = 4
 _PER_OBJECT_S: Final = 0.1  # of waiting, in one of the parallel copies
+_BOOT_S: Final = 120  # of a node
+_NEAR_BYTES_PER_S: Final = 1_250_000_000 // 2  # of a node in the store's own region
+_NEAR_PARALLEL: Final = 32
 _TOLD_S: Final = 1.0  # how often it is written down
 _GB: Final = 1_000_000_000
 _FATAL: Final = (AccessRefused, BucketMissing, NoSpace)
@@ -101,11 +105,13 @@ class Transfers:
                 "usage", f"{target.url} lies in {source.url}", hint="name a target outside of the source"
             )
         rules = Rules(include=request.include, exclude=request.exclude)
-        todo = steps(_listed(source), _listed(target), same_objects, rules, removes=request.delete)
+        todo = steps(entries(*source), entries(*target), same_objects, rules, removes=request.delete)
         size = sum(each.size for each in todo.copies)
-        traffic = self._tariff(source.place or "", target.place or "internet")
+        traffic = self._tariff(source.place or "", "internet")  # it comes here first
         inside = source.bucket.url == target.bucket.url
         rate = 0 if inside or not source.place else traffic.micro_usd_per_gb
+        near = self._tariff(source.place, target.place or "internet") if source.place else None
+        near_s = _BOOT_S + 2 * size / _NEAR_BYTES_PER_S + len(todo.copies) * _PER_OBJECT_S / _NEAR_PARALLEL
         view = TransferView(
             id=id,
             source=source.url,
@@ -123,6 +129,8 @@ class Transfers:
             egress_as_of=traffic.as_of if rate else "",
             seconds=int(size / DEFAULT_BANDWIDTH_BYTES_PER_S + len(todo.copies) * _PER_OBJECT_S / PARALLEL)
             + 1,
+            near_egress_micro_usd=-(-size * near.micro_usd_per_gb // _GB) if near is not None else 0,
+            near_seconds=int(near_s) + 1 if near is not None and not inside else 0,
         )
         return Planned(source, target, todo, view)
 
@@ -358,18 +366,3 @@ class _Passed:
             self.count += len(piece)
             yield piece
             self._on_bytes(len(piece))
-
-
-def _listed(side: Side) -> Sequence[Entry]:
-    found: list[Entry] = []
-    after, cut = "", len(side.prefix)
-    while True:
-        page = side.bucket.page(prefix=side.prefix, after=after)
-        found += [
-            Entry(name=each.key[cut:], size=each.size, modified_ms=each.modified_ms, etag=each.etag)
-            for each in page.objects
-            if len(each.key) > cut and not (each.key.endswith("/") and not each.size)
-        ]
-        after = page.after
-        if not after:
-            return found

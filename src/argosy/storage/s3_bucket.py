@@ -14,15 +14,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
 
 from argosy.infra.buckets import (
     BY_ITSELF,
+    CUSTOMER,
     PLAIN,
     AccessRefused,
+    BucketError,
     BucketMissing,
     ChangedMeanwhile,
     ConditionFailed,
@@ -30,12 +32,12 @@ from argosy.infra.buckets import (
     Encryption,
     Extra,
     MountKeys,
-    NotEncrypted,
     ObjectMissing,
     RequestRefused,
     Traits,
 )
 from argosy.model.objects import ObjectInfo, ObjectPage
+from argosy.storage.s3_encryption import asking, check, customer, not_encrypted
 from argosy.storage.s3_mounts import Place, s3_mount
 from argosy.storage.s3_signing import path_of
 from argosy.storage.s3_tokens import Scope, TokenService
@@ -46,16 +48,19 @@ _PARTS_MAX: Final = 9_000
 _PARALLEL: Final = 6
 _COPY_MAX: Final = 5 << 30
 S3_TRAITS: Final = Traits(
-    signs=True, makes_buckets=True, mounts=True, encryption=("AES256", "aws:kms"), md5_etags=True
+    signs=True,
+    makes_buckets=True,
+    mounts=True,
+    encryption=("AES256", "aws:kms", "aws:kms:dsse", CUSTOMER),
+    md5_etags=True,
 )
 #: Of a store that takes no wishes about encryption.
 BARE_TRAITS: Final = msgspec.structs.replace(S3_TRAITS, encryption=())
-_SSE: Final = "x-amz-server-side-encryption"
-_KMS: Final = "x-amz-server-side-encryption-aws-kms-key-id"
 
 
 class S3Bucket:
-    """`encryption`: of what is written, and required of what is read; `tokens`: who gives temporary keys."""
+    """`encryption`: of what is written, and required of what is read; `tokens`: who gives temporary keys;
+    `customer_key`: of `encryption`, when it is the customer's."""
 
     def __init__(
         self,
@@ -63,9 +68,15 @@ class S3Bucket:
         encryption: Encryption = BY_ITSELF,
         traits: Traits = S3_TRAITS,
         tokens: TokenService | None = None,
+        customer_key: bytes = b"",
     ) -> None:
-        self._wire, self._encryption, self._tokens = wire, encryption, tokens
-        self._traits = msgspec.structs.replace(traits, put_headers=self._encrypting())
+        self._wire, self._encryption, self._tokens, self._key = wire, encryption, tokens, customer_key
+        changes: dict[str, Any] = {"md5_etags": False} if encryption.type not in ("", "AES256") else {}
+        if customer_key:  # who has an address would need the key, too
+            changes |= {"signs": False, "mounts": False}
+        else:
+            changes["put_headers"] = self._encrypting()
+        self._traits = msgspec.structs.replace(traits, **changes)
 
     @property
     def url(self) -> str:
@@ -101,34 +112,41 @@ class S3Bucket:
 
     def head(self, key: str) -> ObjectInfo:
         try:
-            reply = self._wire.ask("HEAD", key)
+            reply = self._wire.ask("HEAD", key, (), customer(self._key))
         except ObjectMissing:
             self._wire.ask("HEAD")  # says when it is the bucket that is missing
             raise
+        except RequestRefused as error:
+            raise self._refused(key, error) from None
         self._check(key, reply.headers)
         return _info(key, reply.headers)
 
     def _check(self, key: str, headers: Mapping[str, str]) -> None:
-        wanted, has = self._encryption, Encryption(type=headers.get(_SSE, ""), key_id=headers.get(_KMS, ""))
-        if not wanted.type or (wanted.type == has.type and has.key_id.endswith(wanted.key_id)):
-            return
-        raise NotEncrypted(
-            f"{self.url}/{key} is not encrypted with {_said(wanted)}, as is required: it is with "
-            f"{_said(has) if has.type else 'nothing'}",
-            "encrypt it (`argosy storage cp` it onto itself with --encrypt), or drop `encryption`",
-        )
+        check(f"{self.url}/{key}", self._encryption, self._key, headers)
+
+    def _refused(self, key: str, error: RequestRefused) -> BucketError:
+        """What is read with a key of the customer and has none, or the other way round, S3 calls a request
+        that is wrong."""
+        if self._key:
+            return not_encrypted(
+                f"{self.url}/{key}", self._encryption, "another key, or none of the customer"
+            )
+        if "ncryption" in error.what:
+            return RequestRefused(
+                f"{self.url}/{key} is encrypted with a key of the customer",
+                "name it: `encryption: {type: customer, key_id: NAME}`",
+            )
+        return error
 
     # -- bytes ----------------------------------------------------------------------------------------------
 
     def _encrypting(self) -> dict[str, str]:
-        wanted = self._encryption
-        headers = {_SSE: wanted.type} if wanted.type else {}
-        return headers | ({_KMS: wanted.key_id} if wanted.key_id else {})
+        return asking(self._encryption, self._key)
 
     def read(self, key: str, *, first: int = 0, count: int = -1, etag: str = "") -> Iterator[bytes]:
         if count == 0:
             return
-        headers = {"if-match": f'"{etag}"'} if etag else {}
+        headers = customer(self._key) | ({"if-match": f'"{etag}"'} if etag else {})
         if first or count >= 0:
             headers["range"] = f"bytes={first}-{first + count - 1 if count >= 0 else ''}"
         try:
@@ -142,6 +160,8 @@ class S3Bucket:
             raise ChangedMeanwhile(
                 f"{self.url}/{key} was replaced while it was read", "read it again from its beginning"
             ) from None
+        except RequestRefused as error:
+            raise self._refused(key, error) from None
         if wanted >= 0 and got != wanted:
             raise Damaged(f"{self.url}/{key} ended after {got} of {wanted} bytes", "read it again")
 
@@ -174,7 +194,8 @@ class S3Bucket:
         def part(number: int, body: bytes) -> str:
             digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
             query = [("partNumber", str(number)), upload]
-            return self._wire.ask("PUT", key, query, {"content-md5": digest}, body).headers.get("etag", "")
+            sent = {"content-md5": digest, **customer(self._key)}
+            return self._wire.ask("PUT", key, query, sent, body).headers.get("etag", "")
 
         try:
             with ThreadPoolExecutor(_PARALLEL) as pool:
@@ -224,15 +245,16 @@ class S3Bucket:
         info = self.head(source)
         name = f"/{self._wire.bucket}/{path_of(source)}"
         if info.size <= _COPY_MAX:
-            told = _tree(
-                self._wire.ask("PUT", target, (), {"x-amz-copy-source": name} | self._encrypting()).body
-            )
+            wish = self._encrypting() | customer(self._key, of_source=True)
+            told = _tree(self._wire.ask("PUT", target, (), {"x-amz-copy-source": name} | wish).body)
             if _name(told) == "Error":
                 raise self._wire.refused(409, _of(told, "Code"), _of(told, "Message"), source)
             return
         self.write(target, self.read(source, etag=info.etag), Extra(size=info.size))
 
     def sign(self, key: str, method: str, seconds: int) -> str | None:
+        if self._key:
+            return None
         return self._wire.sign(key, method, seconds, self._encrypting() if method == "PUT" else {})
 
     # -- the bucket -----------------------------------------------------------------------------------------
@@ -290,10 +312,6 @@ def _blocks(data: Iterable[bytes], size: int) -> Iterator[bytes]:
                 held, count = [], 0
     if held:
         yield b"".join(held)
-
-
-def _said(encryption: Encryption) -> str:
-    return encryption.type + (f" (key {encryption.key_id})" if encryption.key_id else "")
 
 
 def _conditions(extra: Extra) -> dict[str, str]:

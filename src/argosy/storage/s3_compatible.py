@@ -23,9 +23,11 @@ from argosy.infra.buckets import (
     UrlUnknown,
 )
 from argosy.storage.s3_bucket import S3_TRAITS, S3Bucket
+from argosy.storage.s3_encryption import customer_key
 from argosy.storage.s3_signing import Keys
 from argosy.storage.s3_tokens import TokenService
 from argosy.storage.s3_wire import Site, Wire
+from argosy.storage.tls import check_tls
 
 _FRESH_S: Final = 60.0  # files of credentials are read again after this
 _ENDS_S: Final = 120.0  # keys that end within this are not begun with
@@ -68,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ca_file: str = ""
     anonymous: bool = False
     sts: str = ""  # an STS that gives keys for one bucket
+    tls: bool = True  # false: also an http:// endpoint of another machine will do
     role: str = ""  # whose keys mounts get, narrowed to what is mounted
 
 
@@ -85,6 +88,7 @@ def open_s3(url: str, settings: StoreSettings, encryption: Encryption, preset: P
             f"the endpoint of {preset.scheme}:// is `{endpoint}`, which is no address",
             f"write `{preset.scheme}: {{endpoint: https://HOST}}` in buckets.yaml",
         )
+    check_tls(preset.scheme, endpoint, tls=own.tls)
     if encryption.type not in ("", *preset.traits.encryption):
         raise NotPossible(
             f"{preset.title} does not encrypt with `{encryption.type}`",
@@ -103,7 +107,8 @@ def open_s3(url: str, settings: StoreSettings, encryption: Encryption, preset: P
     ring = KeyRing(preset, own, settings)
     wire = Wire(site, bucket, ring.keys, lambda: settings.clock.now_ms() / 1000)
     tokens = _tokens(own, settings, preset, region, is_usual=endpoint == preset.endpoint)
-    return Opened(S3Bucket(wire, encryption, preset.traits, tokens), key)
+    secret = customer_key(settings, encryption)
+    return Opened(S3Bucket(wire, encryption, preset.traits, tokens, secret), key)
 
 
 def _tokens(

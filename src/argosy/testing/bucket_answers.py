@@ -63,6 +63,8 @@ class FakeBuckets:
             egress_micro_usd_per_gb=90_000,
             egress_as_of="2026-11-01",
             seconds=100,
+            near_egress_micro_usd=600_000,
+            near_seconds=240,
             files_done=2,
             bytes_done=30_000_000_000,
         )

@@ -5,7 +5,8 @@ only.
         store.address("a.bin")
 
 Knobs: `failures[key]` are statuses that are answered first; `cut[key]` ends the next answer after so many
-bytes; `ignores_ranges`; `etags_wrong`: If-Match never fits. `asked` are the requests: method, key, range.
+bytes; `ignores_ranges`; `etags_wrong`: If-Match never fits; `says`: headers of what is read. `asked` are
+the requests: method, key, range.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class SignedStore:
         self.failures: dict[str, list[int]] = {}
         self.cut: dict[str, int] = {}
         self.ignores_ranges = self.etags_wrong = False
+        self.says: dict[str, str] = {}
         self.asked: list[tuple[str, str, str]] = []
         self.lock = threading.Lock()
         outer = self
@@ -90,6 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
             data, status = data[int(first) : int(last) + 1], 206
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
+        for name, value in store.says.items():
+            self.send_header(name, value)
         self.end_headers()
         cut = store.cut.pop(key, -1)
         self.wfile.write(data[:cut] if cut >= 0 else data)

@@ -26,6 +26,7 @@ from argosy.model.ids import Clock
 from argosy.storage.azure_sas import Container, bearer_of, delegated_sas, delegation_key, service_sas
 from argosy.storage.one_call import Told, one_call
 from argosy.storage.through_obstore import RETRY, Named, ObstoreBucket
+from argosy.storage.tls import check_tls
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore
@@ -57,6 +58,7 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     account: str = ""
     endpoint: str = ""
     anonymous: bool = False
+    tls: bool = True
 
 
 def open_url(url: str, settings: StoreSettings, encryption: Encryption) -> Opened:
@@ -86,6 +88,7 @@ def open_url(url: str, settings: StoreSettings, encryption: Encryption) -> Opene
     config |= secrets
     if own.endpoint:
         config["endpoint"] = own.endpoint
+    check_tls("azblob", own.endpoint, tls=own.tls)
     plain = own.endpoint.startswith("http://")
     store = AzureStore(container, config=config, client_options={"allow_http": plain}, retry_config=RETRY)  # type: ignore[arg-type]
     traits = Traits(

@@ -24,6 +24,7 @@ from argosy.model.ids import Clock
 from argosy.storage.google_account import STS, Account
 from argosy.storage.one_call import one_call
 from argosy.storage.through_obstore import RETRY, Named, ObstoreBucket
+from argosy.storage.tls import check_tls
 
 if TYPE_CHECKING:
     from obstore.store import GCSStore
@@ -40,6 +41,7 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     endpoint: str = ""
     credentials_file: str = ""
     anonymous: bool = False
+    tls: bool = True
     sts: str = STS
 
 
@@ -71,6 +73,7 @@ def open_url(url: str, settings: StoreSettings, encryption: Encryption) -> Opene
         config["skip_signature"] = True
     else:
         account = Account({}, settings.environ.get("GOOGLE_CLOUD_PROJECT", ""), settings.clock)
+    check_tls("gs", own.endpoint, tls=own.tls)
     plain = own.endpoint.startswith("http://")
     store = GCSStore(bucket, config=config, client_options={"allow_http": plain}, retry_config=RETRY)  # type: ignore[arg-type]
     named = Named(url=f"gs://{bucket}", title=_TITLE, sign_in=_SIGN_IN)
