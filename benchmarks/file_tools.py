@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--local", type=Path, help="a folder on a local disk")
     parser.add_argument("--filer", action="store_true", help="a filer by FUSE")
     parser.add_argument("--skip-slow", action="store_true", help="not the filer whose calls sleep")
+    parser.add_argument("--no-copies", action="store_true", help="without cp and rm on the local disk")
     parser.add_argument("--shipped", type=Path, help="the static program, for the disk and the cache")
     parser.add_argument("--python", action="store_true", help="the engine in Python too, on the slow filer")
     parser.add_argument("--json", type=Path)
@@ -78,7 +79,7 @@ def main() -> None:
         if options.filer:
             rows += list(fuse_filer(room, program, options.latency_us))
         if options.local is not None:
-            rows += list(local_disk(options.local, options.shipped or program, options.runs))
+            rows += list(local_disk(options, options.shipped or program))
     print(table(rows))
     if options.json is not None:
         found = {
@@ -235,8 +236,9 @@ def in_python(command: tuple[str, ...], tool: str, tree: Path, copy: Path, envir
     return timed(order, {**environ, "ARGOSY_FILES_PROGRAM": "none", "PYTHONPATH": source})
 
 
-def local_disk(folder: Path, program: Path, runs: int) -> Iterator[Row]:
+def local_disk(options: argparse.Namespace, program: Path) -> Iterator[Row]:
     """100,000 files; GNU and ours in turns, cold where caches can be dropped, then cached."""
+    folder, runs = options.local, options.runs
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as made:
         tree, copies = Path(made) / "tree", Path(made)
@@ -245,7 +247,7 @@ def local_disk(folder: Path, program: Path, runs: int) -> Iterator[Row]:
         cold = os.access("/proc/sys/vm/drop_caches", os.W_OK)
         for state in ("local disk, cold", "cached") if cold else ("cached",):
             for name, command, tool in TOOLS:
-                if state == "cached" and tool in ("cp", "rm"):
+                if (state == "cached" or options.no_copies) and tool in ("cp", "rm"):
                     continue
                 yield beside(state, name, command, tool, tree, copies, program, runs)
 

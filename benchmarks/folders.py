@@ -107,7 +107,7 @@ def a_server(at: Path) -> Iterator[tuple[Client, int]]:
     process = subprocess.Popen([sys.executable, "-m", "argosy.server", "run", "--state-dir", home])
     try:
         client = Client(env={"ARGOSY_SERVER": f"unix://{home}/run/server.sock"}, start=False)
-        for _ in range(200):
+        for _ in range(1200):
             try:
                 client.volumes()
                 break

@@ -17,6 +17,7 @@ from argosy.api.folders import FolderChange
 from argosy.client.client import Client
 from argosy.client.folders import FolderFiles
 from argosy.model.errors import ArgosyError
+from argosy.storage.folders import uploads
 from argosy.testing.idle_server import IdleServer
 
 
@@ -135,6 +136,7 @@ def test_a_full_disk_is_told_also_to_who_sends_much(raw: Raw, monkeypatch: pytes
         return real(fd, piece, offset)
 
     monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(uploads, "_ROOM_BYTES", 1 << 60)  # the volume has none, either
     refused = raw.ask("PATCH", where, data, {"Upload-Offset": "0"})
     assert (refused.status, refused.json["code"]) == (507, "disk-full")
     assert refused.json["what"] == "the volume is full: `big` was not written"

@@ -13,7 +13,7 @@ import select
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
@@ -102,36 +102,41 @@ def _tell(done: asyncio.Future[int], end: int, error: BaseException | None) -> N
         done.set_exception(error)
 
 
+class _Coming:
+    """What still comes of a body, in blocks that are used in turns."""
+
+    def __init__(self, body: RawBody) -> None:
+        self._body, self.left = body, body.left
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Raises Disconnected behind the last piece that came."""
+        blocks = [memoryview(bytearray(_BLOCK)) for _ in range(_SUMMED_LATER)]
+        yield memoryview(self._body.first)
+        while self.left:
+            size = _fill(self._body.sock, blocks[0][: min(self.left, _BLOCK)])
+            self.left -= size
+            yield blocks[0][:size]
+            if self.left and size < _BLOCK:
+                raise Disconnected
+            blocks.append(blocks.pop(0))
+
+
 def _receive(body: RawBody, at: int, opens: Opens, add: Sum | None) -> int:
     """Blocks. One piece is summed while the next ones come. When it cannot be written, the rest is thrown
     away as it comes, so that who sends it gets to read why."""
-    left = body.left
-    blocks = [memoryview(bytearray(_BLOCK)) for _ in range(_SUMMED_LATER)]
-    waiting: deque[Future[None]] = deque()
+    coming, waiting = _Coming(body), deque[Future[None]]()
     with ThreadPoolExecutor(1) as summing:
-
-        def put(piece: memoryview) -> None:
-            nonlocal at
-            write(piece)
-            if add is not None:
-                waiting.append(summing.submit(add, at, piece))
-            at += len(piece)
-
         try:
             with opens() as write:
-                put(memoryview(body.first))
-                while left:
-                    if len(waiting) == _SUMMED_LATER:
-                        waiting.popleft().result()  # its block is free
-                    size = _fill(body.sock, blocks[0][: min(left, _BLOCK)])
-                    left -= size
-                    if size:
-                        put(blocks[0][:size])
-                    if left and size < _BLOCK:
-                        raise Disconnected
-                    blocks.append(blocks.pop(0))
+                for piece in coming.pieces():
+                    write(piece)
+                    if add is not None:
+                        waiting.append(summing.submit(add, at, piece))
+                    at += len(piece)
+                    while len(waiting) == _SUMMED_LATER:
+                        waiting.popleft().result()  # its block is used next
         except (ArgosyError, OSError):
-            _throw_away(body.sock, left)
+            _throw_away(body.sock, coming.left)
             raise
         for each in waiting:
             each.result()

@@ -7,6 +7,7 @@ name.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -22,6 +23,7 @@ from argosy.storage.folders.beneath import Beneath, split, told
 from argosy.storage.folders.quotas import as_everybody, join_folder
 
 KEPT_MS: Final = 7 * 86_400_000  # an upload that nobody goes on with is forgotten
+_ROOM_BYTES: Final = 64 << 20
 _ID: Final = re.compile(r"up-[0-9a-z-]{1,60}")
 
 
@@ -108,7 +110,10 @@ class Uploads:
                     raise _elsewhere(upload, at)
                 view = memoryview(piece)
                 while view:
-                    done = os.pwrite(fd, view, at)
+                    try:
+                        done = os.pwrite(fd, view, at)
+                    except OSError as error:
+                        raise self._why(error) from None
                     view, at = view[done:], at + done
 
             try:
@@ -117,6 +122,14 @@ class Uploads:
                 yield write
             finally:
                 os.close(fd)
+
+    def _why(self, error: OSError) -> OSError:
+        """xfs says of a project's limit that the disk is full: where the volume has room, it is the quota."""
+        if error.errno == errno.ENOSPC:
+            volume = os.statvfs(self._folder)
+            if volume.f_bavail * volume.f_frsize > _ROOM_BYTES:
+                return OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return error
 
     def sync(self, upload: Upload) -> None:
         """What has come is on the disk."""
