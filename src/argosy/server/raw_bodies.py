@@ -121,25 +121,39 @@ class _Coming:
             blocks.append(blocks.pop(0))
 
 
+class _Summing:
+    """Sums pieces in a thread, in their order; at most as many wait as there are blocks but one."""
+
+    def __init__(self, add: Sum | None, thread: ThreadPoolExecutor) -> None:
+        self._add, self._thread = add, thread
+        self._waiting = deque[Future[None]]()
+
+    def put(self, at: int, piece: memoryview) -> None:
+        if self._add is not None:
+            self._waiting.append(self._thread.submit(self._add, at, piece))
+            self.wait(_SUMMED_LATER - 1)
+
+    def wait(self, most: int = 0) -> None:
+        while len(self._waiting) > most:
+            self._waiting.popleft().result()
+
+
 def _receive(body: RawBody, at: int, opens: Opens, add: Sum | None) -> int:
     """Blocks. One piece is summed while the next ones come. When it cannot be written, the rest is thrown
     away as it comes, so that who sends it gets to read why."""
-    coming, waiting = _Coming(body), deque[Future[None]]()
-    with ThreadPoolExecutor(1) as summing:
+    coming = _Coming(body)
+    with ThreadPoolExecutor(1) as thread:
+        summing = _Summing(add, thread)
         try:
             with opens() as write:
                 for piece in coming.pieces():
                     write(piece)
-                    if add is not None:
-                        waiting.append(summing.submit(add, at, piece))
+                    summing.put(at, piece)
                     at += len(piece)
-                    while len(waiting) == _SUMMED_LATER:
-                        waiting.popleft().result()  # its block is used next
         except (ArgosyError, OSError):
             _throw_away(body.sock, coming.left)
             raise
-        for each in waiting:
-            each.result()
+        summing.wait()
     return at
 
 
