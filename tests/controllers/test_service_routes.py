@@ -7,12 +7,14 @@ from collections.abc import Coroutine
 
 import msgspec
 import pytest
-from service_stage import Stage
+from service_stage import Stage, a_revision
 
 from argosy.controllers.loads import Load
 from argosy.controllers.observed import Facts
 from argosy.controllers.routing import Routing
 from argosy.controllers.service.routes import endpoints_of, route_of, routes_of
+from argosy.controllers.service.scaling import wanted_replicas
+from argosy.controllers.service.target import scaling_policy
 from argosy.infra.border import Transient
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.service import ReplicaState, service_spec, service_state
@@ -28,7 +30,7 @@ from argosy.model.routes import (
     check_table,
 )
 from argosy.model.rows import Workload
-from argosy.model.scaling import CONCURRENCY, REQUESTS
+from argosy.model.scaling import CONCURRENCY, REQUESTS, WORK, Seen
 from argosy.model.serving import Serving, Strategy
 from argosy.server.features.services import check_hosts
 from argosy.testing.virtual_time import EPOCH_MS, SimClock, run_virtual
@@ -271,6 +273,21 @@ def test_the_load_says_how_many_replicas_there_are(held: int) -> None:
         assert fact.why
 
     virtual(story())
+
+
+def test_replicas_follow_the_work_that_gateways_weigh() -> None:
+    """Without a target: two seconds of work arrive in a second, so two replicas are wanted, and some more."""
+    load = Load()
+    for second in range(300):
+        load.add(counters(second * 10, work_ms=second * 2000), second * 1000, "a")
+    assert load.signals()[WORK][-1] == 2.0 and load.work_each_s == pytest.approx(0.2)
+    policy = scaling_policy(a_revision(1, replicas=1, most=8))
+    seen = Seen(now_ms=300_000, ready=1, signals=load.signals())
+    assert wanted_replicas(policy, seen).replicas >= 2
+    plain = Load()
+    plain.add(counters(0), 0, "a")
+    plain.add(counters(10), 1000, "a")
+    assert WORK not in plain.signals()
 
 
 def test_a_service_at_zero_wakes_for_who_waits() -> None:

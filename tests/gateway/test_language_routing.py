@@ -210,6 +210,20 @@ def test_requests_pass_and_the_books_are_empty_after_them(rule: str) -> None:
     run_house(test, replicas=3, policy=Policy(name=rule))  # type: ignore[arg-type]
 
 
+def test_the_work_of_requests_is_told() -> None:
+    """Reading a prompt, and a twentieth of the replica while it answers."""
+
+    async def main(house: House) -> None:
+        body = b'{"model": "m", "prompt": "%b"}' % (b"word " * 800)
+        told = house.router.tell().services[0]
+        assert told.work_ms == 0
+        await house.gate.get("/s/web/v1/completions", method=b"POST", body=body)
+        told = house.router.tell().services[0]
+        assert 10 < told.work_ms < 200, "1,000 tokens at 0.1 ms each at most, and an answer at once"
+
+    run_house(main, 1, policy=Policy(name="least-work"), models=("m",))
+
+
 def test_one_conversation_stays_with_its_replica() -> None:
     async def test(house: House) -> None:
         for number in range(8):

@@ -31,6 +31,7 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("parameters", "api/planning.py:PlanningCalls.plan"): 9,
         ("parameters", "api/groups.py:GroupCalls.launch_group"): 12,
         ("parameters", "api/sessions.py:SessionCalls.start_session"): 10,
+        ("parameters", "api/services.py:ServiceCalls.apply_service"): 9,
     },
     "takes its parts by name: composition happens there": {
         ("parameters", "controllers/effects.py:Effects.__init__"): 12,

@@ -119,6 +119,7 @@ MAY_READ_THE_CLOCK = (
     "checkpoint.py",  # it is part of a program, alone
     "client/",  # it waits in real time for a server in another process
     "functions/__main__.py",  # a function's process; the rest has the clock as an argument
+    "functions/serving.py",  # the process of one function
     "functions/worker.py",  # handlers ask how long they have left, and dice are thrown anew after a fork
     "gateway/run.py",  # the gateway's process
     "gateway/tunnel.py",  # the process of one end of a tunnel

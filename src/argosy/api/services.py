@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from argosy.api.endpoint import Done, Reply, Request, endpoint
 from argosy.model.serving import ROLLING, Strategy
 from argosy.model.task import Task
+
+
+class OwnCertificate(msgspec.Struct, frozen=True, kw_only=True):
+    """A certificate with its chain, and its key, in PEM. It is kept for the gateways alone."""
+
+    certificate: str
+    key: str
+
+    def __repr__(self) -> str:
+        return "OwnCertificate(...)"
 
 
 class ServeRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -16,6 +28,7 @@ class ServeRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     strategy: Strategy = ROLLING
     force: bool = False  # also a revision that was taken back before
     note: str = ""
+    certificate: OwnCertificate | None = None  # of `service.tls`
     user: str = ""
     project: str = ""
 
@@ -189,6 +202,7 @@ class ServiceCalls:
         strategy: Strategy = ROLLING,
         force: bool = False,
         note: str = "",
+        certificate: OwnCertificate | None = None,
         user: str = "",
         project: str = "",
     ) -> ServiceReply:

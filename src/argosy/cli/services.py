@@ -10,6 +10,7 @@ import click
 from argosy.cli.service_key import key
 from argosy.cli.service_models import shared_as, update_shared
 from argosy.cli.service_status import down, endpoint, logs, promote, rollback, scale, status
+from argosy.cli.service_tls import read_certificate
 from argosy.cli.session import Session, json_option, pass_session
 from argosy.cli.task_options import parse_whole, task_options
 from argosy.cli.tunnels import tunnel
@@ -182,7 +183,8 @@ def up(session: Session, /, words: tuple[str, ...], as_json: bool, **flags: Any)
     made = []
     for task in tasks:
         name = check_name("service", (named if len(tasks) == 1 else "") or task.name or "service")
-        reply = session.client.apply_service(name, task, user=session.user)
+        own = read_certificate(session, task)
+        reply = session.client.apply_service(name, task, certificate=own, user=session.user)
         if public:
             session.client.set_service_access(name, public=True)
         session.screen.warn(reply.warnings)
@@ -274,7 +276,14 @@ def update(session: Session, /, service: str, words: tuple[str, ...], as_json: b
         update_shared(session, service, tasks, strategy=strategy, force=force, note=note)
         return
     reply: ServiceReply = session.client.apply_service(
-        service, tasks[0], update=True, strategy=strategy, force=force, note=note, user=session.user
+        service,
+        tasks[0],
+        update=True,
+        strategy=strategy,
+        force=force,
+        note=note,
+        certificate=read_certificate(session, tasks[0]),
+        user=session.user,
     )
     shown = reply.service
     if public is not None:

@@ -14,7 +14,7 @@ import msgspec
 
 from argosy.controllers.rates import Rates, bucket_of, quantile_ms
 from argosy.model.routes import LATENCY_BOUNDS_MS, RevisionCounters, ServiceCounters
-from argosy.model.scaling import CONCURRENCY, LATENCY, QUEUE, REQUESTS, TOKENS
+from argosy.model.scaling import CONCURRENCY, LATENCY, QUEUE, REQUESTS, TOKENS, WORK
 from argosy.model.served import Count, Rate
 
 KEPT_S: Final = 600
@@ -51,6 +51,7 @@ class Second(msgspec.Struct, frozen=True):
     held: float
     first_byte_s: float
     tokens: float
+    work: float  # replica-seconds
     errors: int
     latency: tuple[int, ...]
 
@@ -101,6 +102,7 @@ class Load:
             held=float(now.held),
             first_byte_s=quantile_ms(first, 0.95) / 1000,
             tokens=tokens / seconds,
+            work=max(0, now.work_ms - last.work_ms) / 1000 / seconds,
             errors=errors,
             latency=tuple(latency),
         )
@@ -139,7 +141,19 @@ class Load:
             QUEUE: [each.held for each in self.seconds],
             LATENCY: [each.first_byte_s for each in self.seconds],
             TOKENS: [each.tokens for each in self.seconds],
+            **({WORK: [each.work for each in self.seconds]} if self.weighs else {}),
         }
+
+    @property
+    def weighs(self) -> bool:
+        """Gateways say how much work requests are."""
+        return any(each.work for each in self.seconds)
+
+    @property
+    def work_each_s(self) -> float:
+        """Replica-seconds of one request on average; 0: nobody says."""
+        requests = sum(each.requests for each in self.seconds)
+        return sum(each.work for each in self.seconds) / requests if requests else 0.0
 
 
 def _added(total: list[int], now: Sequence[int], before: Sequence[int]) -> list[int]:

@@ -35,7 +35,7 @@ from argosy.model.kinds.service import (
 )
 from argosy.model.routes import EndpointRoute, GatewayCounters, RouteTable, ServiceCounters, ServiceRoute
 from argosy.model.rows import Workload
-from argosy.model.scaling import Memory, Seen
+from argosy.model.scaling import REQUESTS, WORK, Memory, Policy, Seen
 from argosy.model.served import ServedFact
 
 if TYPE_CHECKING:
@@ -246,6 +246,7 @@ class Routing:
             ready=sum(each.state is ReplicaState.READY for each in mine),
             starting=sum(each.state in _COMING for each in mine),
             held=held,
+            held_work_s=held * load.work_each_s,
             cold_start_s=float(state.start_s or 30),
             active_ms=max([load.used_ms, *(each.ready_ms for each in mine)]),
             signals={
@@ -257,3 +258,11 @@ class Routing:
         scaled = wanted_replicas(policy, seen, self._memories.get(row.id, FRESH))
         self._memories[row.id] = scaled.memory
         return scaled.replicas, scaled.why
+
+
+def _signals(
+    policy: Policy, load: Mapping[str, Sequence[float]], values: Mapping[str, Sequence[float]]
+) -> Mapping[str, Sequence[float]]:
+    """Who has said how many requests a replica takes is not told how much work they are."""
+    says = any(target.signal == REQUESTS for target in policy.targets)
+    return {name: each for name, each in {**load, **values}.items() if not (says and name == WORK)}

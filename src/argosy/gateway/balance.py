@@ -25,6 +25,7 @@ class Balancer(Protocol):
     """Chooses replicas for the requests of one service."""
 
     body_limit: int  # 0: it chooses without the body; else it sees bodies up to so many bytes
+    work_s: float  # seconds of one replica, for all requests together; 0: it does not weigh them
 
     def choose(self, exchange: Exchange, ready: Sequence[Replica]) -> Replica: ...
 
@@ -39,6 +40,7 @@ class _Stateless:
     """What needs no events."""
 
     body_limit = 0
+    work_s = 0.0
 
     def sent(self, exchange: Exchange, replica: Replica) -> None:
         """Nothing is kept."""

@@ -13,7 +13,7 @@ cache, who pays again. Nothing here knows of HTTP: the simulation of the benchma
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -48,10 +48,11 @@ def units(tokens: int, context: int = 0) -> float:
 class Prompt:
     """What is asked: `keys` of its blocks and its length; `answer` is how many tokens may come back."""
 
-    __slots__ = ("answer", "keys", "tokens")
+    __slots__ = ("answer", "hits", "keys", "tokens")
 
     def __init__(self, keys: Sequence[int], tokens: int, answer: int = 0) -> None:
         self.keys, self.tokens, self.answer = keys, tokens, answer
+        self.hits: Mapping[int, int] | None = None  # what was found at the choice, until it is sent
 
 
 class Speed:
@@ -151,14 +152,19 @@ class Chooser:
         if terms.rule == "least-tokens":
             return self._least([float(self.load(replica).tokens) for replica in replicas])
         hits = self._prefixes.match(prompt.keys) if terms.rule == "prefix-aware" else {}
-        fresh = (1 + terms.miss) * units(prompt.tokens)
+        prompt.hits = hits
+        twice, each_s, loads = 1 + terms.miss, terms.each_s, self.loads
+        fresh = twice * units(prompt.tokens)
         costs = []
         for replica in replicas:
-            load = self.loads.get(replica) or self.load(replica)
+            load = loads.get(replica) or self.load(replica)
             hit = hits.get(load.slot) if hits else None
-            own = fresh if hit is None else (1 + terms.miss) * self._units(prompt, hit)
-            cost = load.speed.unit_s * (load.waiting(now_s) + own)
-            costs.append(cost + terms.each_s * (load.requests + load.other_requests))
+            own = fresh if hit is None else twice * self._units(prompt, hit)
+            if load.units or load.other_units:
+                own += load.waiting(now_s)
+            cost = load.speed.unit_s * own
+            there = load.requests + load.other_requests
+            costs.append(cost + each_s * there if there else cost)
         return self._least(costs)
 
     def _units(self, prompt: Prompt, hit: int) -> float:
@@ -167,9 +173,9 @@ class Chooser:
 
     def _least(self, costs: Sequence[float]) -> int:
         low = min(costs)
+        if costs.count(low) == 1:
+            return costs.index(low)
         best = [index for index, cost in enumerate(costs) if cost <= low]
-        if len(best) == 1:
-            return best[0]
         self._turn = (self._turn * 6364136223846793005 + 1442695040888963407) & ((1 << 64) - 1)
         return best[(self._turn >> 33) % len(best)]
 
@@ -178,7 +184,8 @@ class Chooser:
         load = self.load(replica)
         hit = 0
         if self.terms.rule == "prefix-aware":
-            hit = self._prefixes.match(prompt.keys).get(load.slot, 0)
+            hits = prompt.hits if prompt.hits is not None else self._prefixes.match(prompt.keys)
+            hit, prompt.hits = hits.get(load.slot, 0), None
             self._prefixes.add(load.slot, prompt.keys)
         sent = Sent(load, self._units(prompt, hit), prompt.tokens + prompt.answer, now_s)
         if not load.reading:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from argosy.gateway.exchange import Exchange
 from argosy.gateway.service import Service
-from argosy.gateway.usage import parse_model_request
+from argosy.gateway.usage import asked_of
 from argosy.model.routes import EndpointRoute
 
 _BODY_MAX = 32 << 20
@@ -80,6 +80,6 @@ def _model_of(exchange: Exchange) -> str:
     if not exchange.body:
         return ""
     try:
-        return parse_model_request(exchange.body).model
+        return asked_of(exchange).model
     except ValueError:
         return ""

@@ -109,9 +109,9 @@ class Exchange:
     """One request from its head to the end of its answer."""
 
     __slots__ = (
-        "answer_fields", "begun_s", "body", "client", "first_s", "forward", "head", "id", "ip", "is_local",
-        "limit", "memo", "outcome", "passed", "pieces", "received", "secure", "sending_s", "sent", "status",
-        "stream", "tap", "tries",
+        "answer_fields", "asked", "begun_s", "body", "client", "first_s", "forward", "head", "id", "ip",
+        "is_local", "limit", "memo", "outcome", "passed", "pieces", "received", "secure", "sending_s", "sent",
+        "status", "stream", "tap", "tries",
     )  # fmt: skip
 
     def __init__(self, client: Client, head: RequestHead, ip: bytes, request_id: bytes, now_s: float) -> None:
@@ -138,6 +138,7 @@ class Exchange:
         self.stream: EarlyStream | None = None  # status 200 was told before a replica answered
         self.answer_fields = b""  # more lines for the client
         self.tap: Callable[[bytes], None] | None = None  # sees the answer's body pass
+        self.asked: object = None  # what the body asks of a language model, where somebody has read it
         self.memo: object = None  # the decider's own
 
     @property

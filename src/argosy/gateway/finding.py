@@ -3,17 +3,22 @@ an endpoint."""
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from argosy.gateway.directory import MODELS, Directory, list_models
 from argosy.gateway.endpoints import Endpoint
 from argosy.gateway.exchange import Answer, Exchange, NeedBody, refusal
 from argosy.gateway.service import Service
-from argosy.gateway.usage import ModelRequest, parse_model_request
+from argosy.gateway.usage import asked_of
 from argosy.model.routes import EndpointRoute, RouteTable
 
 _MODEL_BODY: Final = 32 << 20
+_CHALLENGE: Final = b"/.well-known/acme-challenge/"
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{16,256}")
 
 #: A service and how many bytes of the path are its prefix; an answer in its place; what has to be seen first.
 Found = tuple[Service, int] | Answer | NeedBody
@@ -22,7 +27,8 @@ Found = tuple[Service, int] | Answer | NeedBody
 class Finder:
     """Finds services by one table."""
 
-    def __init__(self) -> None:
+    def __init__(self, proofs: Path | None = None) -> None:
+        self._proofs = proofs
         self._directory = Directory()
         self._endpoints: dict[str, Endpoint] = {}
 
@@ -40,6 +46,8 @@ class Finder:
 
     def find(self, exchange: Exchange) -> Found:
         """Where a request goes."""
+        if exchange.head.path.startswith(_CHALLENGE) and self._proofs is not None:
+            return self.prove(exchange.head.path)
         found = self._directory.find(exchange.head)
         if found is None:
             if self._directory.names_models(exchange.head):
@@ -49,6 +57,15 @@ class Finder:
         if isinstance(place, Endpoint):
             return self._share_out(exchange, place, prefix)
         return place, prefix
+
+    def prove(self, path: bytes) -> Answer:
+        """Answer an authority (ACME, http-01)."""
+        token = path.removeprefix(_CHALLENGE).decode("latin-1")
+        if self._proofs is not None and _TOKEN.fullmatch(token) is not None:
+            with contextlib.suppress(OSError):
+                text = (self._proofs / token).read_bytes()
+                return Answer(status=200, body=text, content_type=b"application/octet-stream")
+        return refusal(404, "not-found", "no such proof is asked for")
 
     # --- shared endpoints --------------------------------------------------------------------------
 
@@ -86,7 +103,7 @@ class Finder:
         if exchange.body is None and head.length:
             return NeedBody(limit=_MODEL_BODY)
         try:
-            asked: ModelRequest = parse_model_request(exchange.body or b"")
+            asked = asked_of(exchange)
         except ValueError as error:
             return refusal(400, "bad-request", str(error))
         service = mine.get(asked.model)

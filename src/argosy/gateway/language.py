@@ -12,6 +12,8 @@ from argosy.gateway.replicas import Replica
 from argosy.model.routes import Policy
 
 BODY_LIMIT: Final = 32 << 20  # requests with images are long
+#: So many answers a replica makes at once before they become slower.
+BATCH: Final = 20
 _FORGOTTEN: Final = 16  # so many replicas that are gone may be in the books
 RULES: Final = ("prefix-aware", "least-work", "least-tokens")
 
@@ -27,6 +29,7 @@ class Language:
         self._chooser = Chooser(Terms(rule=rule, block=BLOCK_BYTES // TOKEN_BYTES))
         self._prompts: dict[Exchange, Prompt] = {}
         self._sent: dict[Exchange, Sent] = {}
+        self.work_s = 0.0  # reading of prompts, and a part of the replica while an answer is made
         self._units = 0.0  # of all requests that were sent
         self._count = 0
 
@@ -47,7 +50,7 @@ class Language:
     def _prompt(self, exchange: Exchange) -> Prompt:
         found = self._prompts.get(exchange)
         if found is None:
-            found = self._prompts[exchange] = read_prompt(exchange.body)
+            found = self._prompts[exchange] = read_prompt(exchange.body, exchange.asked)
         return found
 
     def sent(self, exchange: Exchange, replica: Replica) -> None:
@@ -65,4 +68,7 @@ class Language:
         self._prompts.pop(exchange, None)
         sent = self._sent.pop(exchange, None)
         if sent is not None:
+            self.work_s += sent.units * sent.load.speed.unit_s
+            if exchange.first_s:
+                self.work_s += max(0.0, self._now_s() - exchange.first_s) / BATCH
             self._chooser.ended(sent)

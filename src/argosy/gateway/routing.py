@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 from argosy.gateway.access_log import AccessLog, Line
@@ -17,7 +18,7 @@ from argosy.gateway.replicas import Replica
 from argosy.gateway.service import Service
 from argosy.gateway.shared import Board
 from argosy.gateway.trip import Trip
-from argosy.gateway.usage import Usage, parse_model_request
+from argosy.gateway.usage import Usage, asked_of
 from argosy.model.routes import GatewayCounters, RouteTable, Wanted, tiers_of
 
 _TRIES: Final = 3
@@ -39,7 +40,9 @@ class Router:
         board: Board | None = None,
         log: AccessLog | None = None,
         own_paths: tuple[str, ...] = (),
+        proofs: Path | None = None,
     ) -> None:
+        """`proofs`: the folder of answers to an authority that asks whether a host is ours."""
         self._loop = loop
         self._now_s = now_s or loop.time
         self._now_ms = now_ms
@@ -54,7 +57,7 @@ class Router:
         self._services: dict[str, Service] = {}
         self._tiers: Mapping[str, int] = {}  # how far regions are
         self._gone: list[Service] = []
-        self._finder = Finder()
+        self._finder = Finder(proofs)
 
     # --- the table ---------------------------------------------------------------------------------
 
@@ -334,7 +337,7 @@ def _reserve(exchange: Exchange, trip: Trip, key: Key, now_s: float) -> Answer |
     tokens = 0
     if trip.asks_model:
         try:
-            asked = parse_model_request(exchange.body or b"{}")
+            asked = asked_of(exchange)
         except ValueError as error:
             return refusal(400, "bad-request", str(error))
         tokens = expected_tokens(exchange.received, asked.most_tokens)

@@ -29,6 +29,9 @@ from argosy.model.routes import GatewayCounters, RouteTable, Wanted
 if TYPE_CHECKING:
     from argosy.gateway.tls import Certificates
 
+#: Beside the control socket: certificates of domains, `NAME.pem`, and proofs for an authority.
+CERTIFICATES: Final = "certificates"
+PROOFS: Final = "proofs"
 _BACKLOG: Final = 4096
 _HANDSHAKE_S: Final = 10.0
 _RENEW_S: Final = 30.0
@@ -143,7 +146,8 @@ class DataPlane:
     def __init__(self, settings: Settings, board: Board | None = None) -> None:
         loop = asyncio.get_running_loop()
         log = AccessLog(Path(settings.access_log)) if settings.access_log else None
-        self.router = Router(loop, now_ms, board=board, log=log, own_paths=settings.own_paths)
+        proofs = Path(settings.control).parent / PROOFS if settings.control else None
+        self.router = Router(loop, now_ms, board=board, log=log, own_paths=settings.own_paths, proofs=proofs)
         ids = request_ids()
         self.outer = Door(self.router, loop, ids, is_local=settings.is_local)
         self.inner = Door(self.router, loop, ids, trusted=True)
@@ -209,13 +213,21 @@ class DataPlane:
 
 
 def load_certificates(settings: Settings) -> Certificates:
-    """Raises ValueError with a sentence."""
+    """Those that were named, and those of services' domains; one that is made here where there is none, for
+    whoever takes it into its trust. Raises ValueError with a sentence."""
+    from argosy.gateway.own_certificate import ensure_certificate
     from argosy.gateway.tls import Certificates, Files
 
     files = [Files(certificate=certificate, key=key) for certificate, key in settings.certificates]
-    if not files:
+    now = datetime.datetime.now(datetime.UTC)
+    if not settings.control and not files:
         raise ValueError("TLS needs a certificate: say --certificate FILE KEYFILE")
-    return Certificates(files, datetime.datetime.now(datetime.UTC))
+    if not files:
+        names = [listen.rpartition(":")[0] for listen in (*settings.tls, *settings.edge_tls)]
+        made = ensure_certificate(Path(settings.control).parent / "own", names, now.timestamp())
+        files = [Files(certificate=str(made[0]), key=str(made[1]))]
+    folder = Path(settings.control).parent / CERTIFICATES if settings.control else None
+    return Certificates(files, now, folder)
 
 
 async def renew_certificates(certificates: Certificates) -> None:

@@ -50,6 +50,7 @@ class Service:
         self._probes: set[asyncio.Task[None]] = set()
         self._shares = Shares()
         self._open: list[Revision] = []  # revisions that take requests now
+        self._worked_s = 0.0  # as balancers of before have weighed it
         self._budget = _RETRY_FIRST
         self._left: list[Replica] = []  # out of the table, with requests in flight
 
@@ -58,6 +59,7 @@ class Service:
     def take_route(self, route: ServiceRoute, tiers: Mapping[str, int]) -> None:
         """Take over a new route: what stays keeps its connections, counters and health."""
         if route.policy != self.route.policy:
+            self._worked_s += self.balancer.work_s
             self.balancer = balancer_of(route.policy, self._now_s)
         self.route = route
         self.keys.take_routes(route.keys)
@@ -246,6 +248,7 @@ class Service:
         counters = self.counters
         counters.in_flight = self.in_flight
         counters.held = len(self.queue)
+        counters.work_ms = int((self._worked_s + self.balancer.work_s) * 1000)
         counters.held_total, counters.held_refused = self.queue.total, self.queue.refused
         counters.replicas = [replica.tell() for replica in (*self.replicas(), *self._left)]
         counters.revisions = [revision.counters for revision in self.revisions.values()]

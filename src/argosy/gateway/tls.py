@@ -93,16 +93,36 @@ def _stamp(files: Files) -> tuple[int, int]:
 
 
 class Certificates:
-    """All certificates of a gateway. The first one is shown to who says no name or an unknown one."""
+    """All certificates of a gateway: of named files, and of a folder whose files come and go (a key and its
+    certificate in one). The first one is shown to who says no name or an unknown one."""
 
-    def __init__(self, files: Sequence[Files], now: datetime.datetime) -> None:
-        """Raises ValueError with a sentence."""
-        self._files = tuple(files)
-        self._all = [Certificate(each, now) for each in files]
+    def __init__(self, files: Sequence[Files], now: datetime.datetime, folder: Path | None = None) -> None:
+        """Raises ValueError with a sentence for a named file; what is wrong in the folder is left out."""
+        self._files, self._folder = tuple(files), folder
+        self._named = [Certificate(each, now) for each in files]
+        self._found: dict[Path, Certificate] = {}
         self._by_name: dict[str, Certificate] = {}
-        self._index()
+        self._look(now)
         self.context = self._all[0].context
         self.context.sni_callback = lambda connection, name, _: self.choose(connection, name)
+
+    @property
+    def _all(self) -> list[Certificate]:
+        return [*self._found.values(), *self._named]
+
+    def _look(self, now: datetime.datetime) -> list[str]:
+        """Read what is new in the folder. What is wrong there, in sentences."""
+        wrong, paths = [], sorted(self._folder.glob("*.pem")) if self._folder is not None else []
+        for path in paths:
+            files, old = Files(certificate=str(path), key=str(path)), self._found.get(path)
+            try:
+                if old is None or _stamp(files) != old.stamp:
+                    self._found[path] = Certificate(files, now)
+            except ValueError as error:
+                wrong.append(str(error))
+        self._found = {path: each for path, each in self._found.items() if path in paths}
+        self._index()
+        return wrong
 
     def _index(self) -> None:
         self._by_name = {name: each for each in reversed(self._all) for name in each.names}
@@ -132,11 +152,11 @@ class Certificates:
     def renew(self, now: datetime.datetime) -> list[str]:
         """Read files that have changed. What is wrong with the new ones, in sentences: then the old ones
         stay."""
-        wrong: list[str] = []
-        for number, (files, old) in enumerate(zip(self._files, list(self._all), strict=True)):
+        wrong = self._look(now)
+        for number, (files, old) in enumerate(zip(self._files, list(self._named), strict=True)):
             try:
                 if _stamp(files) != old.stamp:
-                    self._all[number] = Certificate(files, now)
+                    self._named[number] = Certificate(files, now)
             except ValueError as error:
                 wrong.append(str(error))
         self._index()

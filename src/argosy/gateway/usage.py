@@ -8,9 +8,12 @@ counted by its events.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+if TYPE_CHECKING:
+    from argosy.gateway.exchange import Exchange
 
 _COUNTS: Final = re.compile(
     rb'"(prompt_tokens|input_tokens|completion_tokens|output_tokens)"\s*:\s*(\d{1,12})'
@@ -20,10 +23,20 @@ _KEPT: Final = 4096
 _EVENT: Final = b"data:"
 
 
+_NONE: Final = msgspec.Raw(b"")
+
+
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gateway reads of a request to a language model."""
+    """What the gateway reads of a request to a language model; parts of its prompt as they are written."""
 
     model: str = ""
+    tools: msgspec.Raw = _NONE
+    system: msgspec.Raw = _NONE  # Anthropic's
+    instructions: msgspec.Raw = _NONE  # of OpenAI's responses
+    cache_salt: msgspec.Raw = _NONE
+    messages: msgspec.Raw = _NONE
+    prompt: msgspec.Raw = _NONE  # of completions
+    input: msgspec.Raw = _NONE  # of embeddings and responses
     stream: bool | None = False
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -46,6 +59,14 @@ def parse_model_request(body: bytes) -> ModelRequest:
         raise ValueError(f"the body is not a request to a model: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise ValueError("the body is not JSON") from None
+
+
+def asked_of(exchange: Exchange) -> ModelRequest:
+    """What a request asks whose body is there, read once. Raises ValueError with a sentence for clients."""
+    found = exchange.asked
+    if not isinstance(found, ModelRequest):
+        found = exchange.asked = parse_model_request(exchange.body or b"{}")
+    return found
 
 
 class Usage:

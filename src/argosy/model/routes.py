@@ -225,6 +225,7 @@ class ServiceCounters(msgspec.Struct, kw_only=True, omit_defaults=True):
     held_refused: int = 0
     refused: int = 0  # by keys and limits
     retries: int = 0
+    work_ms: int = 0  # of replicas, for all requests together, where the policy weighs requests
     last_use_ms: int = 0
     replicas: list[ReplicaCounters] = msgspec.field(default_factory=list)
     revisions: list[RevisionCounters] = msgspec.field(default_factory=list)

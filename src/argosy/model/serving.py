@@ -13,6 +13,8 @@ BALANCES: Final = (
     *("round_robin", "least_load", "instance_aware_least_load"),
     *("power_of_two", "consistent_hash", "prefix_aware", "least_work", "least_tokens"),
 )
+#: Those that weigh requests to language models: the number of replicas may follow that.
+WEIGHING: Final = ("prefix_aware", "least_work", "least_tokens")
 #: Commands whose programs come with the order of a replica: they serve a function, and files of models.
 FUNCTIONS: Final = "argosy_function"
 INFERENCE: Final = "argosy_inference"

@@ -13,7 +13,9 @@ import msgspec
 from argosy.controllers.service.nearness import nearest_first
 from argosy.gateway.merging import largest, merge, without_moment
 from argosy.model.areas import Atlas
+from argosy.model.ids import Clock
 from argosy.model.routes import GatewayCounters, PeerRoute, RouteTable, Wanted, Wants
+from argosy.server.domains import Domains, domains_of
 from argosy.server.gateway_control import ControlSocket
 from argosy.server.gateway_process import GatewayProcess, read_one
 
@@ -25,8 +27,16 @@ _LIVES: Final = 16  # of one gateway whose counters are kept apart
 class Gateways:
     """Implements `infra.gateway_port.GatewayPort`."""
 
-    def __init__(self, folder: Path, own: GatewayProcess, atlas: Callable[[], Atlas] | None = None) -> None:
-        """`folder`: where their control sockets are, `NAME.sock`. `atlas`: where regions are."""
+    def __init__(
+        self,
+        folder: Path,
+        own: GatewayProcess,
+        atlas: Callable[[], Atlas] | None = None,
+        domains: Domains | None = None,
+    ) -> None:
+        """`folder`: where their control sockets are, `NAME.sock`. `atlas`: where regions are. `domains`: who
+        keeps certificates for hosts of services."""
+        self._domains = domains
         self._folder, self._own, self._atlas = folder, own, atlas
         self._ledger = Ledger()
         self._sequence = 0
@@ -44,6 +54,9 @@ class Gateways:
             )
         )
         self._told = frozenset(there)
+        if self._domains is not None:
+            hosts = [host for each in table.services for host in each.hosts]
+            self._domains.follow([*hosts, *(host for each in table.endpoints for host in each.hosts)])
         return min(taken)
 
     def _for(self, name: str, table: RouteTable) -> RouteTable:
@@ -108,9 +121,9 @@ class Gateways:
         return found
 
 
-def gateways_of(folder: Path, listen: str, atlas: Callable[[], Atlas]) -> Gateways:
+def gateways_of(folder: Path, listen: str, atlas: Callable[[], Atlas], clock: Clock) -> Gateways:
     """`listen`: HOST:PORT of the one that is started where there is none; "": a free port of the loopback."""
-    return Gateways(folder, GatewayProcess(folder, listen), atlas)
+    return Gateways(folder, GatewayProcess(folder, listen), atlas, domains_of(folder, clock))
 
 
 class Ledger:

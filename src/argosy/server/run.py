@@ -199,7 +199,7 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
         doors = ReplicaDoors(agents, state_dir / "relays")
         stack.push_async_callback(doors.close_all)
         pricing = pricing_of(state_dir, providers, clock)
-        gateway = gateways_of(state_dir / "gateway", settings.gateway, pricing.rented.atlas)
+        gateway = gateways_of(state_dir / "gateway", settings.gateway, pricing.rented.atlas, clock)
         quotes = Quotes(providers, clock, price=pricing.own_prices)
         stack.push_async_callback(quotes.close)
         notifier = Notifier(store, ChannelFile(state_dir), clock, ids.new("srv"))

@@ -365,7 +365,6 @@ SERVICE: Final = Table(
             ),
             doc="Encryption of the endpoint.",
             example="{keyfile: key.pem, certfile: cert.pem}",
-            later=True,
         ),
     ),
 )

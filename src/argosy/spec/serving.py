@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from argosy.model.resources import Resources
-from argosy.model.serving import Probe, Replicas, Serving
+from argosy.model.serving import WEIGHING, Probe, Replicas, Serving
 from argosy.spec.findings import Findings, excerpt
 from argosy.spec.shapes import Entry, Section
 from argosy.spec.triggers import build_triggers
@@ -134,7 +134,8 @@ def _replicas(section: Section, findings: Findings) -> Replicas:
             "write how many requests per second one replica takes, such as `2.5`",
         )
     read = build_triggers(policy, findings)
-    follows = targets or read.targets or read.crons
+    weighs = section.get("load_balancing_policy", str) in WEIGHING
+    follows = targets or read.targets or read.crons or weighs
     if most is not None and most > least and not follows:
         findings.warn(
             policy.places["max_replicas"],

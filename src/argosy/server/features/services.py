@@ -46,6 +46,7 @@ from argosy.model.routes import Listening
 from argosy.model.rows import Workload
 from argosy.model.serving import Replicas, Serving
 from argosy.model.task import Task
+from argosy.server.domains import about_domains, drop_own, keep_own
 from argosy.server.exchange import Exchange
 from argosy.server.gateway_process import read_listening
 from argosy.server.guarding import made_by, project_of, require_new, require_over, scopes
@@ -106,6 +107,10 @@ class ServiceFeature:
             said = f"service `{row.name}` starts with revision 1"
         else:
             row, said = self._next(old, request, confirmed)
+        serving = request.task.service or Serving()
+        if request.certificate is not None:
+            now_ms = services.clock.now_ms()
+            keep_own(self._gateways, row.id, request.certificate, serving.hosts, now_ms)
         secrets = {row.id: request.task.secrets} if request.task.secrets else None
         told = self._writer.event(row.id, "applied", said)
         await self._store.commit([row], events=[told], secrets=secrets)
@@ -114,7 +119,7 @@ class ServiceFeature:
         return ServiceReply(
             service=await self._view(rows.workloads.get(row.id, row), rows),
             said=said,
-            warnings=seated.warnings,
+            warnings=(*seated.warnings, *await about_domains(serving.hosts, self._listening())),
         )
 
     def _first(self, request: ServeRequest, confirmed: Confirmed | None, queue: str) -> Workload:
@@ -275,6 +280,7 @@ class ServiceFeature:
                 ]
             told = self._writer.event(row.id, "ending", "asked to end, with its replicas")
             await self._store.commit(ended, events=[told])
+            drop_own(self._gateways, row.id)
             self._services.controllers.wake(row.id)
             return Done(names=(row.name,))
 
@@ -301,8 +307,12 @@ class ServiceFeature:
         attempt_id = job_state(job).attempt_id if isinstance(job, Workload) else None
         return await self._services.streams.last_lines(attempt_id, _LINES) if attempt_id else ()
 
+    @property
+    def _gateways(self) -> Path:
+        return Path(self._services.state_dir) / "gateway"
+
     def _listening(self) -> Listening:
-        return read_listening(Path(self._services.state_dir) / "gateway")
+        return read_listening(self._gateways)
 
     async def _view(self, row: Workload, rows: Snapshot, listening: Listening | None = None) -> ServiceView:
         state = service_state(row)
