@@ -41,9 +41,11 @@ from argosy.infra.provider import Capabilities, Manifest
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.facts import ClaimFact, ClaimState, NodeSighting
 from argosy.model.phases import ClaimPhase, NodePhase, WorkloadPhase
-from argosy.server.dialling import Public, Tls
+from argosy.server.dialling import Public
+from argosy.server.encryption import Encryption
 from argosy.server.listeners import bind_tcp
-from argosy.server.run import Settings, serve
+from argosy.server.own_tls import TlsWish
+from argosy.server.run import Network, Settings, serve
 from argosy.store import Store, lock_state_dir
 from argosy.testing.builders import a_choice, a_claim, a_cluster, a_node, an_offer
 from argosy.testing.idle_server import StaticProvider, StaticProviders
@@ -132,7 +134,7 @@ async def run_server(folder: Path, hosts: int) -> None:
     tcp = bind_tcp("127.0.0.1:0")
     tls = certificate(folder)
     url = f"https://127.0.0.1:{tcp.getsockname()[1]}"
-    settings = Settings(state_dir=folder, public=Public(url=url, tls=tls), log_level="warning")
+    settings = Settings(state_dir=folder, public=Public(url=url, ca=tls.trusted), log_level="warning")
 
     async def tell() -> None:
         while True:
@@ -141,12 +143,13 @@ async def run_server(folder: Path, hosts: int) -> None:
 
     telling = asyncio.ensure_future(tell())
     with lock_state_dir(folder) as lock:
-        await serve(settings, tcp, lock)
+        await serve(settings, Network(tcp, Encryption(tls, SystemClock(), tcp)), lock)
     telling.cancel()
 
 
-def certificate(folder: Path) -> Tls:
-    files = Tls(certificate=str(folder / "cert.pem"), key=str(folder / "key.pem"))
+def certificate(folder: Path) -> TlsWish:
+    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    files = TlsWish(mode="files", folder=folder, certificate=cert, key=key)
     command = [
         "openssl",
         "req",

@@ -40,7 +40,7 @@ from argosy.infra.mux import carry
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.offer import Capacity
 from argosy.model.phases import ClaimPhase, NodePhase, WorkloadPhase
-from argosy.server.run import Settings, serve
+from argosy.server.run import Network, Settings, serve
 from argosy.store import Store, lock_state_dir
 from argosy.testing.builders import a_choice, a_claim, a_cluster, a_node, an_offer
 from argosy.testing.fake_kube import FakeKube, why_no_pods
@@ -247,7 +247,7 @@ async def run_server(folder: Path, pods: int) -> None:
     await store.commit(puts=rows)
     await store.close()
     with lock_state_dir(folder) as lock:
-        await serve(Settings(state_dir=folder, log_level="warning"), None, lock)
+        await serve(Settings(state_dir=folder, log_level="warning"), Network(None, None), lock)
 
 
 def measure_pods(pods: int, seconds: float) -> dict[str, float]:

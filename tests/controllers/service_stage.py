@@ -23,17 +23,21 @@ from argosy.model.kinds.service import (
     service_spec,
     service_state,
 )
-from argosy.model.offer import Placement
+from argosy.model.offer import Offer, Placement
 from argosy.model.phases import AttemptPhase, Desired, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Row, Workload
 from argosy.model.served import Count, ReplicaFact, ServedFact
 from argosy.model.serving import Probe, Replicas, Serving, Strategy
 from argosy.model.task import Task
+from argosy.planning.ability import Ability
+from argosy.planning.choose import plan
 from argosy.store import Snapshot
+from argosy.testing.builders import a_claim
 from argosy.testing.virtual_time import EPOCH_MS
 
 ROLLING: Final = Strategy()
+ABILITIES: Final = {"sim": Ability(spot=True)}
 
 
 def a_revision(number: int, replicas: int = 2, most: int = 0, strategy: Strategy = ROLLING) -> Revision:
@@ -63,6 +67,8 @@ class Stage:
         self.broken: set[int] = set()  # revisions that never answer
         self.crashing: set[int] = set()  # revisions whose program ends
         self.hold_spot = False  # no spot machine is to be had
+        self.offers: list[Offer] = []  # that machines can be had from; the cheapest is taken
+        self.full: set[str] = set()  # regions that are offered and refuse
         self.room = 100  # replicas that find a machine
         self.all: dict[str, Row] = {}
         row = Workload(
@@ -130,7 +136,9 @@ class Stage:
     def _decide(self) -> bool:
         if "svc-1" not in self.rows.workloads:
             return False
-        view = View(now_ms=self.now_ms, rows=self.rows, observed=self.facts, offers=[], abilities={})
+        view = View(
+            now_ms=self.now_ms, rows=self.rows, observed=self.facts, offers=self.offers, abilities=ABILITIES
+        )
         actions = decide_workload(view, self.row, lambda prefix: f"{prefix}-{next(self.ids):03d}")
         puts = [each.row for each in actions if isinstance(each, Put)]
         self.events += [(each.event.code, each.event.text) for each in actions if isinstance(each, Emit)]
@@ -175,6 +183,11 @@ class Stage:
             placed_ms=self.now_ms,
         )
         self.put(attempt, msgspec.structs.replace(job, phase=WorkloadPhase.RUNNING))
+        if self.offers:
+            task = job_spec(job).task
+            there = [each for each in self.offers if each.region not in self.full]
+            choices = plan(task.resources, 1, there, abilities=ABILITIES, ordered=task.ordered).choices
+            self.put(a_claim(id=f"clm-{job.id}", workload_id=job.id, choice=choices[0]))
 
     def _answer(self, job: Workload, attempt: Attempt, *, good: bool) -> None:
         old = self.facts.replicas.get(job.id)

@@ -12,7 +12,7 @@ from service_stage import Stage
 from argosy.controllers.loads import Load
 from argosy.controllers.observed import Facts
 from argosy.controllers.routing import Routing
-from argosy.controllers.service.routes import route_of, routes_of
+from argosy.controllers.service.routes import endpoints_of, route_of, routes_of
 from argosy.infra.border import Transient
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.service import ReplicaState, service_spec, service_state
@@ -67,6 +67,29 @@ def test_a_host_that_two_services_claim_is_the_older_ones() -> None:
         check_hosts(task, None, [old])
 
 
+def test_services_with_one_endpoint_share_it_and_its_host() -> None:
+    def row(number: int, share: int, **fields: object) -> Workload:
+        stage = Stage(replicas=1)
+        spec = service_spec(stage.row)
+        first = spec.revisions[0]
+        told = {"endpoint": "chat", "share_milli": share, "models": (f"m{number}",), **fields}
+        serving = msgspec.structs.replace(first.serving, hosts=("chat.example.org",), **told)
+        new = msgspec.structs.replace(first, task=msgspec.structs.replace(first.task, service=serving))
+        spec = msgspec.structs.replace(spec, revisions=(new,))
+        return msgspec.structs.replace(stage.row, id=f"svc-{number}", name=f"chat-m{number}", spec=spec)
+
+    rows = [row(1, 900), row(2, 100)]
+    routes = routes_of(rows)
+    assert [(each.prefix, each.hosts, each.models) for each in routes] == [
+        ("/s/chat-m1", (), ("m1",)),
+        ("/s/chat-m2", (), ("m2",)),
+    ]
+    [shared] = endpoints_of(rows, routes)
+    assert (shared.prefix, shared.hosts) == ("/s/chat", ("chat.example.org",))
+    assert [(each.service, each.weight) for each in shared.members] == [("svc-1", 9000), ("svc-2", 1000)]
+    assert check_table(RouteTable(generation=1, services=routes, endpoints=(shared,))) == []
+
+
 def test_a_shadow_is_no_part_of_the_shares() -> None:
     stage = Stage(replicas=1)
     stage.beat()
@@ -96,6 +119,32 @@ def test_counters_become_rates_and_signals() -> None:
     assert load.signals()[REQUESTS] == [25.0, 25.0] and load.signals()[CONCURRENCY] == [5.0, 5.0]
     rate = load.rate()
     assert (rate.requests_milli, rate.p50_ms, rate.p99_ms) == (25_000, 10, 500)
+
+
+def test_each_replica_and_revision_has_its_pace_of_the_last_minute() -> None:
+    def told(requests: int, other: int, tokens: int) -> ServiceCounters:
+        latency = [0] * (len(LATENCY_BOUNDS_MS) + 1)
+        latency[3], latency[8] = requests - requests // 10, requests // 10
+        one = ReplicaCounters(
+            id="job-1", revision="1", requests=requests, errors=requests // 10, latency=latency,
+            output_tokens=tokens,
+        )  # fmt: skip
+        two = ReplicaCounters(id="job-2", revision="1", requests=other, latency=latency)
+        revision = RevisionCounters(id="1", requests=requests + other, latency=latency)
+        return ServiceCounters(
+            id="svc-1", requests=requests + other, replicas=[one, two], revisions=[revision]
+        )
+
+    load = Load()
+    for second in range(101):
+        load.add(told(second * 20, 500, second * 100), second * 1000, "a")
+    one = load.rates.of_replicas()["job-1"]
+    assert (one.requests_milli, one.p50_ms, one.p99_ms) == (20_000, 10, 500)
+    assert (one.errors, one.tokens_milli) == (120, 100_000)
+    assert "job-2" not in load.rates.of_replicas(), "it has answered nothing in this minute"
+    assert load.rates.of_revisions()[1].requests_milli == 20_000
+    load.add(told(30, 500, 0), 102_000, "a")  # the gateway began anew
+    assert 0 < load.rates.of_replicas()["job-1"].requests_milli < 1000
 
 
 def test_a_gateway_that_begins_anew_counts_from_zero() -> None:

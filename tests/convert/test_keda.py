@@ -57,7 +57,12 @@ spec:
     - type: cron
       metadata: {timezone: Asia/Seoul, start: 0 8 * * *, end: 0 18 * * *, desiredReplicas: '4'}
     - type: kafka
-      metadata: {topic: t, bootstrapServers: b, consumerGroup: g}
+      metadata: {topic: t, bootstrapServers: 'b:9092', consumerGroup: g, lagThreshold: '50', sasl: plaintext}
+    - type: cpu
+      metricType: Utilization
+      metadata: {value: '60'}
+    - type: memory
+      metadata: {value: '60'}
     - type: rabbitmq
       metadata: {queueName: q}
 """
@@ -67,7 +72,15 @@ spec:
     replicas = task.service.replicas
     assert (replicas.least, replicas.most, replicas.down_ms) == (0, 100, 60_000)
     assert replicas.crons == (Cron(start="0 8 * * *", end="0 18 * * *", replicas=4, timezone="Asia/Seoul"),)
-    assert [each.name for each in replicas.triggers] == ["load"]
+    assert [each.name for each in replicas.triggers] == ["load", "kafka-2"]
+    assert Target(signal="cpu", value=60, each=False, trigger="cpu") in replicas.targets
     lost = "\n".join(found.not_carried)
-    for said in ("ignoreNullValues", "fallback", "trigger `kafka`", "trigger `rabbitmq`", "pollingInterval"):
+    for said in (
+        "ignoreNullValues",
+        "fallback",
+        "trigger `memory`",
+        "sasl",
+        "trigger `rabbitmq`",
+        "pollingInterval",
+    ):
         assert said in lost

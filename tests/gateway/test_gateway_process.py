@@ -28,8 +28,8 @@ _SHA = hashlib.sha256(b"sk-one").hexdigest()
 class Process:
     """One gateway with its control socket."""
 
-    def __init__(self, folder: Path, workers: int) -> None:
-        self.control = folder / "control.sock"
+    def __init__(self, folder: Path, workers: int, name: str = "control") -> None:
+        self.control = folder / f"{name}.sock"
         self.command = [
             sys.executable, "-m", "argosy.gateway", "--control", str(self.control), "--listen", "127.0.0.1:0",
             "--workers", str(workers), "--access-log", str(folder / "access.log"), "--stop-s", "20",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import socket
 import ssl
 import stat
@@ -12,13 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from argosy.gateway.own_certificate import ensure_certificate
-from argosy.model.errors import ArgosyError
-from argosy.server.__main__ import _own_certificate
+from argosy.gateway.own_certificate import ensure_certificate, ensure_signed
 
 
-def shake_hands(certificate: Path, key: Path, name: str) -> str:
-    """The TLS version of a connection whose client trusts this certificate alone."""
+def shake_hands(certificate: Path, key: Path, name: str, trusted: Path | None = None) -> str:
+    """The TLS version of a connection whose client trusts this certificate alone, or `trusted`."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(certificate, key)
     here, there = socket.socketpair()
@@ -33,7 +30,7 @@ def shake_hands(certificate: Path, key: Path, name: str) -> str:
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        context = ssl.create_default_context(cafile=str(certificate))
+        context = ssl.create_default_context(cafile=str(trusted or certificate))
         with context.wrap_socket(here, server_hostname=name) as peer:
             return str(peer.version())
     finally:
@@ -64,15 +61,22 @@ def test_it_is_kept_until_it_must_not_be(tmp_path: Path) -> None:
     assert ensure_certificate(tmp_path, ["a"], now_s)[0].read_bytes().startswith(b"-----BEGIN")
 
 
-def test_it_is_made_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = argparse.Namespace(listen="0.0.0.0:7421")
-    monkeypatch.delenv("ARGOSY_TLS", raising=False)
-    monkeypatch.delenv("ARGOSY_TLS_CERT", raising=False)
-    assert _own_certificate(tmp_path, options, ()) == {}
-    monkeypatch.setenv("ARGOSY_TLS", "generate")
-    assert _own_certificate(tmp_path, argparse.Namespace(listen=""), ()) == {}, "nothing listens"
-    made = _own_certificate(tmp_path, options, ("gpu-box",))
-    assert shake_hands(Path(made["ARGOSY_TLS_CERT"]), Path(made["ARGOSY_TLS_KEY"]), "gpu-box")
-    monkeypatch.setenv("ARGOSY_TLS", "yes")
-    with pytest.raises(ArgosyError, match="ARGOSY_TLS is `yes`: `generate`, without ARGOSY_TLS_CERT"):
-        _own_certificate(tmp_path, options, ())
+def test_an_authority_of_the_folder_signs_for_ten_years(tmp_path: Path) -> None:
+    now_s = time.time()
+    certificate, key = ensure_signed(tmp_path, ["gpu-box", "10.0.0.5"], now_s)
+    trusted = tmp_path / "ca.pem"
+    authority, first = trusted.read_bytes(), certificate.read_bytes()
+    for name in ("gpu-box", "10.0.0.5", "localhost"):
+        assert shake_hands(certificate, key, name, trusted) == "TLSv1.3"
+        assert shake_hands(certificate, key, name, certificate) == "TLSv1.3", "the file holds both"
+    assert ensure_signed(tmp_path, ["gpu-box"], now_s + 300 * 86_400)[0].read_bytes() == first
+    assert ensure_signed(tmp_path, ["gpu-box", "b"], now_s)[0].read_bytes() != first
+    assert shake_hands(certificate, key, "b", trusted) == "TLSv1.3" and trusted.read_bytes() == authority
+    for name in ("ca.key", "server.key"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    second = certificate.read_bytes()
+    ensure_signed(tmp_path, ["b"], now_s + 340 * 86_400)
+    assert certificate.read_bytes() != second and trusted.read_bytes() == authority, "clients notice nothing"
+    trusted.write_text("damaged")
+    ensure_signed(tmp_path, ["b"], now_s)
+    assert shake_hands(certificate, key, "b", trusted) == "TLSv1.3" and trusted.read_bytes() != authority

@@ -150,6 +150,35 @@ def test_a_taken_name_and_an_address_give_nobody_elses_account(site: Site) -> No
     assert site.ask("GET", "/whoami", **cookie).json["name"] == "ann-2"
 
 
+def test_a_name_of_somebody_who_left_is_not_given_again(site: Site) -> None:
+    site.add_user("ann", "viewer")
+    site.do(site.people.remove_user(OWNER, "ann"))
+    provider = FakeIdentityProvider()
+    open_pages(site, provider)
+    allow(site)
+    cookie = {"cookie": f"__Host-argosy={go(site, provider).cookies['__Host-argosy']}", **OWN_PAGE}
+    assert site.ask("GET", "/whoami", **cookie).json["name"] == "ann-2"
+
+
+def test_an_account_that_the_provider_made_is_signed_in_to(site: Site) -> None:
+    """By SCIM, with groups that only SCIM changes; by its verified address alone."""
+    from argosy.facades.scim.ports import Account, Group, Member
+    from argosy.server.provisioning import Provisioned
+
+    people = Provisioned(site.store, site.clock, site.store.ids)
+    made = site.do(people.put_account(Account(user_name="ann@example.com", email="ann@example.com")))
+    site.do(people.put_group(Group(name="research", members=(Member(id=made.id, shown=""),))))
+    allow(site)
+    provider = FakeIdentityProvider()
+    provider.person |= {"groups": ["admins"], "email_verified": False}
+    open_pages(site, provider)
+    assert go(site, provider).status == 403, "an address that is not verified proves nothing"
+    provider.person["email_verified"] = True
+    cookie = {"cookie": f"__Host-argosy={go(site, provider).cookies['__Host-argosy']}", **OWN_PAGE}
+    who = site.ask("GET", "/whoami", **cookie).json
+    assert (who["name"], who["user_id"], len(who["roles"])) == ("ann", made.id, 1)
+
+
 @pytest.mark.parametrize("verified", [True, False])
 def test_a_verified_address_links_where_that_is_allowed(site: Site, verified: bool) -> None:
     site.add_user("ann", "viewer", "vision", email="Ann@example.com")

@@ -8,9 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from argosy.model.access import OWNER
+from argosy.model.apps import App
+from argosy.model.kinds.session import SESSION, SessionSpec, SessionStatus
+from argosy.model.rows import Workload
+from argosy.server.apps.live import LiveApps
 from argosy.server.doorkeeper import FRESH_MS, Doorkeeper
 from argosy.server.identity import Identity
 from argosy.store import Store
+from argosy.testing.builders import a_task
 from argosy.testing.postgres_server import PostgresServer, find_postgres
 from argosy.testing.virtual_time import FixedClock, SimIds
 
@@ -64,3 +69,71 @@ def test_both_know_at_once_and_both_forget(postgres: PostgresServer) -> None:
             await each.close()
 
     asyncio.run(main())
+
+
+def test_an_app_is_opened_at_one_and_used_at_the_other(postgres: PostgresServer) -> None:
+    """A code is good once among both; the ticket it becomes works at both; taking the role ends both."""
+
+    async def main() -> None:
+        url, clock, ids = postgres.url(postgres.make_database()), FixedClock(), SimIds()
+        stores = [await Store.open(url, ids=ids, clock=clock) for _ in range(2)]
+        keepers = [Doorkeeper(each, clock, Identity(each, clock, ids)) for each in stores]
+        here, there = (LiveApps(each, Nobody(), Nobody(), clock) for each in stores)  # type: ignore[arg-type]
+        here.current, there.current = keepers[0].current, keepers[1].current
+        people = keepers[0].identity.people
+        await people.add_user(OWNER, name="ann")
+        await people.give_role(OWNER, subject="ann", role="member", project="default")
+        made = await keepers[0].identity.credentials.add_token(OWNER, name="t", user="ann")
+        caller = await keepers[1].caller_of(made.secret)
+        assert caller is not None
+        session = a_session("ann")
+
+        async def enter(apps: LiveApps, code: str) -> str | None:
+            await apps.recall(code.encode())
+            ticket = apps.tickets.redeem(code.encode(), session.id, "lab")
+            return ticket if ticket is not None and await apps.swap(code.encode(), ticket) else None
+
+        code = await here.issue(caller, session.id, "lab")
+        ticket = await enter(there, code)
+        assert ticket is not None, "the other server takes it"
+        assert await enter(here, code) is None and await enter(there, code) is None, "once among both"
+        for apps in (here, there):
+            await apps.recall(ticket.encode())
+            right = apps.tickets.right_of(ticket.encode(), session.id, "lab")
+            assert right is not None and await apps.stays(right.caller) and apps.may(right.caller, session)
+        rows = await stores[0].snapshot()
+        assert not any(secret in repr(rows.people) for secret in (code, ticket)), "only hashes are kept"
+        await people.take_role(OWNER, subject="ann", role="member", project="default")
+        clock.advance(FRESH_MS / 1000)
+        await asyncio.sleep(0.55)  # how long an app trusts what it asked
+        for apps in (here, there):
+            assert await apps.stays(right.caller) and not apps.may(right.caller, session), "the role is gone"
+        await people.change_user(OWNER, "ann", is_disabled=True)
+        clock.advance(FRESH_MS / 1000)
+        await asyncio.sleep(0.55)
+        for apps in (here, there):
+            assert not await apps.stays(right.caller), "the account is off"
+        late = await here.issue(OWNER, session.id, "lab")
+        clock.advance(31)
+        assert await enter(there, late) is None
+        for each in stores:
+            await each.close()
+
+    asyncio.run(main())
+
+
+class Nobody:
+    """Nodes and controllers, which nobody asks here."""
+
+
+def a_session(owner: str) -> Workload:
+    return Workload(
+        id="ses-1",
+        kind=SESSION.name,
+        name="s",
+        user=owner,
+        project="default",
+        spec=SessionSpec(app=App(name="lab", listens="socket"), task=a_task()),
+        status=SessionStatus(),
+        created_ms=1,
+    )

@@ -18,7 +18,7 @@ from argosy.infra.acme import HTTP_PATH, Acme, Membership, Proof, Solver, renewa
 from argosy.infra.acme_kept import Kept
 from argosy.infra.acme_keys import AccountKey, make_key
 from argosy.infra.acme_proofs import DnsProofs, HttpProofs
-from argosy.testing.fake_acme import DIRECTORY, FakeAuthority
+from argosy.testing.fake_acme import FakeAuthority
 
 T = TypeVar("T")
 DAY_MS = 86_400_000
@@ -79,7 +79,7 @@ class Site:
 
     def account(self, key: AccountKey) -> Acme:
         return Acme(
-            DIRECTORY,
+            self.authority.directory,
             key,
             ask=self.authority,
             clock=self.clock,

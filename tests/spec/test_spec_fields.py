@@ -113,12 +113,7 @@ def test_deeper_fields_are_known_too() -> None:
           autostop: {idle_minutes: 5, hook: sync, hook_timeout: 10}
         """  # noqa: E501
     )
-    assert task.not_executed == (
-        "autostop.hook",
-        "autostop.hook_timeout",
-        "service.replica_policy.spot_placer",
-        "service.tls",
-    )
+    assert task.not_executed == ("autostop.hook", "autostop.hook_timeout", "service.tls")
     assert task.resources[0].extra == '{"autostop":{"hook":"sync","hook_timeout":10}}'
     assert parse_one(render_task(task)) == task
 

@@ -40,7 +40,12 @@ def test_triggers_become_targets_of_the_policy() -> None:
     ("text", "said"),
     [
         ("type: prometeus", "there is no trigger of type `prometeus`"),
-        ("type: kafka", "triggers of type `kafka` are not followed yet"),
+        ("type: memory", "triggers of type `memory` are not followed yet"),
+        ("type: kafka, metadata: {topic: t, consumerGroup: g}", "`kafka` trigger has no `bootstrapServers`"),
+        ("type: kafka, metadata: {bootstrapServers: b, topic: t, consumerGroup: g, tls: on}", "is neither"),
+        ("type: cpu", "the `cpu` trigger has no `value`"),
+        ("type: cpu, metadata: {value: 500m, type: AverageValue}", "`cpu` trigger follows a utilisation"),
+        ("type: cpu, metadata: {value: lots}", "`value` is no number: `lots`"),
         ("type: redis, metadata: {listName: a}", "the `redis` trigger has no `address`"),
         ("type: redis, metadata: {address: 'a:1', listName: a, lenght: 4}", "a `redis` trigger has no field"),
         ("type: prometheus, metadata: {serverAddress: 'http://p', query: x}", "has no `threshold`"),
@@ -61,3 +66,32 @@ def test_what_is_wrong_with_a_trigger(text: str, said: str) -> None:
 def test_every_way_to_choose_a_replica_is_known_to_gateways() -> None:
     assert set(POLICIES) == set(BALANCES)
     assert set(POLICIES.values()) == set(get_args(PolicyName))
+
+
+def test_targets_are_signals_of_the_service_itself() -> None:
+    text = HEAD + "    targets: {concurrency: 8, latency: 0.5, gpu: 70, queue: 2, tokens: 900, cpu: 60}\n"
+    (task,) = parse_task(text).tasks
+    policy = scaling_policy(Revision(number=1, digest="d", task=task))
+    told = [(each.signal, each.value, each.each) for each in policy.targets]
+    assert told == [
+        ("concurrency", 8, True),
+        ("latency", 0.5, False),
+        ("gpu", 70, False),
+        ("queue", 2, True),
+        ("tokens", 900, True),
+        ("cpu", 60, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("{latencyy: 1}", "there is no metric `latencyy`", "did you mean `latency`?"),
+        ("{temperature: 1}", "there is no metric `temperature`", "others are `triggers`"),
+        ("{gpu: 0}", "the target of `gpu` is not above 0", "write one like `gpu: 5`"),
+    ],
+)
+def test_a_metric_that_does_not_exist(text: str, said: str, hint: str) -> None:
+    with pytest.raises(ArgosyError) as raised:
+        parse_task(HEAD + f"    targets: {text}\n")
+    assert said in str(raised.value.what) and hint in str(raised.value.hint)

@@ -21,6 +21,7 @@ class ServerStatus(Reply, frozen=True, kw_only=True, omit_defaults=True):
     clusters: int
     jobs_live: int
     log_file: str = ""
+    certificate: str = ""  # of TLS: its hosts, until when, and what is wrong with the next one
 
 
 class PruneRequest(Request, frozen=True, kw_only=True, omit_defaults=True):

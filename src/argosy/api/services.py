@@ -88,6 +88,11 @@ class ReplicaView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     address: str = ""
     in_flight: int = 0
     hourly_micro_usd: int = 0
+    requests_milli_per_s: int = 0  # in the last minute, as of the service
+    errors: int = 0
+    p50_ms: int = 0
+    p99_ms: int = 0
+    tokens_milli_per_s: int = 0
     detail: str = ""  # why it is not ready
     last_lines: tuple[str, ...] = ()  # of what it printed, while it is not ready
 
@@ -103,6 +108,11 @@ class RevisionView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     note: str = ""
     requests: int = 0
     errors: int = 0
+    requests_milli_per_s: int = 0  # in the last minute, as of the service
+    p50_ms: int = 0
+    p99_ms: int = 0
+    tokens_milli_per_s: int = 0
+    hourly_micro_usd: int = 0
 
 
 class RolloutView(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -134,6 +144,10 @@ class ServiceView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     errors: int = 0  # in the last minute: answers 5xx, cut streams, time-outs
     p50_ms: int = 0  # half of the last minute's answers were complete by then
     p99_ms: int = 0
+    tokens_milli_per_s: int = 0  # of prompts and answers of language models
+    #: What so many cost at the price and the pace of the last minute; 0: none passed, or it costs nothing.
+    micro_usd_per_million_requests: int = 0
+    micro_usd_per_million_tokens: int = 0
     why: str = ""  # why so many replicas are wanted
     rollout: RolloutView | None = None
     revisions: tuple[RevisionView, ...] = ()
@@ -141,6 +155,10 @@ class ServiceView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     hourly_micro_usd: int = 0
     user: str = ""
     project: str = ""
+    models: tuple[str, ...] = ()  # names that requests to language models say
+    shared: str = ""  # name of the endpoint that it shares with other services
+    shared_endpoint: str = ""
+    share_milli: int = 0  # of the requests there that name no model, in thousandths
     access: str = ""  # who may send requests: machine (whoever is on it), public, keys, nobody
     created_ms: int = 0
     detail: str = ""

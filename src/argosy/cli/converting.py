@@ -10,7 +10,7 @@ import click
 from argosy.cli.session import Session, json_option, pass_session
 from argosy.cli.task_options import YAML_LIMIT_BYTES, read_text
 
-_KINDS = ("dstack", "slurm", "kubernetes", "ray", "compose")
+_KINDS = ("dstack", "slurm", "kubernetes", "ray", "compose", "ecs")
 
 
 @click.command(
@@ -30,7 +30,7 @@ Examples:
 def convert(
     session: Session, file: str, kind: str | None, output: str | None, force: bool, as_json: bool
 ) -> None:
-    """Turn a dstack, Slurm, Kubernetes, Ray or compose file into a task.
+    """Turn a dstack, Slurm, Kubernetes, Ray, compose or ECS file into a task.
 
     What has no equal stands in comments of the task: `# not carried over: ...`.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,6 +29,7 @@ def gateway() -> None:
 Examples:
   argosy gateway run --listen 0.0.0.0:8080 --workers 0
   argosy gateway run --tls 0.0.0.0:443 --certificate web.pem web.key --access-log /var/log/argosy.jsonl
+  argosy gateway run --name west --region aws/us-west-2 --listen 0.0.0.0:8081
 """
 )
 @click.option("--listen", multiple=True, metavar="HOST:PORT", help="Take requests here.")
@@ -36,34 +38,37 @@ Examples:
     "--certificate", multiple=True, nargs=2, metavar="FILE KEYFILE", help="Of TLS, in PEM; chosen by host."
 )
 @click.option(
+    "--name", default="control", metavar="NAME", help="Of one more gateway beside the server's own."
+)
+@click.option("--region", default="", metavar="PROVIDER/REGION", help="The nearest replicas come first.")
+@click.option(
     "--control", metavar="SOCKET", help="Where a server steers it; default: the local server's place."
 )
 @click.option("--workers", type=int, default=1, help="Processes that take requests; 0: one per core.")
 @click.option("--access-log", metavar="FILE", help="One JSON line for each request.")
 @pass_session
 def run(
-    session: Session,
-    listen: tuple[str, ...],
-    tls: tuple[str, ...],
-    certificate: tuple[tuple[str, str], ...],
-    control: str | None,
-    workers: int,
-    access_log: str | None,
+    session: Session, /, control: str | None, workers: int, access_log: str | None, name: str, **flags: Any
 ) -> None:
-    """Run a gateway in this terminal. The local server finds it and uses it instead of one of its own."""
+    """Run a gateway in this terminal. The local server finds it and uses it instead of one of its own.
+
+    Several of them, each with a --name, share limits and loads; one may end while the others go on.
+    """
     import os
     import sys
     from pathlib import Path
 
+    listen, tls, certificate = flags["listen"], flags["tls"], flags["certificate"]
     if not listen and not tls:
         raise click.UsageError("nothing would be served: say --listen HOST:PORT or --tls HOST:PORT")
-    place = str(session.cwd / control if control else _control(session))
+    place = str(session.cwd / control if control else _control(session, name))
     Path(place).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = [sys.executable, "-m", "argosy.gateway", "--control", place, "--workers", str(workers)]
     command += [word for each in listen for word in ("--listen", each)]
     command += [word for each in tls for word in ("--tls", each)]
     command += [word for each in certificate for word in ("--certificate", *each)]
     command += ["--access-log", access_log] if access_log else []
+    command += ["--region", flags["region"]] if flags["region"] else []
     os.execv(command[0], command)  # noqa: S606  this process becomes the gateway
 
 
@@ -74,16 +79,17 @@ Examples:
   argosy gateway status --json
 """
 )
+@click.option("--name", default="control", metavar="NAME", help="Of one of several gateways.")
 @click.option("--control", metavar="SOCKET", help="Its control socket; default: the local server's.")
 @json_option
 @pass_session
-def status(session: Session, control: str | None, as_json: bool) -> None:
+def status(session: Session, name: str, control: str | None, as_json: bool) -> None:
     """What the gateway on this machine carries: services, replicas, requests, what waits."""
     import json
 
     from argosy.model.errors import ArgosyError
 
-    place = str(session.cwd / control if control else _control(session))
+    place = str(session.cwd / control if control else _control(session, name))
     try:
         told = _ask(place)
     except OSError as error:
@@ -108,11 +114,13 @@ def status(session: Session, control: str | None, as_json: bool) -> None:
             )
 
 
-def _control(session: Session) -> Path:
-    """The control socket of the gateway that the local server uses."""
+def _control(session: Session, name: str) -> Path:
+    """The control socket of a gateway that the local server uses."""
     from argosy.api.location import state_dir
 
-    return state_dir(session.env) / "gateway" / "control.sock"
+    if re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name) is None:
+        raise click.UsageError(f"`{name}` is no name of a gateway: write small letters, digits and `-`")
+    return state_dir(session.env) / "gateway" / f"{name}.sock"
 
 
 def _ask(place: str) -> dict[str, Any]:

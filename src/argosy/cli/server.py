@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -34,7 +35,8 @@ def server() -> None:
     epilog="""\b
 Examples:
   argosy server start
-  argosy server start --listen 0.0.0.0:7421
+  argosy server start --listen 0.0.0.0:7421 --tls generated
+  argosy server start --listen 0.0.0.0:443 --tls acme --domain argosy.example
   argosy server start --s3 127.0.0.1:9000
   argosy server start --foreground
 """
@@ -42,10 +44,18 @@ Examples:
 @click.option(
     "--listen", metavar="HOST:PORT", help="Also listen on this address; clients there need a token."
 )
+@click.option(
+    "--tls",
+    type=click.Choice(("generated", "acme")),
+    help="Encrypt with a certificate made here, or by ACME.",
+)
+@click.option("--tls-cert", metavar="FILE", help="Encrypt with this certificate (with its chain).")
+@click.option("--tls-key", metavar="FILE", help="The key of --tls-cert.")
+@click.option("--domain", multiple=True, metavar="HOST", help="A host of the certificate; may be repeated.")
 @click.option("--s3", metavar="HOST:PORT", help="Where programs reach the buckets over S3, with keys.")
 @click.option("--foreground", is_flag=True, help="Stay in this terminal.")
 @pass_session
-def start(session: Session, listen: str | None, s3: str | None, foreground: bool) -> None:
+def start(session: Session, /, foreground: bool, **given: str | tuple[str, ...] | None) -> None:
     """Start the local server in the background."""
     import os
 
@@ -53,7 +63,7 @@ def start(session: Session, listen: str | None, s3: str | None, foreground: bool
     from argosy.model.errors import ArgosyError
 
     location = _local(session)
-    extra = (("--listen", listen) if listen else ()) + (("--s3", s3) if s3 else ())
+    extra = _arguments(given)
     if (extra or foreground) and is_listening(location):
         raise ArgosyError("server-running", f"a server already listens on {location.render()}")
     if foreground:
@@ -65,6 +75,23 @@ def start(session: Session, listen: str | None, s3: str | None, foreground: bool
     session.screen.print(
         f"The server {'is running' if started else 'was already running'} (process {health.pid})."
     )
+
+
+def _arguments(given: Mapping[str, str | tuple[str, ...] | None]) -> tuple[str, ...]:
+    """The options of the server's program, with files by their whole paths. Raises `usage`."""
+    from pathlib import Path
+
+    from argosy.model.errors import ArgosyError
+
+    encrypts = given.get("tls") or given.get("tls_cert") or given.get("tls_key") or given.get("domain")
+    if encrypts and not given.get("listen"):
+        raise ArgosyError("usage", "TLS is for clients over the network", hint="add `--listen 0.0.0.0:7421`")
+    extra: list[str] = []
+    for name, value in given.items():
+        for each in (value,) if isinstance(value, str) else value or ():
+            path = str(Path(each).absolute()) if name in ("tls_cert", "tls_key") else each
+            extra += (f"--{name.replace('_', '-')}", path)
+    return tuple(extra)
 
 
 @server.command(
@@ -158,6 +185,7 @@ def status(session: Session, as_json: bool) -> None:
         ("up", age(health.started_ms, session.now_ms())),
         ("memory", render_bytes(reply.memory_bytes)),
         ("listening", ", ".join(reply.listening)),
+        ("TLS", reply.certificate),
         ("state", health.state_dir),
         ("store", health.store),
         ("clusters", str(reply.clusters)),

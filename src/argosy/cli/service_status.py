@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from argosy.cli.service_models import members
 from argosy.cli.session import Session, json_option, pass_session, yes_option
 
 if TYPE_CHECKING:
-    from argosy.api.services import ServiceReply, ServiceView
+    from argosy.api.services import ReplicaView, ServiceReply, ServiceView
+
+
+_PACE: Final = ("REQ/S", "P50", "P99")
 
 
 @click.command(
@@ -28,7 +32,7 @@ def status(session: Session, names: tuple[str, ...], every: bool, as_json: bool)
     from argosy.api.services import ServiceList
 
     if names:
-        found = tuple(session.client.service(name) for name in names)
+        found = tuple(each for name in names for each in members(session, name))
     else:
         found = session.client.services().services
     if as_json:
@@ -45,18 +49,17 @@ def _show(session: Session, services: tuple[ServiceView, ...]) -> None:
 
     screen, now_ms = session.screen, session.now_ms()
     screen.table(
-        ("SERVICE", "STATUS", "READY", "REVISION", "REQ/S", "P50", "P99", "ENDPOINT", "$/H", "DETAIL"),
+        (*("SERVICE", "STATUS", "READY", "REVISION"), *_PACE, *("ENDPOINT", "$/H", "$/1M", "DETAIL")),
         [
             [
                 each.name,
                 each.status,
                 f"{each.ready}/{each.wanted}",
-                _revisions(each),
-                f"{each.requests_milli_per_s / 1000:.3g}" if each.requests_milli_per_s else "",
-                f"{each.p50_ms} ms" if each.p50_ms else "",
-                f"{each.p99_ms} ms" if each.p99_ms else "",
-                each.endpoint,
+                _revisions(each) + (f" {each.share_milli / 10:g}%" if each.shared else ""),
+                *_pace(each),
+                each.shared_endpoint or each.endpoint,
                 render_price(each.hourly_micro_usd) if each.hourly_micro_usd else "",
+                _per_million(each),
                 each.detail,
             ]
             for each in services
@@ -64,7 +67,7 @@ def _show(session: Session, services: tuple[ServiceView, ...]) -> None:
     )
     screen.print()
     screen.table(
-        ("REPLICA", "REVISION", "STATE", "FOR", "PLACE", "IN FLIGHT", "DETAIL"),
+        (*("REPLICA", "REVISION", "STATE", "FOR", "PLACE", "IN FLIGHT"), *_PACE, "$/H", "DETAIL"),
         [
             [
                 f"{service.name}/{each.number}",
@@ -73,6 +76,8 @@ def _show(session: Session, services: tuple[ServiceView, ...]) -> None:
                 age(each.since_ms, now_ms) if each.since_ms else "",
                 each.place,
                 str(each.in_flight or ""),
+                *_pace(each),
+                render_price(each.hourly_micro_usd) if each.hourly_micro_usd else "",
                 each.detail,
             ]
             for service in services
@@ -82,6 +87,26 @@ def _show(session: Session, services: tuple[ServiceView, ...]) -> None:
     )
     for service in services:
         _say_why(session, service)
+
+
+def _pace(each: ServiceView | ReplicaView) -> tuple[str, str, str]:
+    """Requests per second and latencies of the last minute."""
+    return (
+        f"{each.requests_milli_per_s / 1000:.3g}" if each.requests_milli_per_s else "",
+        f"{each.p50_ms} ms" if each.p50_ms else "",
+        f"{each.p99_ms} ms" if each.p99_ms else "",
+    )
+
+
+def _per_million(each: ServiceView) -> str:
+    """What a million tokens cost at the pace of the last minute; requests, where none are counted."""
+    from argosy.model.units import render_price
+
+    if each.micro_usd_per_million_tokens:
+        return f"{render_price(each.micro_usd_per_million_tokens)} tokens"
+    if each.micro_usd_per_million_requests:
+        return f"{render_price(each.micro_usd_per_million_requests)} requests"
+    return ""
 
 
 def _say_why(session: Session, service: ServiceView) -> None:
@@ -162,11 +187,12 @@ def endpoint(session: Session, service: str, as_json: bool) -> None:
     """Print where a service answers."""
     from argosy.model.errors import ArgosyError
 
-    found = session.client.service(service)
+    found = members(session, service)[0]
+    place = found.shared_endpoint if found.name != service and found.shared == service else found.endpoint
     if as_json:
         session.screen.json(found)
-    elif found.endpoint:
-        session.screen.print(found.endpoint)
+    elif place:
+        session.screen.print(place)
     else:
         raise ArgosyError(
             "wrong-state",
@@ -252,7 +278,8 @@ def down(
     from argosy.api.endpoint import Done
 
     session.screen.confirm(f"End {', '.join(f'`{name}`' for name in services)}?", yes=yes)
-    names = [name for each in services for name in session.client.down_service(each, now=now or purge).names]
+    meant = [each.name for name in services for each in members(session, name)]
+    names = [name for each in meant for name in session.client.down_service(each, now=now or purge).names]
     if as_json:
         session.screen.json(Done(names=tuple(names)))
         return

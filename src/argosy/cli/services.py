@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from argosy.cli.service_key import key
+from argosy.cli.service_models import shared_as, update_shared
 from argosy.cli.service_status import down, endpoint, logs, promote, rollback, scale, status
 from argosy.cli.session import Session, json_option, pass_session
 from argosy.cli.task_options import parse_whole, task_options
@@ -111,9 +112,10 @@ def parse_steps(text: str) -> tuple[int, ...]:
     return found if found[-1] == 1000 else (*found, 1000)
 
 
-def _task_of(
+def _tasks_of(
     session: Session, words: tuple[str, ...], flags: dict[str, Any], model: str = "", runtime: str = ""
-) -> Task:
+) -> list[Task]:
+    """The task of a service, or one for each of its `models`."""
     from argosy.cli.launching import send_files
     from argosy.model.errors import ArgosyError
 
@@ -129,16 +131,16 @@ def _task_of(
     session.screen.warn(
         each.render() for each in (one.without(("service",)) for one in parsed.warnings) if each.what
     )
-    if len(parsed.tasks) != 1:
-        raise click.UsageError("a service is one task")
-    task = parsed.tasks[0]
-    if task.service is None:
+    shared = {task.service.endpoint for task in parsed.tasks if task.service is not None}
+    if len(parsed.tasks) != 1 and (len(shared) != 1 or "" in shared):
+        raise click.UsageError("a service is one task; `service.models` gives one endpoint several models")
+    if any(task.service is None for task in parsed.tasks):
         raise ArgosyError(
             "spec-invalid",
             f"{words[0]} has no `service`",
             hint="add `service: {readiness_probe: /health, replicas: 2}`",
         )
-    return send_files(session, task)
+    return [send_files(session, task) for task in parsed.tasks]
 
 
 @click.command(
@@ -174,18 +176,26 @@ def up(session: Session, /, words: tuple[str, ...], as_json: bool, **flags: Any)
     named, detach = flags.pop("service_name"), flags.pop("detach")
     flags.pop("yes")
     model, runtime, public = flags.pop("model"), flags.pop("runtime"), flags.pop("public")
-    task = _task_of(session, words, flags, model, runtime)
-    name = check_name("service", named or task.name or "service")
-    reply = session.client.apply_service(name, task, user=session.user)
-    if public:
-        session.client.set_service_access(name, public=True)
-    session.screen.warn(reply.warnings)
-    service = reply.service if detach else _wait(session, name, reply.service)
+    tasks = _tasks_of(session, words, flags, model, runtime)
+    if len(tasks) > 1:
+        tasks = shared_as(tasks, named or "")
+    made = []
+    for task in tasks:
+        name = check_name("service", (named if len(tasks) == 1 else "") or task.name or "service")
+        reply = session.client.apply_service(name, task, user=session.user)
+        if public:
+            session.client.set_service_access(name, public=True)
+        session.screen.warn(reply.warnings)
+        made.append(reply.service)
+    services = made if detach else [_wait(session, each.name, each) for each in made]
     if as_json:
-        session.screen.json(service)
+        from argosy.api.services import ServiceList
+
+        session.screen.json(services[0] if len(services) == 1 else ServiceList(services=tuple(services)))
     else:
-        _say_up(session, service)
-    if service.status == "failing":
+        for each in services:
+            _say_up(session, each)
+    if any(each.status == "failing" for each in services):
         raise click.exceptions.Exit(1)
 
 
@@ -211,7 +221,9 @@ def _wait(session: Session, name: str, service: ServiceView) -> ServiceView:
 def _say_up(session: Session, service: ServiceView) -> None:
     screen = session.screen
     if service.ready and service.endpoint:
-        screen.print(f"service `{service.name}` answers at {service.endpoint}")
+        screen.print(f"service `{service.name}` answers at {service.shared_endpoint or service.endpoint}")
+        if service.models:
+            screen.say(f"  model: {', '.join(service.models)}", "dim")
         if service.access in ("keys", "nobody"):
             screen.say(f"  it asks for a key:  argosy serve key {service.name} NAME", "dim")
     elif service.status == "failing":
@@ -257,9 +269,12 @@ def update(session: Session, /, service: str, words: tuple[str, ...], as_json: b
     strategy = strategy_of(flags)
     force, note, public = flags.pop("force"), flags.pop("note"), flags.pop("public")
     flags.pop("yes")
-    task = _task_of(session, words, flags)
+    tasks = _tasks_of(session, words, flags)
+    if len(tasks) > 1:
+        update_shared(session, service, tasks, strategy=strategy, force=force, note=note)
+        return
     reply: ServiceReply = session.client.apply_service(
-        service, task, update=True, strategy=strategy, force=force, note=note, user=session.user
+        service, tasks[0], update=True, strategy=strategy, force=force, note=note, user=session.user
     )
     shown = reply.service
     if public is not None:

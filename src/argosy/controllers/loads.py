@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from argosy.controllers.rates import Rates, bucket_of, quantile_ms
 from argosy.model.routes import LATENCY_BOUNDS_MS, RevisionCounters, ServiceCounters
 from argosy.model.scaling import CONCURRENCY, LATENCY, QUEUE, REQUESTS, TOKENS
 from argosy.model.served import Count, Rate
@@ -60,6 +61,7 @@ class Load:
     def __init__(self) -> None:
         self.seconds: deque[Second] = deque(maxlen=KEPT_S)
         self.used_ms = 0
+        self.rates = Rates()
         self._last: ServiceCounters | None = None
         self._at_ms = 0
         self._marks: dict[int, Mark] = {}  # by revision: when the shares changed
@@ -76,6 +78,7 @@ class Load:
             return
         if last is not None:
             self._note(last, counters, elapsed_ms / 1000)
+        self.rates.add(counters, now_ms)
         self._last, self._at_ms = counters, now_ms
 
     def _note(self, last: ServiceCounters, now: ServiceCounters, seconds: float) -> None:
@@ -125,6 +128,7 @@ class Load:
             errors=sum(each.errors for each in last),
             p50_ms=quantile_ms(latency, 0.5),
             p99_ms=quantile_ms(latency, 0.99),
+            tokens_milli=round(1000 * sum(each.tokens for each in last) / len(last)),
         )
 
     def signals(self) -> Mapping[str, Sequence[float]]:
@@ -142,24 +146,3 @@ def _added(total: list[int], now: Sequence[int], before: Sequence[int]) -> list[
     old = [*before, *([0] * (_BUCKETS - len(before)))]
     new = [*now, *([0] * (_BUCKETS - len(now)))]
     return [a + b - c for a, b, c in zip(total, new, old, strict=True)]
-
-
-def bucket_of(buckets: Sequence[int], share: float) -> int:
-    """The bucket in which this share of all is reached.
-
-    >>> bucket_of([0, 90, 8, 2], 0.95)
-    2
-    """
-    total, seen = sum(buckets), 0
-    for place, count in enumerate(buckets):
-        seen += count
-        if total and seen >= share * total:
-            return place
-    return len(buckets) - 1
-
-
-def quantile_ms(buckets: Sequence[int], share: float) -> int:
-    """The upper bound of the bucket in which this share of all is reached; 0 for none."""
-    if not sum(buckets):
-        return 0
-    return LATENCY_BOUNDS_MS[min(bucket_of(buckets, share), len(LATENCY_BOUNDS_MS) - 1)]

@@ -51,6 +51,10 @@ class Facts:
     def rank(self, rank_id: str) -> RankFact | None:
         return self._ranks.get(self._node_of_rank.get(rank_id, ""), _NONE).get(rank_id)
 
+    def node_of(self, rank_id: str) -> NodeFacts | None:
+        """The machine that a rank runs on, as its agent sees it."""
+        return self.node(self._node_of_rank.get(rank_id, ""))
+
     def ranks_on(self, node_id: str) -> Mapping[str, RankFact]:
         return self._ranks.get(node_id, _NONE)
 

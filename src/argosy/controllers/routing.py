@@ -17,9 +17,10 @@ import msgspec
 
 from argosy.controllers.loads import Load
 from argosy.controllers.observed import Facts
-from argosy.controllers.service.routes import routes_of
+from argosy.controllers.service.routes import endpoints_of, routes_of
 from argosy.controllers.service.scaling import FRESH, wanted_replicas
 from argosy.controllers.service.target import scaling_policy
+from argosy.controllers.usage import Usage
 from argosy.infra.border import BorderError
 from argosy.infra.gateway_port import GatewayPort
 from argosy.model.ids import Clock
@@ -32,7 +33,7 @@ from argosy.model.kinds.service import (
     service_state,
     wanted_revision,
 )
-from argosy.model.routes import GatewayCounters, RouteTable, ServiceCounters, ServiceRoute
+from argosy.model.routes import EndpointRoute, GatewayCounters, RouteTable, ServiceCounters, ServiceRoute
 from argosy.model.rows import Workload
 from argosy.model.scaling import Memory, Seen
 from argosy.model.served import ServedFact
@@ -68,8 +69,9 @@ class Routing:
         self._loads: dict[str, Load] = {}
         self._memories: dict[str, Memory] = {}
         self._triggers: TriggerValues | None = None  # from the first service that has any
+        self._usage = Usage()
         self._taken: dict[str, int] = {}  # by service: the generation of its routes that the gateway has
-        self._sent: tuple[ServiceRoute, ...] | None = None
+        self._sent: tuple[tuple[ServiceRoute, ...], tuple[EndpointRoute, ...]] | None = None
         self._since_ms = 0  # of the gateway's life
         self._generation = 0
         self._news = asyncio.Event()
@@ -83,6 +85,7 @@ class Routing:
         for id in self._services.keys() - now.keys():
             self._loads.pop(id, None)
             self._memories.pop(id, None)
+            self._usage.forget(id)
             if self._triggers is not None:
                 self._triggers.forget(id)
             self._taken.pop(id, None)
@@ -161,10 +164,12 @@ class Routing:
     async def _send(self, gateway: GatewayPort) -> None:
         services = list(self._services.values())
         routes = routes_of(services)
-        if routes != self._sent:
+        endpoints = endpoints_of(services, routes)
+        if (routes, endpoints) != self._sent:
             self._generation = max(self._generation + 1, self._clock.now_ms())
-            await gateway.take(RouteTable(generation=self._generation, services=routes))
-            self._sent = routes
+            table = RouteTable(generation=self._generation, services=routes, endpoints=endpoints)
+            await gateway.take(table)
+            self._sent = routes, endpoints
         for row in services:
             self._taken[row.id] = service_state(row).generation
 
@@ -197,6 +202,8 @@ class Routing:
             used_ms=load.used_ms,
             counts=load.counts(counted, state.rollout.old if state.rollout is not None else 0),
             rate=load.rate(),
+            replicas=load.rates.of_replicas(),
+            revisions=load.rates.of_revisions(),
             wanted=wanted,
             why=why,
         )
@@ -241,7 +248,11 @@ class Routing:
             held=held,
             cold_start_s=float(state.start_s or 30),
             active_ms=max([load.used_ms, *(each.ready_ms for each in mine)]),
-            signals={**load.signals(), **self._values(row.id, revision)},
+            signals={
+                **load.signals(),
+                **self._values(row.id, revision),
+                **self._usage.signals(row.id, mine, self._facts, [each.signal for each in policy.targets]),
+            },
         )
         scaled = wanted_replicas(policy, seen, self._memories.get(row.id, FRESH))
         self._memories[row.id] = scaled.memory

@@ -16,13 +16,14 @@ from argosy.spec.findings import excerpt, suggest
 from argosy.spec.parse import task_from_mapping
 from argosy.spec.source import TEXT_LIMIT, Node, Pairs, Scalar, compose
 
-KINDS: Final = ("dstack", "slurm", "kubernetes", "ray", "compose")
+KINDS: Final = ("dstack", "slurm", "kubernetes", "ray", "compose", "ecs")
 _SAID: Final = {
     "dstack": "a dstack configuration",
     "slurm": "a Slurm batch script",
     "kubernetes": "a Kubernetes manifest",
     "ray": "a Ray job",
     "compose": "a compose file",
+    "ecs": "a task definition of AWS ECS",
 }
 _OURS: Final = frozenset(["run", "setup", "resources", "num_nodes", "file_mounts", "envs"])
 
@@ -93,6 +94,7 @@ def detect(text: str, *, source: str = "<text>") -> str:
 
 def detect_documents(documents: Sequence[Node], source: str) -> str:
     from argosy.convert.dstack import REFUSED, RUNS
+    from argosy.convert.ecs import is_task_definition
     from argosy.convert.kubernetes import field_of, kind_of_manifest
     from argosy.convert.ray import is_ray
 
@@ -104,6 +106,8 @@ def detect_documents(documents: Sequence[Node], source: str) -> str:
         )
         if kind_of_manifest(node):
             return "kubernetes"
+        if is_task_definition(node):
+            return "ecs"
         kind = field_of(node, "type")
         if isinstance(kind, Scalar) and kind.raw in (*RUNS, *REFUSED):
             return "dstack"
@@ -146,6 +150,10 @@ def _drafts(kind: str, text: str, documents: tuple[Node, ...], source: str) -> t
         from argosy.convert.compose import convert_compose
 
         return convert_compose(documents, source)
+    if kind == "ecs":
+        from argosy.convert.ecs import convert_ecs
+
+        return None, convert_ecs(documents, source)
     from argosy.convert.kubernetes import convert_kubernetes, kind_of_manifest
 
     if kind == "ray" and not any(kind_of_manifest(node) for node in documents):

@@ -8,7 +8,7 @@ from typing import Final
 from argosy.convert.draft import Document, Draft
 from argosy.convert.reading import Fields, text_of
 from argosy.spec.source import Node
-from argosy.spec.triggers import CRON, KNOWN
+from argosy.spec.triggers import CPU_FIELDS, CRON, KNOWN
 
 _MOST: Final = 100  # KEDA's own default
 _HTTP: Final = ("concurrency", "requestRate")
@@ -55,7 +55,7 @@ def _trigger(fields: Fields, draft: Draft) -> Document | None:
     metadata = fields.section("metadata")
     known = _known(kind)
     if not known:
-        why = "not followed yet" if kind in ("kafka", "cpu", "memory") else "there is no such trigger"
+        why = "memory that is used does not fall again" if kind == "memory" else "there is no such trigger"
         draft.lose(f"trigger `{kind}`", "", why)
         fields.close(why)
         return None
@@ -65,6 +65,9 @@ def _trigger(fields: Fields, draft: Draft) -> Document | None:
         if node is not None:
             given[field] = text_of(node, f"triggers.metadata.{field}")
     fields.drop("authenticationRef", "credentials are those of the server")
+    if kind == "cpu":
+        metric = fields.text("metricType") or "Utilization"
+        given.setdefault("type", metric)
     fields.drop("metricType", "a total over all replicas")
     fields.close("the trigger knows no such field")
     found: Document = {"type": kind}
@@ -79,6 +82,8 @@ def _known(kind: str) -> tuple[str, ...]:
         return CRON
     if kind == "http":
         return _HTTP
+    if kind == "cpu":
+        return CPU_FIELDS
     if kind not in KNOWN:
         return ()
     about = KNOWN[kind]

@@ -50,8 +50,9 @@ class Event:
 
     __slots__ = ("about", "pieces", "timer", "waiter")
 
-    def __init__(self, about: Json, waiter: asyncio.Future[Outcome], timer: asyncio.TimerHandle) -> None:
-        self.about, self.waiter, self.timer = about, waiter, timer
+    def __init__(self, about: Json, waiter: asyncio.Future[Outcome]) -> None:
+        self.about, self.waiter = about, waiter
+        self.timer: asyncio.TimerHandle | None = None  # from the moment when its process is ready
         self.pieces: asyncio.Queue[bytes | None] | None = None  # its answer streams
 
 
@@ -75,12 +76,24 @@ class Environment:
     # --- events --------------------------------------------------------------------------------------
 
     async def invoke(self, about: Json, body: bytes) -> Outcome:
-        """The outcome of one event. It has until its deadline, then the process is killed."""
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(self.settings.timeout_s, self._too_late, about["id"])
-        event = self.events[about["id"]] = Event(about, loop.create_future(), timer)
+        """The outcome of one event. It has until its deadline, then the process is killed. A process that is
+        not ready yet finds its event when it is."""
+        event = self.events[about["id"]] = Event(about, asyncio.get_running_loop().create_future())
+        if self.ready.done():
+            self._time(event)
         self.give(about, body)
         return await event.waiter
+
+    def _time(self, event: Event) -> None:
+        loop = asyncio.get_running_loop()
+        event.timer = loop.call_later(self.settings.timeout_s, self._too_late, event.about["id"])
+
+    def begins(self) -> None:
+        """It is ready."""
+        if not self.ready.done():
+            self.ready.set_result(None)
+            for event in self.events.values():
+                self._time(event)
 
     def give(self, about: Json, body: bytes) -> None:
         raise NotImplementedError
@@ -100,7 +113,8 @@ class Environment:
         found = self.events.pop(event, None)
         if found is None:
             return
-        found.timer.cancel()
+        if found.timer is not None:
+            found.timer.cancel()
         self.drain_log()
         if found.pieces is not None:
             found.pieces.put_nowait(None)
@@ -244,10 +258,12 @@ class Forked(Environment, asyncio.Protocol):
 
     def _take(self, kind: bytes, content: bytes) -> None:
         if kind == worker.READY:
-            if not self.ready.done():
-                self.ready.set_result(None)
+            self.begins()
         elif kind == worker.FAILED:
             self.failed = Outcome(content, error="Unhandled")
+            for event in list(self.events):
+                self.settle(event, self.failed)
+            self.kill()
         for event in list(self.events):  # one at most
             if kind == worker.PIECE:
                 self.piece(event, content)

@@ -63,12 +63,13 @@ class Pool:
                     raise Busy
                 environment = await self._start(tenant)
                 self.colds += 1
-                await environment.ready
-                if environment.failed is not None:
+                if isinstance(environment, Spoken):
+                    await environment.ready
+                    if environment.failed is None and not environment.is_free:
+                        continue  # another event was quicker
+                if environment.failed is not None or environment.gone.is_set():
                     environment.kill()
-                    return environment.failed, environment
-                if not environment.is_free:
-                    continue  # another event was quicker
+                    return environment.ended_early(about["id"]), environment
             outcome = await environment.invoke(about, body)
             environment.used_s = self._now_s()
             return outcome, environment

@@ -2,33 +2,38 @@
 
     fork server: imports the libraries, waits → fork, a few ms → worker: imports the handler, serves events
 
-The fork server has one thread and no sockets but its own. A worker gets a socket for events and a pipe for
-what it prints. A message is 4 bytes of length, one byte that says what it is, and its content.
+The fork server has one thread and no sockets but its own, and loads no more than it needs: what runs in a
+copy after a fork (the book-keeping of `threading`, for one) is paid with each of them. A worker gets a socket
+for events and a pipe for what it prints. A message is 4 bytes of length, one byte that says what it is, and
+its content.
 """
 
 from __future__ import annotations
 
+import _thread
 import array
 import gc
 import importlib
 import json
 import os
-import random
 import signal
 import socket
 import struct
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+
+TYPE_CHECKING = False  # `typing` is not loaded for its sake
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any, NoReturn
+
+    Handle = Callable[[Any, Any], Any]
 
 #: What messages are. To a worker: an event. From a worker: the handler is there, it could not be imported, a
 #: result, an error, a piece of a streamed result, its end.
 EVENT, READY, FAILED, RESULT, ERROR, PIECE, END = b"E", b"K", b"I", b"R", b"X", b"P", b"Z"
-
-Handle = Callable[[Any, Any], Any]
 
 
 def pack(kind: bytes, content: bytes) -> bytes:
@@ -96,6 +101,32 @@ def find_handler(name: str) -> Handle:
     return found  # type: ignore[no-any-return]
 
 
+def prepare(handler: str) -> tuple[Any, Any] | None:
+    """(spec, code) of the handler's module, found, read and compiled but not run; None where a plain import
+    has to do that: below packages, which would be run, and where something is wrong with it."""
+    place = handler.rpartition(".")[0]
+    if not place or "." in place or "/" in place or place in sys.modules:
+        return None
+    try:
+        spec = PathFinder.find_spec(place)
+        loader: Any = spec.loader if spec is not None else None  # Any: what protocols of loaders leave out
+        code = loader.get_code(place) if loader is not None else None
+    except Exception:  # the worker's own import tells it
+        return None
+    return None if code is None else (spec, code)
+
+
+def begin_module(prepared: tuple[Any, Any]) -> None:
+    """Run the code of a prepared module, as its import would."""
+    spec, code = prepared
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    try:
+        exec(code, module.__dict__)  # noqa: S102  it is the handler's module
+    except BaseException:
+        sys.modules.pop(spec.name, None)
+        raise
+
+
 def describe(error: BaseException, *, importing: bool = False) -> bytes:
     """An error as Lambda tells it."""
     kind = type(error).__name__
@@ -108,18 +139,22 @@ def describe(error: BaseException, *, importing: bool = False) -> bytes:
         kind = "Runtime.UserCodeSyntaxError"
     elif importing and isinstance(error, ValueError):
         kind = "Runtime.MalformedHandlerName"
+    import traceback
+
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename != __file__ and "importlib" not in frame.filename]
     stack = traceback.format_list(own)
     return json.dumps({"errorMessage": text, "errorType": kind, "stackTrace": stack}).encode()
 
 
-def work(sock: socket.socket, handler: str) -> None:
+def work(sock: socket.socket, handler: str, prepared: tuple[Any, Any] | None = None) -> None:
     """Serve events until the socket ends."""
     try:
+        if prepared is not None:
+            begin_module(prepared)
         handle = find_handler(handler)
     except BaseException as error:  # whatever module code raises, SystemExit too
-        traceback.print_exc()
+        print_error()
         sys.stdout.flush()
         sock.sendall(pack(FAILED, describe(error, importing=True)))
         return
@@ -149,11 +184,17 @@ def run(handle: Handle, about: dict[str, Any], body: bytes) -> Iterator[bytes]:
             last = pack(RESULT, marshal(result))
     except Exception as error:  # whatever a handler raises is its answer
         print(f"[ERROR] {type(error).__name__}: {error}", file=sys.stderr)
-        traceback.print_exc()
+        print_error()
         last = pack(ERROR, describe(error))
     sys.stdout.flush()
     sys.stderr.flush()
     yield last
+
+
+def print_error() -> None:
+    import traceback
+
+    traceback.print_exc()
 
 
 class MarshalError(Exception):
@@ -217,7 +258,8 @@ def serve(control: socket.socket, handler: str, root: str, preload: bool) -> Non
                 importlib.import_module(name)
             except Exception:  # it may want to be imported by another first
                 continue
-    forks = threading.active_count() == 1
+    prepared = prepare(handler)
+    forks = _thread._count() == 0
     gc.collect()
     gc.freeze()
 
@@ -244,36 +286,46 @@ def serve(control: socket.socket, handler: str, root: str, preload: bool) -> Non
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
         pid = os.fork()
         if pid == 0:
-            _become_worker(control, descriptors[0], descriptors[1], handler, root, forks)
+            if not forks:
+                _begin_anew(descriptors[0], descriptors[1], handler, root)
+            _become_worker(control, descriptors[0], descriptors[1], handler, prepared)
         control.sendall(struct.pack("!cIi", b"F", pid, 0))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _become_worker(
-    control: socket.socket, events: int, log: int, handler: str, root: str, forks: bool
-) -> NoReturn:
+def _leave(log: int) -> None:
+    """Not the fork server's any more: its signals, its session, its output."""
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-    control.close()
     os.setsid()
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    if not forks:  # something started a thread on import: a forked copy could hang, so it begins anew
-        os.set_inheritable(events, True)
-        os.execv(sys.executable, [sys.executable, sys.argv[0], "--worker", str(events), handler, root])
-    random.seed()
+
+
+def _begin_anew(events: int, log: int, handler: str, root: str) -> NoReturn:
+    """Something started a thread on import: a forked copy could hang, so it is an interpreter of its own."""
+    _leave(log)
+    os.set_inheritable(events, True)
+    os.execv(sys.executable, [sys.executable, sys.argv[0], "--worker", str(events), handler, root])
+
+
+def _become_worker(
+    control: socket.socket, events: int, log: int, handler: str, prepared: tuple[Any, Any] | None
+) -> NoReturn:
+    _leave(log)
+    control.close()
     dice = sys.modules.get("numpy.random")  # not `numpy.random`: that would import it
     if dice is not None:
         dice.seed()
     try:
-        work(socket.socket(fileno=events), handler)
+        work(socket.socket(fileno=events), handler, prepared)
         sys.stdout.flush()
     except BaseException:  # the socket broke, or a handler ended itself
-        traceback.print_exc()
+        print_error()
         os._exit(1)
     os._exit(0)
 

@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> int:
     workers = os.environ.get("ARGOSY_GATEWAY_WORKERS", "1")
     parser.add_argument("--workers", type=int, default=workers, help="processes; 0: one per core")
     parser.add_argument("--access-log", default="", metavar="FILE", help="one JSON line for each request")
+    parser.add_argument("--region", default="", metavar="PROVIDER/REGION", help="where it is")
     parser.add_argument("--stop-s", type=float, default=600.0, help="answers go on so long after SIGTERM")
     options = parser.parse_args(argv)
     if not (options.listen or options.socket or options.tls or options.edge or options.edge_tls):
@@ -45,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
         certificates=tuple((certificate, key) for certificate, key in options.certificate),
         workers=options.workers or len(os.sched_getaffinity(0)),
         access_log=str(Path(options.access_log).absolute()) if options.access_log else "",
+        region=options.region,
         stop_s=options.stop_s,
     )
     try:

@@ -27,8 +27,8 @@ class Door:
     """What all connections of one listener share."""
 
     __slots__ = (
-        "_empty", "clients", "closing", "decider", "is_local", "loop", "new_id", "now_s", "secure", "serves",
-        "trusted",
+        "_empty", "clients", "closing", "decider", "is_local", "loop", "new_id", "now_s", "peers", "secure",
+        "serves", "trusted",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +40,7 @@ class Door:
         secure: bool = False,
         trusted: bool = False,
         is_local: bool = False,
+        peers: bool = False,
     ) -> None:
         self.decider = decider
         self.loop = loop
@@ -48,6 +49,7 @@ class Door:
         self.secure = secure  # TLS ends here
         self.serves: Callable[[bytes], bool] | None = None  # hosts that the certificates cover; None: all
         self.trusted = trusted  # connections come from our own edge: it tells the client's address
+        self.peers = peers  # other gateways come in here, with requests that are ours
         self.is_local = is_local  # only programs on this machine come in here
         self.clients: set[Connection] = set()
         self.closing = False  # answers say `Connection: close`

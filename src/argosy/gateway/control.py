@@ -46,9 +46,14 @@ class Control:
     """Answers what comes over the control socket."""
 
     def __init__(
-        self, routed: Routed, now_s: Callable[[], float], keep: Callable[[RouteTable], None] | None = None
+        self,
+        routed: Routed,
+        now_s: Callable[[], float],
+        keep: Callable[[RouteTable], None] | None = None,
+        share: Callable[[], msgspec.Struct] | None = None,
     ) -> None:
-        self._routed = routed
+        """`keep` gets tables that are in use; `share` says what other gateways are told (`GET /shared`)."""
+        self._routed, self._share = routed, share
         self._keep = keep
         self._now_s = now_s
         self._sequence = 1
@@ -68,6 +73,8 @@ class Control:
         if head.method == b"GET" and head.path == b"/metrics":
             self._routed.tell_all(lambda told: exchange.proceed(_metrics(told)))
             return None
+        if head.method == b"GET" and head.path == b"/shared" and self._share is not None:
+            return _json(self._share())
         if head.method == b"GET" and head.path == b"/wants":
             return self._wants(exchange, head.query)
         if head.method == b"GET" and head.path == b"/health":

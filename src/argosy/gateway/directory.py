@@ -7,6 +7,7 @@ from typing import Final, cast
 
 import msgspec
 
+from argosy.gateway.endpoints import Endpoint
 from argosy.gateway.exchange import Answer, Exchange
 from argosy.gateway.heads import RequestHead
 from argosy.gateway.service import Service
@@ -34,32 +35,34 @@ class Models(msgspec.Struct, frozen=True, kw_only=True):
 class Directory:
     """The addresses of one table."""
 
-    def __init__(self, services: Iterable[Service] = ()) -> None:
-        self._hosts: dict[bytes, Service] = {}
-        self._wildcards: dict[bytes, Service] = {}
-        self._prefixes: dict[bytes, Service] = {}
+    def __init__(self, services: Iterable[Service] = (), endpoints: Iterable[Endpoint] = ()) -> None:
+        self._hosts: dict[bytes, Service | Endpoint] = {}
+        self._wildcards: dict[bytes, Service | Endpoint] = {}
+        self._prefixes: dict[bytes, Service | Endpoint] = {}
         self._models: dict[str, list[Service]] = {}
-        for service in services:
-            for host in service.route.hosts:
+        places: list[Service | Endpoint] = [*endpoints, *services]
+        for each in places:
+            for host in each.route.hosts:
                 if host.startswith("*."):
-                    self._wildcards[host[1:].lower().encode()] = service
+                    self._wildcards[host[1:].lower().encode()] = each
                 else:
-                    self._hosts[host.lower().encode()] = service
-            if service.route.prefix:
-                self._prefixes[service.route.prefix.encode()] = service
-            for model in service.route.models:
-                self._models.setdefault(model, []).append(service)
+                    self._hosts[host.lower().encode()] = each
+            if each.route.prefix:
+                self._prefixes[each.route.prefix.encode()] = each
+            if isinstance(each, Service):
+                for model in each.route.models:
+                    self._models.setdefault(model, []).append(each)
         self._depths = tuple(sorted({prefix.count(b"/") for prefix in self._prefixes}, reverse=True))
 
-    def find(self, head: RequestHead) -> tuple[Service, int] | None:
-        """The service of a request, and how many bytes of its path are the prefix."""
+    def find(self, head: RequestHead) -> tuple[Service | Endpoint, int] | None:
+        """The service or shared endpoint of a request, and how many bytes of its path are the prefix."""
         known, place = head.place
         if known is not self:
             place = self._find(head)
             head.place = (self, place)
-        return cast("tuple[Service, int] | None", place)
+        return cast("tuple[Service | Endpoint, int] | None", place)
 
-    def _find(self, head: RequestHead) -> tuple[Service, int] | None:
+    def _find(self, head: RequestHead) -> tuple[Service | Endpoint, int] | None:
         service = self._hosts.get(head.host)
         if service is None and self._wildcards:
             dot = head.host.find(b".")

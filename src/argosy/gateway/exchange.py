@@ -110,8 +110,8 @@ class Exchange:
 
     __slots__ = (
         "answer_fields", "begun_s", "body", "client", "first_s", "forward", "head", "id", "ip", "is_local",
-        "limit", "memo", "outcome", "pieces", "received", "secure", "sending_s", "sent", "status", "stream",
-        "tap", "tries",
+        "limit", "memo", "outcome", "passed", "pieces", "received", "secure", "sending_s", "sent", "status",
+        "stream", "tap", "tries",
     )  # fmt: skip
 
     def __init__(self, client: Client, head: RequestHead, ip: bytes, request_id: bytes, now_s: float) -> None:
@@ -121,6 +121,7 @@ class Exchange:
         self.id = request_id
         self.secure = False
         self.is_local = False  # a program on this machine asks, for itself
+        self.passed = False  # by another gateway
         self.begun_s = now_s
         self.first_s = 0.0
         self.body: bytes | None = None  # after NeedBody
@@ -158,6 +159,11 @@ class Exchange:
         """Close its WebSocket: going away."""
         if self.client is not None:
             self.client.go_away()
+
+    @property
+    def is_sending(self) -> bool:
+        """The client has not sent the whole body yet."""
+        return self.client is not None and self.client.is_sending
 
     def keep(self, piece: bytes, limit: int, *, sent: bool) -> bool:
         """Keep a piece of the body that may have to be sent (again). False: it is too much for now."""

@@ -55,7 +55,7 @@ class RequestHead:
 
     __slots__ = (
         "_values", "_without_key", "expects", "fields", "forwarded_for", "forwarded_proto", "host", "keep",
-        "length", "method", "minor", "path", "place", "query", "start", "upgrade",
+        "length", "method", "minor", "passed", "path", "place", "query", "start", "upgrade",
     )  # fmt: skip
 
     def __init__(self, method: bytes, path: bytes, query: bytes, minor: int) -> None:
@@ -71,6 +71,7 @@ class RequestHead:
         self.fields = b""  # what is passed on, each line with its CRLF
         self.forwarded_for = b""  # as the client said: only true when the client is our own edge
         self.forwarded_proto = b""
+        self.passed = b""  # by another gateway, as the client said: only true at the socket for those
         self._values: dict[bytes, bytes] | None = None
         self._without_key: bytes | None = None
         #: What was found out about it before, by who found it out: equal heads have the same place and start.
@@ -164,6 +165,7 @@ def _parse_request(data: bytes) -> RequestHead:
             raise BadHead(400, "a request that changes the protocol is a GET without a body")
         head.upgrade = fields.upgrade
     head.forwarded_for, head.forwarded_proto = fields.forwarded_for, fields.forwarded_proto
+    head.passed = fields.passed
     head.fields = fields.passed_on(request=True)
     return head
 
@@ -213,6 +215,7 @@ class _Fields:
         self.tells_length = False
         self.forwarded_for = b""
         self.forwarded_proto = b""
+        self.passed = b""
         self.content_type = b""
         self._lengths: list[bytes] = []
         self._codings: list[bytes] = []
@@ -244,6 +247,8 @@ class _Fields:
             self.forwarded_for = value
         elif name == b"x-forwarded-proto":
             self.forwarded_proto = value
+        elif name == b"x-argosy-passed":
+            self.passed = value
         self._kept.append((name, line))
 
     def length(self, status: int) -> int:

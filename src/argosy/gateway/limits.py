@@ -28,18 +28,23 @@ class Key:
 
     _REQUESTS, _TOKENS = 0, 2  # columns: level and time of two buckets
 
-    def __init__(self, route: KeyRoute, board: Board) -> None:
+    def __init__(self, route: KeyRoute, board: Board, row: int) -> None:
         self.route = route
         self.digest = bytes.fromhex(route.sha256)
         self.counters = KeyCounters(id=route.id)
         self._board = board
-        self._row = board.row("key/" + route.id)
+        self._row = row
+
+    @property
+    def is_limited(self) -> bool:
+        route = self.route
+        return bool(route.requests_per_minute or route.tokens_per_minute or route.max_concurrency)
 
     def admit(self, tokens: int, now_s: float) -> tuple[str, float]:
         """Take a request with so many tokens from the limits, all or none. What is short and for how
         many seconds; "": it was admitted."""
         route, board, row = self.route, self._board, self._row
-        if not (route.requests_per_minute or route.tokens_per_minute or route.max_concurrency):
+        if not self.is_limited:
             return "", 0.0
         with board.lock():
             if route.max_concurrency and board.in_flight(row) >= route.max_concurrency:
@@ -62,7 +67,7 @@ class Key:
     def settle(self, reserved: int, used: int) -> None:
         """The request has ended: it used so many tokens."""
         route = self.route
-        if not (route.requests_per_minute or route.tokens_per_minute or route.max_concurrency):
+        if not self.is_limited:
             return
         with self._board.lock():
             self._board.end(self._row)
@@ -90,7 +95,10 @@ class Key:
 class Keys:
     """The keys of one service."""
 
-    def __init__(self, board: Board, now_s: Callable[[], float], now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, service: str, board: Board, now_s: Callable[[], float], now_ms: Callable[[], int]
+    ) -> None:
+        self._service = service  # its id
         self._board = board
         self._now_s = now_s
         self._now_ms = now_ms
@@ -106,7 +114,8 @@ class Keys:
         before = {key.route.id: key for key in self._by_digest.values()}
         self._by_digest = {}
         for route in routes:
-            key = before.get(route.id) or Key(route, self._board)
+            row = self._board.row(key_row(self._service, route.id))
+            key = before.get(route.id) or Key(route, self._board, row)
             key.route, key.digest = route, bytes.fromhex(route.sha256)
             self._by_digest[key.digest] = key
 
@@ -146,6 +155,11 @@ class Keys:
 
     def tell(self) -> list[KeyCounters]:
         return [key.counters for key in self._by_digest.values()]
+
+
+def key_row(service: str, key: str) -> str:
+    """The name of its row on the board: keys of two services may have one name."""
+    return f"key/{service}/{key}"
 
 
 def key_of(exchange: Exchange) -> bytes:

@@ -59,3 +59,37 @@ def _sum_lists(here: list[Any], there: list[Any]) -> list[Any]:
     if isinstance(here[0], int):
         return [left + right for left, right in zip(here, there, strict=True)]
     return _by_id([*here, *there])
+
+
+def largest(before: GatewayCounters, now: GatewayCounters) -> GatewayCounters:
+    """The counters of one gateway, of which nothing was ever smaller; what is under way, as it is now."""
+    mine = {each.id: each for each in before.services}
+    services = [_most(mine[each.id], each) if each.id in mine else each for each in now.services]
+    return msgspec.structs.replace(now, services=services)
+
+
+_NOW: Final = ("in_flight", "held")
+
+
+def _most(before: C, now: C) -> C:
+    changes: dict[str, Any] = {}
+    for name in now.__struct_fields__:
+        then, here = getattr(before, name), getattr(now, name)
+        if isinstance(here, int) and name not in _NOW:
+            changes[name] = max(then, here)
+        elif isinstance(here, list) and here and isinstance(here[0], int):
+            changes[name] = [max(pair) for pair in zip(then, here, strict=True)] if then else here
+        elif isinstance(here, list):
+            mine = {each.id: each for each in then}
+            changes[name] = [_most(mine[each.id], each) if each.id in mine else each for each in here]
+    return msgspec.structs.replace(now, **changes)
+
+
+def without_moment(counters: GatewayCounters) -> GatewayCounters:
+    """What was counted, without what was under way at the end."""
+    for service in counters.services:
+        service.in_flight = service.held = 0
+        for replica in service.replicas:
+            replica.in_flight = 0
+            replica.state = "ready"
+    return counters

@@ -56,6 +56,10 @@ def _of_service(service: ServiceCounters) -> Iterator[tuple[str, str, dict[str, 
         yield "replica_errors_total", "counter", told, replica.errors
         yield "replica_in_flight", "gauge", told, replica.in_flight
         yield "replica_ready", "gauge", told, float(replica.state == "ready")
+        if replica.requests:
+            yield "replica_tokens_total", "counter", {**told, "direction": "input"}, replica.input_tokens
+            yield "replica_tokens_total", "counter", {**told, "direction": "output"}, replica.output_tokens
+            yield from _histogram("replica_duration_seconds", told, replica.latency, replica.latency_ms)
     for key in service.keys:
         told = {**labels, "key": key.id}
         yield "key_requests_total", "counter", told, key.requests

@@ -4,7 +4,7 @@ counts."""
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 from argosy.gateway.addresses import parse_address
@@ -24,6 +24,7 @@ FAILURES: Final = 2
 #: So many good probes in a row make it ready again.
 GOOD_PROBES: Final = 2
 _FIRST_SHARE: Final = 0.1  # of a replica that starts slowly
+_BUCKETS: Final = len(LATENCY_BOUNDS_MS) + 1
 _BOUNDS_S: Final = tuple(bound / 1000 for bound in LATENCY_BOUNDS_MS)
 
 
@@ -51,7 +52,7 @@ class Replica:
         self.suspect = False
         self.has_left = False  # the table
         self.taken = 0.0  # what round robin gave it
-        self.counters = ReplicaCounters(id=route.id, revision=revision.id)
+        self.counters = ReplicaCounters(id=route.id, revision=revision.id, latency=[0] * _BUCKETS)
         self._now_s = now_s
         self._board = board
         self._row = board.row("replica/" + route.id)
@@ -155,7 +156,9 @@ class Replica:
         if exchange.outcome != "gone":
             begun_s = exchange.begun_s
             first_s = (exchange.first_s or now_s) - begun_s
-            self.revision.count(failed or exchange.status >= 500, first_s, now_s - begun_s)
+            bucket = self.revision.count(failed or exchange.status >= 500, first_s, now_s - begun_s)
+            counters.latency[bucket] += 1
+            counters.latency_ms += int((now_s - begun_s) * 1000)
 
     def tell(self) -> ReplicaCounters:
         """The counters of this moment."""
@@ -172,41 +175,67 @@ class Replica:
 class Revision:
     """One revision with its replicas. `ready` is what requests may go to, `all` what there is."""
 
-    __slots__ = ("all", "counters", "id", "limited", "ready", "weight")
+    __slots__ = ("all", "counters", "farther", "id", "limited", "ready", "weight")
 
     def __init__(self, route: RevisionRoute) -> None:
         self.id = route.id
         self.weight = route.weight
         self.all: list[Replica] = []
         self.ready: list[Replica] = []
+        self.farther: list[list[Replica]] = []  # in other regions, the nearest first
         self.limited = False  # some of `ready` take only so many requests at once
-        size = len(LATENCY_BOUNDS_MS) + 1
-        self.counters = RevisionCounters(id=route.id, latency=[0] * size, first_byte=[0] * size)
+        empty = [0] * _BUCKETS
+        self.counters = RevisionCounters(id=route.id, latency=empty, first_byte=[*empty])
 
-    def settle(self, region: str) -> None:
-        """Find out anew which replicas take requests: ready ones, those of the gateway's region first.
-        When more than half are suspect, something else is wrong (the network here): then all are used."""
+    def settle(self, tiers: Mapping[str, int]) -> None:
+        """Find out anew which replicas take requests: of the nearest regions where most are well, nearest
+        first. Where more than half are suspect everywhere, something else is wrong (the network here): then
+        all are used."""
         there = [replica for replica in self.all if not replica.is_draining]
-        ready = [replica for replica in there if not replica.suspect]
-        if len(there) > 1 and 2 * len(ready) < len(there):
-            ready = there
-        near = [replica for replica in ready if region and replica.region == region]
-        self.ready = near or ready
-        self.limited = any(replica.limit for replica in self.ready)
+        groups: dict[int, list[Replica]] = {}
+        for replica in there:
+            groups.setdefault(tiers.get(replica.region, len(tiers)), []).append(replica)
+        well = [_well(groups[tier]) for tier in sorted(groups)]
+        tiered = [group for group in well if group]
+        if not tiered:
+            ready = [replica for replica in there if not replica.suspect]
+            tiered = [there if len(there) > 1 and 2 * len(ready) < len(there) else ready]
+        self.ready, self.farther = tiered[0], tiered[1:]
+        self.limited = any(replica.limit for group in tiered for replica in group)
 
     def free(self) -> list[Replica]:
-        """The replicas that take one more request."""
+        """The replicas that take one more request: of the nearest group that has any."""
         if not self.limited:
             return self.ready
-        return [replica for replica in self.ready if replica.is_free]
+        for group in (self.ready, *self.farther):
+            found = [replica for replica in group if replica.is_free]
+            if found:
+                return found
+        return []
 
-    def count(self, failed: bool, first_s: float, whole_s: float) -> None:
-        """One request has ended; times in seconds since it came."""
+    def others(self, without: Sequence[Replica]) -> list[Replica]:
+        """Those that take one more request and are not in `without`, the nearest group first."""
+        for group in (self.ready, *self.farther):
+            found = [replica for replica in group if replica.is_free and replica not in without]
+            if found:
+                return found
+        return []
+
+    def count(self, failed: bool, first_s: float, whole_s: float) -> int:
+        """One request has ended; times in seconds since it came. The bucket of its latency."""
         counters = self.counters
         counters.requests += 1
         if failed:
             counters.errors += 1
-        counters.latency[bisect.bisect_left(_BOUNDS_S, whole_s)] += 1
+        bucket = bisect.bisect_left(_BOUNDS_S, whole_s)
+        counters.latency[bucket] += 1
         counters.first_byte[bisect.bisect_left(_BOUNDS_S, first_s)] += 1
         counters.latency_ms += int(whole_s * 1000)
         counters.first_byte_ms += int(first_s * 1000)
+        return bucket
+
+
+def _well(replicas: list[Replica]) -> list[Replica]:
+    """Those of one distance that are not suspect, where that is the half of them at least."""
+    ready = [replica for replica in replicas if not replica.suspect]
+    return ready if len(replicas) == 1 or 2 * len(ready) >= len(replicas) else []

@@ -4,20 +4,21 @@ replica."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from argosy.gateway.access_log import AccessLog, Line
 from argosy.gateway.addresses import table_faults
-from argosy.gateway.directory import MODELS, Directory, list_models
 from argosy.gateway.exchange import Answer, Decision, Exchange, Forward, NeedBody, refusal
+from argosy.gateway.finding import Finder
 from argosy.gateway.limits import Key, expected_tokens, limited
+from argosy.gateway.peers import Passed, Peers, pass_to
 from argosy.gateway.replicas import Replica
 from argosy.gateway.service import Service
 from argosy.gateway.shared import Board
 from argosy.gateway.trip import Trip
-from argosy.gateway.usage import ModelRequest, Usage, parse_model_request
-from argosy.model.routes import GatewayCounters, RouteTable, Wanted
+from argosy.gateway.usage import Usage, parse_model_request
+from argosy.model.routes import GatewayCounters, RouteTable, Wanted, tiers_of
 
 _TRIES: Final = 3
 _MODEL_BODY: Final = 32 << 20
@@ -42,7 +43,8 @@ class Router:
         self._loop = loop
         self._now_s = now_s or loop.time
         self._now_ms = now_ms
-        self._board = board or Board()
+        self.board = board or Board()
+        self._peers = Peers(self.board, self._now_s)
         self._log = log
         self._own_paths = own_paths
         self.since_ms = now_ms()
@@ -50,8 +52,9 @@ class Router:
         self.table = RouteTable(generation=0)
         self.on_want: Callable[[], None] = _nobody
         self._services: dict[str, Service] = {}
+        self._tiers: Mapping[str, int] = {}  # how far regions are
         self._gone: list[Service] = []
-        self._directory = Directory()
+        self._finder = Finder()
 
     # --- the table ---------------------------------------------------------------------------------
 
@@ -65,11 +68,12 @@ class Router:
         if faults:
             raise ValueError("; ".join(faults))
         services: dict[str, Service] = {}
+        tiers = self._tiers = tiers_of(table)
         for route in table.services:
             service = self._services.get(route.id)
             if service is None:
-                service = Service(route, self._loop, self._board, self._now_s, self._now_ms)
-            service.take_route(route, table.region)
+                service = Service(route, self._loop, self.board, self._now_s, self._now_ms)
+            service.take_route(route, tiers)
             services[route.id] = service
         for id, service in self._services.items():
             if id not in services:
@@ -77,8 +81,9 @@ class Router:
                 self._gone.append(service)
         self._gone = [service for service in self._gone if not service.is_gone]
         self._services = services
+        self._peers.take_table(table)
         self.table, self.generation = table, table.generation
-        self._directory = Directory(services.values())
+        self._finder.take_table(table, services)
         for service in services.values():
             self._release(service)
 
@@ -88,15 +93,16 @@ class Router:
         trip = exchange.memo
         if isinstance(trip, Trip):
             return self._admit(exchange, trip)
-        found = self._directory.find(exchange.head)
-        if found is None:
-            if self._directory.names_models(exchange.head):
-                return self._find_model(exchange)
-            return refusal(404, "not-found", "no service has this address")
-        return self._enter(exchange, found[0], found[1])
+        found = self._finder.find(exchange)
+        return self._enter(exchange, *found) if isinstance(found, tuple) else found
 
     def _enter(self, exchange: Exchange, service: Service, prefix: int) -> Decision:
-        """A request has found its service: may it be there?"""
+        """A request has found its service: whose is it, and may it be there?"""
+        if self._peers and not exchange.passed:
+            peer = self._peers.owner_of(exchange, service)
+            if peer is not None:
+                exchange.memo = Passed(peer, service, prefix)
+                return pass_to(peer, exchange, service)
         trip = exchange.memo = Trip(service, prefix)
         service.in_flight += 1
         service.earn_retry()
@@ -151,31 +157,6 @@ class Router:
         trip.service.counters.refused += 1
         return answer
 
-    # --- language models under one address -----------------------------------------------------------
-
-    def _find_model(self, exchange: Exchange) -> Decision:
-        head = exchange.head
-        mine = self._directory.models_for(exchange)
-        if isinstance(mine, Answer):
-            return mine
-        if head.method == b"GET" and head.path == MODELS + b"models":
-            return list_models(mine)
-        if head.method != b"POST":
-            return refusal(404, "not-found", "no service has this address")
-        if exchange.body is None and head.length:
-            return NeedBody(limit=_MODEL_BODY)
-        try:
-            asked: ModelRequest = parse_model_request(exchange.body or b"")
-        except ValueError as error:
-            return refusal(400, "bad-request", str(error))
-        service = mine.get(asked.model)
-        if service is None:
-            known = ", ".join(sorted(mine)) or "none"
-            return refusal(
-                404, "model_not_found", f"there is no model `{asked.model}` for this key; there is: {known}"
-            )
-        return self._enter(exchange, service, 0)
-
     # --- to a replica ------------------------------------------------------------------------------
 
     def _send_or_hold(self, exchange: Exchange, trip: Trip) -> Forward | Answer | None:
@@ -217,6 +198,8 @@ class Router:
 
     def again(self, exchange: Exchange, why: str) -> Forward | Answer | None:
         trip = exchange.memo
+        if isinstance(trip, Passed):
+            return self._take_back(exchange, trip, why)
         if not isinstance(trip, Trip) or trip.replica is None:
             return refusal(502, "replica-failed", "the replica failed")
         replica, service = trip.replica, trip.service
@@ -225,7 +208,7 @@ class Router:
             trip.tried.append(replica)
             replica.counters.errors += 1
             if replica.failed():
-                service.settle(self.table.region)
+                service.settle(self._tiers)
         early = why in _UNSENT or why in ("closed", _STALE)
         repeatable = exchange.may_repeat or (why in _UNSENT and exchange.pieces is not None)
         if not (early and repeatable):
@@ -239,6 +222,22 @@ class Router:
             again = self._send(exchange, trip) if exchange.tries <= _TRIES else None
             return again or self._hold(exchange, trip)
         return refusal(502, "replica-failed", f"a replica of `{service.route.name}` failed: {why}")
+
+    def _take_back(self, exchange: Exchange, passed: Passed, why: str) -> Forward | Answer | None:
+        """The gateway whose request it is does not answer: this one serves it."""
+        if why != _STALE:
+            self._peers.failed(passed.peer)
+        whole = exchange.pieces is not None and not exchange.is_sending
+        if not (exchange.may_repeat or (why in _UNSENT and exchange.pieces is not None)):
+            return refusal(502, "gateway-failed", f"the gateway `{passed.peer.route.id}` failed: {why}")
+        exchange.passed = True
+        decision = self._enter(exchange, passed.service, passed.prefix)
+        if isinstance(decision, NeedBody):
+            if not whole or exchange.received > decision.limit:
+                return refusal(502, "gateway-failed", f"the gateway `{passed.peer.route.id}` failed: {why}")
+            exchange.body = exchange.content()
+            decision = self.decide(exchange)
+        return decision if not isinstance(decision, NeedBody) else None
 
     def first_byte(self, exchange: Exchange) -> None:
         trip = exchange.memo
@@ -287,6 +286,7 @@ class Router:
     def sweep(self) -> None:
         """Call it every second: old connections are closed, suspects are tried, who waited too long is
         told."""
+        self._peers.sweep()
         for service in self._services.values():
             service.sweep(self._settled)
         if self._log is not None:
@@ -294,8 +294,12 @@ class Router:
 
     def _settled(self, service: Service, replica: Replica) -> None:
         """A suspect is ready again."""
-        service.settle(self.table.region)
+        service.settle(self._tiers)
         self._release(service)
+
+    def tell_wants(self, on_want: Callable[[], None]) -> None:
+        """Call it when requests begin to wait."""
+        self.on_want = on_want
 
     def wanted(self) -> tuple[Wanted, ...]:
         """The services whose requests wait."""
@@ -347,9 +351,9 @@ def _settle(exchange: Exchange, trip: Trip, now_ms: int) -> None:
     """Count what a request used, for its key and its revision."""
     taken, made = trip.usage.tokens() if trip.usage is not None else (0, 0)
     if trip.replica is not None:
-        counters = trip.replica.revision.counters
-        counters.input_tokens += taken
-        counters.output_tokens += made
+        for counters in (trip.replica.revision.counters, trip.replica.counters):
+            counters.input_tokens += taken
+            counters.output_tokens += made
     key = trip.key
     if key is not None:
         key.counters.requests += 1

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -43,6 +43,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sockets: tuple[str, ...] = ()  # for our own edge, which tells the client's address
     workers: int = 1
     access_log: str = ""
+    region: str = ""  # `provider/region`: the nearest replicas come first
     tls: tuple[str, ...] = ()  # HOST:PORT where TLS is spoken
     certificates: tuple[tuple[str, str], ...] = ()  # files of certificates and their keys
     edge: tuple[str, ...] = ()  # HOST:PORT where HAProxy listens
@@ -58,12 +59,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def own_paths(self) -> tuple[str, ...]:
         """Sockets that no replica may have."""
-        return (self.control, self.outside, *self.sockets)
+        return (self.control, self.outside, self.for_peers, *self.sockets)
 
     @property
     def outside(self) -> str:
         """The socket for what comes from other machines, through a tunnel for one: there nothing is local."""
         return str(Path(self.control).with_suffix(".outside")) if self.control else ""
+
+    @property
+    def for_peers(self) -> str:
+        """The socket where other gateways pass on what is this one's."""
+        return str(Path(self.control).with_suffix(".peer")) if self.control else ""
 
 
 def now_ms() -> int:
@@ -122,6 +128,15 @@ def stop_event() -> asyncio.Event:
     return stopping
 
 
+class Sockets(NamedTuple):
+    """Where requests come in: everybody's, our edge's and tunnels', TLS, other gateways'."""
+
+    outer: list[socket.socket]
+    inner: list[socket.socket]
+    tls: list[socket.socket]
+    peers: list[socket.socket]
+
+
 class DataPlane:
     """One router behind its listeners."""
 
@@ -132,6 +147,7 @@ class DataPlane:
         ids = request_ids()
         self.outer = Door(self.router, loop, ids, is_local=settings.is_local)
         self.inner = Door(self.router, loop, ids, trusted=True)
+        self.peers = Door(self.router, loop, ids, trusted=True, peers=True)
         self.secure = Door(self.router, loop, ids, secure=True, is_local=settings.is_local)
         self._loop = loop
         self._settings = settings
@@ -140,26 +156,25 @@ class DataPlane:
         if settings.workers > 1:
             self._tasks.append(loop.create_task(self._look_elsewhere()))
 
-    async def listen(
-        self, outer: list[socket.socket], inner: list[socket.socket], tls: list[socket.socket]
-    ) -> None:
+    async def listen(self, sockets: Sockets) -> None:
         """Take requests from these sockets. Raises ValueError for certificates that cannot be used."""
-        if tls:
+        if sockets.tls:
             certificates = load_certificates(self._settings)
             self.secure.serves = certificates.covers
             self._tasks.append(self._loop.create_task(renew_certificates(certificates)))
-            for sock in tls:
+            for sock in sockets.tls:
                 server = await self._loop.create_server(
                     clients(self.secure), sock=sock, backlog=_BACKLOG, ssl=certificates.context,
                     ssl_handshake_timeout=_HANDSHAKE_S,
                 )  # fmt: skip
                 self._servers.append(server)
-        for sock in outer:
+        for sock in sockets.outer:
             server = await self._loop.create_server(clients(self.outer), sock=sock, backlog=_BACKLOG)
             self._servers.append(server)
-        for sock in inner:
-            server = await self._loop.create_unix_server(clients(self.inner), sock=sock, backlog=_BACKLOG)
-            self._servers.append(server)
+        for door, inner in ((self.inner, sockets.inner), (self.peers, sockets.peers)):
+            for sock in inner:
+                server = await self._loop.create_unix_server(clients(door), sock=sock, backlog=_BACKLOG)
+                self._servers.append(server)
 
     def places(self) -> list[str]:
         """HOST:PORT of every listener on a network."""
@@ -170,7 +185,7 @@ class DataPlane:
         """Accept nothing new; answers that have begun go on for `stop_s`."""
         for server in self._servers:
             server.close()
-        doors = (self.outer, self.inner, self.secure)
+        doors = (self.outer, self.inner, self.peers, self.secure)
         for door in doors:
             door.close()
         with contextlib.suppress(TimeoutError):
@@ -183,9 +198,8 @@ class DataPlane:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            self.outer.sweep()
-            self.inner.sweep()
-            self.secure.sweep()
+            for door in (self.outer, self.inner, self.peers, self.secure):
+                door.sweep()
             self.router.sweep()
 
     async def _look_elsewhere(self) -> None:
@@ -217,6 +231,7 @@ class Alone:
 
     def __init__(self, router: Router) -> None:
         self._router = router
+        self.board = router.board
 
     @property
     def generation(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from argosy.gateway.addresses import parse_address
@@ -42,7 +42,7 @@ class Service:
         self.balancer: Balancer = balancer_of(route.policy, now_s)
         self.revisions: dict[str, Revision] = {}
         self.queue = Queue(now_s)
-        self.keys = Keys(board, now_s, now_ms)
+        self.keys = Keys(route.id, board, now_s, now_ms)
         self._copier = Copier(loop)
         self._loop = loop
         self._board = board
@@ -55,7 +55,7 @@ class Service:
 
     # --- the table ---------------------------------------------------------------------------------
 
-    def take_route(self, route: ServiceRoute, region: str) -> None:
+    def take_route(self, route: ServiceRoute, tiers: Mapping[str, int]) -> None:
         """Take over a new route: what stays keeps its connections, counters and health."""
         if route.policy != self.route.policy:
             self.balancer = balancer_of(route.policy, self._now_s)
@@ -68,7 +68,7 @@ class Service:
             revision.weight = told.weight
             revision.all = [self._replica(each, revision, before) for each in told.replicas]
         self.revisions = revisions
-        self.settle(region)
+        self.settle(tiers)
         self._let_go(before.values())
 
     def _replica(self, route: ReplicaRoute, revision: Revision, before: dict[str, Replica]) -> Replica:
@@ -107,6 +107,11 @@ class Service:
         """Nothing of it is left."""
         return not self.revisions and not self._left and not self.in_flight
 
+    @property
+    def is_open(self) -> bool:
+        """Some replica of it takes requests."""
+        return bool(self._open)
+
     # --- the choice --------------------------------------------------------------------------------
 
     def choose(self, exchange: Exchange, without: Sequence[Replica] = ()) -> Replica | None:
@@ -115,20 +120,18 @@ class Service:
         if not open_now:
             return None
         revision = open_now[0] if len(open_now) == 1 else self._revision(exchange, open_now)
-        free = revision.free()
+        free = revision.others(without) if without else revision.free()
         if not free and len(open_now) > 1:
             for other in open_now:
-                free = free or other.free()
-        if without:
-            free = [replica for replica in free if replica not in without]
+                free = free or (other.others(without) if without else other.free())
         if len(free) > 1:
             return self.balancer.choose(exchange, free)
         return free[0] if free else None
 
-    def settle(self, region: str) -> None:
+    def settle(self, tiers: Mapping[str, int]) -> None:
         """Find out anew which replicas take requests."""
         for revision in self.revisions.values():
-            revision.settle(region)
+            revision.settle(tiers)
         self._open = [each for each in self.revisions.values() if each.weight > 0 and each.ready]
 
     def _revision(self, exchange: Exchange, among: list[Revision]) -> Revision:

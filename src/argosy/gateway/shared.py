@@ -1,19 +1,21 @@
 """Numbers that the workers of one gateway share: limits of keys, and how much is in flight at each replica.
 
-A `Board` is memory that all of them map. A row belongs to a name (a key, a replica); it holds the level and
-time of two token buckets and one count of requests in flight for each worker, so that the counts of a
-worker that died can be taken back. The process that steers the workers gives out the rows, with each table.
+A `Board` is memory that all of them map. A row belongs to a name (a key, a replica, another gateway); it
+holds the level and time of two token buckets, one count of requests in flight for each worker, so that the
+counts of a worker that died can be taken back, and one for all other gateways. The process that steers the
+workers gives out the rows, with each table.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
 _BUCKETS: Final = 4  # two levels, two times
 _NEVER: Final = 0.0
+_KEYS: Final = "key/"
 
 
 class Cells(Protocol):
@@ -32,28 +34,39 @@ class Board:
     def __init__(
         self, cells: Cells | None = None, *, workers: int = 1, worker: int = 0, lock_fd: int = -1
     ) -> None:
-        self._width = _BUCKETS + workers
+        self._width = width_of(workers)
         self._workers = workers
         self._worker = worker
         self._lock_fd = lock_fd
         self._own: list[float] = []
         self._cells: Cells = self._own if cells is None else cells
         self._rows: dict[str, int] = {}
+        self._adopted: dict[str, tuple[float, float, float, float]] = {}  # of names without a row yet
+        self._heard: set[str] = set()  # rows that other gateways have requests in
 
     def row(self, name: str) -> int:
         """Where the numbers of a name stand."""
         row = self._rows.get(name)
         if row is None:
             row = self._rows[name] = len(self._rows)
-        if self._cells is self._own:
-            self._own.extend([0.0] * ((row + 1) * self._width - len(self._own)))
-        elif (row + 1) * self._width > len(self._cells):
+            if self._cells is self._own:
+                self._own.extend([_NEVER] * ((row + 1) * self._width - len(self._own)))
+            self._begin_row(name, row)
+        if self._cells is not self._own and (row + 1) * self._width > len(self._cells):
             row = len(self._cells) // self._width - 1  # the last one is everybody's who came too late
         return row * self._width
 
     def know(self, rows: dict[str, int]) -> None:
         """The rows that the steering process has given out."""
+        new = [name for name in rows if name not in self._rows] if self._adopted else []
         self._rows.update(rows)
+        for name in new:
+            self._begin_row(name, rows[name])
+
+    def _begin_row(self, name: str, row: int) -> None:
+        buckets = self._adopted.pop(name, None)
+        if buckets is not None and (row + 1) * self._width <= len(self._cells):
+            self._take_over(row * self._width, buckets)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -95,17 +108,74 @@ class Board:
         self._cells[row + _BUCKETS + self._worker] -= 1
 
     def in_flight(self, row: int) -> int:
-        """Of all workers together."""
+        """Of all workers and gateways together."""
         if self._workers == 1:
-            return int(self._cells[row + _BUCKETS])
+            return int(self._cells[row + _BUCKETS] + self._cells[row + _BUCKETS + 1])
         first = row + _BUCKETS
-        return int(sum(self._cells[at] for at in range(first, first + self._workers)))
+        return int(sum(self._cells[at] for at in range(first, first + self._workers + 1)))
 
     def elsewhere(self, row: int) -> int:
-        """Of the other workers."""
+        """Of the other workers and gateways."""
         return self.in_flight(row) - int(self._cells[row + _BUCKETS + self._worker])
 
     def forget_worker(self, worker: int) -> None:
         """A worker has died: nothing of it is in flight any more."""
         for row in range(0, len(self._cells) - self._width + 1, self._width):
             self._cells[row + _BUCKETS + worker] = 0.0
+
+    # --- other gateways ------------------------------------------------------------------------------
+
+    def own_in_flight(self) -> dict[str, int]:
+        """By name, where this gateway has any."""
+        found = {}
+        for name, row in self._rows.items():
+            first = row * self._width + _BUCKETS
+            if first + self._workers < len(self._cells):
+                count = int(sum(self._cells[at] for at in range(first, first + self._workers)))
+                if count:
+                    found[name] = count
+        return found
+
+    def buckets(self) -> dict[str, tuple[float, float, float, float]]:
+        """Levels and times of those that were ever used, by name."""
+        found = {}
+        for name, row in self._rows.items():
+            at = row * self._width
+            if name.startswith(_KEYS) and at + _BUCKETS <= len(self._cells):
+                first, since_s, second, then_s = (self._cells[at + place] for place in range(_BUCKETS))
+                if since_s or then_s:
+                    found[name] = (first, since_s, second, then_s)
+        return found
+
+    def adopt_buckets(self, buckets: Mapping[str, tuple[float, float, float, float]]) -> None:
+        """Go on from these where they are younger than what is here."""
+        with self.lock():
+            for name, told in buckets.items():
+                row = self._rows.get(name)
+                if row is None:
+                    self._adopted[name] = told
+                elif (row + 1) * self._width <= len(self._cells):
+                    self._take_over(row * self._width, told)
+
+    def _take_over(self, row: int, told: tuple[float, float, float, float]) -> None:
+        for column in (0, 2):
+            if told[column + 1] > self._cells[row + column + 1]:
+                self._cells[row + column], self._cells[row + column + 1] = told[column : column + 2]
+
+    def note_heard(self, name: str, now_s: float) -> None:
+        """Another gateway was heard of."""
+        self._cells[self.row(name)] = now_s
+
+    def note_peers(self, in_flight: Mapping[str, int]) -> None:
+        """What all other gateways have in flight, by name."""
+        names = {name for name in in_flight if name in self._rows}
+        for name in names | self._heard:
+            at = self._rows[name] * self._width + _BUCKETS + self._workers
+            if at < len(self._cells):
+                self._cells[at] = float(in_flight.get(name, 0))
+        self._heard = names
+
+
+def width_of(workers: int) -> int:
+    """Numbers in a row."""
+    return _BUCKETS + workers + 1

@@ -217,6 +217,8 @@ class Client(Answers):
         if door.trusted and head.forwarded_for:
             exchange.ip = head.forwarded_for.rpartition(b",")[2].strip(b" ")
             exchange.secure = head.forwarded_proto == b"https"
+        if door.peers and head.passed:
+            exchange.passed, exchange.is_local = True, head.passed == b"here"
         self._exchange = exchange
         self._started = False
         self._keep = head.keep and not door.closing

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,10 +14,14 @@ from argosy.gateway.connection import Door
 from argosy.gateway.control import Control, Routed
 from argosy.gateway.edge import Edge, Edged
 from argosy.gateway.edge_config import EdgeSettings
+from argosy.gateway.gossip import Gossip, told_by
+from argosy.gateway.journal import Journal
+from argosy.gateway.private_files import replace_file
 from argosy.gateway.run import (
     Alone,
     DataPlane,
     Settings,
+    Sockets,
     bind,
     bind_unix,
     load_certificates,
@@ -25,6 +29,7 @@ from argosy.gateway.run import (
     request_ids,
     stop_event,
 )
+from argosy.gateway.shared import Board
 from argosy.gateway.splice import clients
 from argosy.gateway.workers import Workers
 from argosy.model.routes import Listening, RouteTable
@@ -44,52 +49,90 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
     if edge is not None:
         settings = msgspec.structs.replace(settings, sockets=(*settings.sockets, edge.inner))
     inner = [bind_unix(Path(path)) for path in (*settings.sockets, settings.outside)]
+    sockets = Sockets(outer, inner, tls, [bind_unix(Path(settings.for_peers))])
     kept = KeptTable(Path(settings.control).with_suffix(".table"))
     before = kept.load()
-    routed: Routed
-    if settings.workers > 1:
-        for sock in (*outer, *inner, *tls):
-            sock.listen(4096)
-        workers = Workers(settings, (outer, inner, tls), before)
-        routed, close = workers, workers.close
-    else:
-        plane = DataPlane(settings)
-        routed, close = Alone(plane.router), plane.close
-        if before is not None:
-            routed.take(before, lambda _: None)
+    steered = await _start(settings, sockets, before)
+    routed = steered.routed
     if edge is not None:
         await edge.take(before or RouteTable(generation=0))
         routed = Edged(routed, edge)
-    control = Control(routed, loop.time, kept.keep)
-    if settings.workers > 1:
-        workers.on_want = control.on_want
-        await workers.start()
-    else:
-        plane.router.on_want = control.on_want
-        await plane.listen(outer, inner, tls)
+    gossip = Gossip(steered.board, loop.time, steered.news)
+    journal = Journal(routed, steered.board, Path(settings.control).with_suffix(".counters"), _boot())
+    journal.load()
+
+    def taken(table: RouteTable) -> None:
+        kept.keep(table)
+        gossip.take_table(table)
+
+    if before is not None:
+        gossip.take_table(before)
+    control = Control(journal, loop.time, taken, lambda: told_by(steered.board))
+    steered.listen_for_wants(control.on_want)
     door = Door(control, loop, request_ids(), trusted=True)
     places = _tell_places(settings, [place_of(sock) for sock in outer], [place_of(sock) for sock in tls])
     server = await loop.create_unix_server(clients(door), sock=bind_unix(Path(settings.control)))
-    sweeping = loop.create_task(_sweep(control))
+    tasks = [loop.create_task(_sweep(control, journal)), loop.create_task(gossip.run())]
     if ready is not None:
         ready([*places, *settings.sockets, *settings.edge, *settings.edge_tls])
     await stopping.wait()
-    for path in (*settings.sockets, settings.outside):
+    for path in (*settings.sockets, settings.outside, settings.for_peers):
         Path(path).unlink(missing_ok=True)
     if edge is not None:
         await edge.close()
-    await close()
+    await steered.close()
+    journal.keep()
     server.close()
-    sweeping.cancel()
+    for task in tasks:
+        task.cancel()
+    Path(settings.control).with_suffix(".listening").unlink(missing_ok=True)
     Path(settings.control).unlink(missing_ok=True)
+
+
+class _Steered(NamedTuple):
+    """What takes requests: one router here, or workers."""
+
+    routed: Routed
+    board: Board
+    close: Callable[[], Awaitable[None]]
+    news: Callable[[], None]  # the board has news of other gateways
+    listen_for_wants: Callable[[Callable[[], None]], None]
+
+
+async def _start(settings: Settings, sockets: Sockets, before: RouteTable | None) -> _Steered:
+    if settings.workers > 1:
+        for each in sockets:
+            for sock in each:
+                sock.listen(4096)
+        workers = Workers(settings, sockets, before)
+        await workers.start()
+        return _Steered(workers, workers.board, workers.close, _nothing, workers.tell_wants)
+    plane = DataPlane(settings)
+    alone = Alone(plane.router)
+    if before is not None:
+        alone.take(before, lambda _: None)
+    await plane.listen(sockets)
+    return _Steered(alone, alone.board, plane.close, plane.router.look_elsewhere, plane.router.tell_wants)
+
+
+def _nothing() -> None:
+    """Workers look at the board by themselves."""
+
+
+def _boot() -> str:
+    """Which start of the machine this is."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _tell_places(settings: Settings, plain: list[str], secure: list[str]) -> list[str]:
     """Say beside the control socket where requests are taken; those places. Raises OSError."""
     urls = [f"http://{each}" for each in (*plain, *settings.edge)]
     urls += [f"https://{each}" for each in (*secure, *settings.edge_tls)]
-    told = Listening(urls=tuple(urls), is_local=settings.is_local)
-    _replace(Path(settings.control).with_suffix(".listening"), told)
+    told = Listening(urls=tuple(urls), region=settings.region, is_local=settings.is_local)
+    replace_file(Path(settings.control).with_suffix(".listening"), msgspec.json.encode(told))
     return [*plain, *secure]
 
 
@@ -109,10 +152,11 @@ def _edge_of(settings: Settings) -> Edge | None:
     return Edge(told, settings.certificates)
 
 
-async def _sweep(control: Control) -> None:
+async def _sweep(control: Control, journal: Journal) -> None:
     while True:
         await asyncio.sleep(1.0)
         control.sweep()
+        journal.keep()
 
 
 class KeptTable:
@@ -130,13 +174,4 @@ class KeptTable:
     def keep(self, table: RouteTable) -> None:
         """Replace the file. A disk that is full costs nothing but the memory of the next start."""
         with contextlib.suppress(OSError):
-            _replace(self._path, table)
-
-
-def _replace(path: Path, value: msgspec.Struct) -> None:
-    """Write a file that only its owner reads, whole or not at all. Raises OSError."""
-    beside = path.with_suffix(".new")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(msgspec.json.encode(value))
-    beside.replace(path)
+            replace_file(self._path, msgspec.json.encode(table))

@@ -39,6 +39,7 @@ class Certificate:
         if leaf.not_valid_before_utc > now:
             begins = f"{leaf.not_valid_before_utc:%Y-%m-%d}"
             raise ValueError(f"the certificate {files.certificate} is not valid before {begins}")
+        self.ends = leaf.not_valid_after_utc
         self.names = _names(leaf)
         if not self.names:
             raise ValueError(f"the certificate {files.certificate} names no host")
@@ -49,7 +50,11 @@ def _context(files: Files) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(files.certificate, files.key)
+        context.load_cert_chain(files.certificate, files.key, password=_refuse)
+    except _Encrypted:
+        raise ValueError(
+            f"the key {files.key} is encrypted: keep it without a passphrase, for its owner alone"
+        ) from None
     except ssl.SSLError as error:
         if "MISMATCH" in str(error):
             raise ValueError(
@@ -61,6 +66,14 @@ def _context(files: Files) -> ssl.SSLContext:
     except OSError as error:
         raise ValueError(f"{error.filename or files.certificate}: {error.strerror}") from None
     return context
+
+
+class _Encrypted(Exception):
+    """The key wants a passphrase, and nobody sits there."""
+
+
+def _refuse() -> str:
+    raise _Encrypted
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:
@@ -89,7 +102,7 @@ class Certificates:
         self._by_name: dict[str, Certificate] = {}
         self._index()
         self.context = self._all[0].context
-        self.context.sni_callback = self._choose
+        self.context.sni_callback = lambda connection, name, _: self.choose(connection, name)
 
     def _index(self) -> None:
         self._by_name = {name: each for each in reversed(self._all) for name in each.names}
@@ -99,10 +112,21 @@ class Certificates:
         name = name.lower().rstrip(".")
         return self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Hosts of the first certificate."""
+        return self._all[0].names
+
+    @property
+    def ends(self) -> datetime.datetime:
+        """When the first certificate is over."""
+        return self._all[0].ends
+
     def covers(self, host: bytes) -> bool:
         return self.find(host.decode("latin-1").strip("[]")) is not None
 
-    def _choose(self, connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+    def choose(self, connection: ssl.SSLObject, name: str | None) -> None:
+        """Show the certificate of the host that a client names."""
         connection.context = (self.find(name or "") or self._all[0]).context
 
     def renew(self, now: datetime.datetime) -> list[str]:

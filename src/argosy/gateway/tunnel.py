@@ -19,7 +19,7 @@ import msgspec
 
 from argosy.gateway.addresses import parse_address
 from argosy.gateway.own_certificate import ensure_certificate
-from argosy.gateway.run import DataPlane, bind, load_certificates, renew_certificates, stop_event
+from argosy.gateway.run import DataPlane, Sockets, bind, load_certificates, renew_certificates, stop_event
 from argosy.gateway.run import Settings as Plane
 from argosy.gateway.tunnel_accept import Gate
 from argosy.gateway.tunnel_greeting import NAME, NotGreeted, parse_allowed
@@ -78,7 +78,8 @@ async def accept(settings: Accepting, say: Say) -> None:
 
     gate = Gate(allowed, folder, changed)
     changed("", "", "")
-    await plane.listen([bind(each) for each in settings.http], [], [bind(each) for each in settings.https])
+    plain, secure = [bind(each) for each in settings.http], [bind(each) for each in settings.https]
+    await plane.listen(Sockets(plain, [], secure, []))
     place = await gate.listen(certificates.context, settings.listen, settings.published)
     loop = asyncio.get_running_loop()
     keeping = [loop.create_task(gate.keep()), loop.create_task(renew_certificates(certificates))]

@@ -12,7 +12,7 @@ import uvloop
 
 from argosy.gateway.links import Link, Message, Take, Taken, Tell, Told, Want
 from argosy.gateway.routing import Router
-from argosy.gateway.run import DataPlane, stop_event
+from argosy.gateway.run import DataPlane, Sockets, stop_event
 from argosy.gateway.shared import Board
 from argosy.gateway.workers import Fds
 
@@ -31,9 +31,7 @@ async def work(fds: Fds) -> None:
     link = Link(lambda message: _got(message, router, board, link), stopping.set)
     await loop.create_connection(lambda: link, sock=socket.socket(fileno=fds.link))
     router.on_want = lambda: link.send(Want(wanted=router.wanted()))
-    outer = [socket.socket(fileno=fd) for fd in fds.outer]
-    inner = [socket.socket(fileno=fd) for fd in fds.inner]
-    await plane.listen(outer, inner, [socket.socket(fileno=fd) for fd in fds.tls])
+    await plane.listen(Sockets(*([socket.socket(fileno=fd) for fd in each] for each in fds.sockets)))
     await stopping.wait()
     await plane.close()
     link.close()

@@ -20,13 +20,14 @@ from typing import Final
 import msgspec
 
 from argosy.gateway.addresses import table_faults
+from argosy.gateway.limits import key_row
 from argosy.gateway.links import Link, Message, Take, Taken, Tell, Told, Want
-from argosy.gateway.merging import merge
-from argosy.gateway.run import Settings
-from argosy.gateway.shared import Board
+from argosy.gateway.merging import merge, without_moment
+from argosy.gateway.run import Settings, Sockets
+from argosy.gateway.shared import Board, width_of
 from argosy.model.routes import GatewayCounters, RouteTable, Wanted
 
-#: Rows of the board that workers share: 4 + workers numbers of 8 bytes each.
+#: Rows of the board that workers share: 5 + workers numbers of 8 bytes each.
 ROWS: Final = 16_384
 _RESTART_S: Final = 0.5
 _TELL_S: Final = 2.0
@@ -40,9 +41,7 @@ class Fds(msgspec.Struct, frozen=True, kw_only=True):
     link: int
     board: int
     lock: int
-    outer: tuple[int, ...]
-    inner: tuple[int, ...]
-    tls: tuple[int, ...]
+    sockets: tuple[tuple[int, ...], ...]  # as `Sockets` has them
 
 
 class _Worker:
@@ -60,22 +59,18 @@ class _Worker:
 class Workers:
     """The workers of one gateway, as its control socket sees them."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        sockets: tuple[list[socket.socket], list[socket.socket], list[socket.socket]],
-        kept: RouteTable | None,
-    ) -> None:
-        """`sockets`: for everybody, for our own edge, for TLS."""
+    def __init__(self, settings: Settings, sockets: Sockets, kept: RouteTable | None) -> None:
         self._settings = settings
-        self._outer, self._inner, self._tls = sockets
+        self._sockets = sockets
         self._loop = asyncio.get_running_loop()
         self._board_fd = os.memfd_create("argosy-gateway-board")
         self._lock_fd = os.memfd_create("argosy-gateway-lock")
-        size = ROWS * (4 + settings.workers) * 8
+        size = ROWS * width_of(settings.workers) * 8
         os.ftruncate(self._board_fd, size)
         self._memory = mmap.mmap(self._board_fd, size)
-        self._board = Board(memoryview(self._memory).cast("d"), workers=settings.workers)
+        self.board = Board(
+            memoryview(self._memory).cast("d"), workers=settings.workers, lock_fd=self._lock_fd
+        )
         self._workers = [_Worker(number) for number in range(settings.workers)]
         self._table = kept
         self._rows: dict[str, int] = {}
@@ -99,13 +94,11 @@ class Workers:
             link=theirs.fileno(),
             board=self._board_fd,
             lock=self._lock_fd,
-            outer=tuple(sock.fileno() for sock in self._outer),
-            inner=tuple(sock.fileno() for sock in self._inner),
-            tls=tuple(sock.fileno() for sock in self._tls),
+            sockets=tuple(tuple(sock.fileno() for sock in each) for each in self._sockets),
         )
         worker.process = subprocess.Popen(
             [sys.executable, "-m", "argosy.gateway.worker", msgspec.json.encode(fds).decode()],
-            pass_fds=(fds.link, fds.board, fds.lock, *fds.outer, *fds.inner, *fds.tls),
+            pass_fds=(fds.link, fds.board, fds.lock, *(fd for each in fds.sockets for fd in each)),
             stdin=subprocess.DEVNULL,
         )
 
@@ -126,9 +119,9 @@ class Workers:
         worker.link = None
         if self._closing:
             return
-        self._board.forget_worker(worker.number)
+        self.board.forget_worker(worker.number)
         if worker.counters is not None:
-            past = _without_moment(worker.counters)
+            past = without_moment(worker.counters)
             self._past = past if self._past is None else merge([self._past, past])
             worker.counters = None
         worker.wanted = ()
@@ -212,7 +205,8 @@ class Workers:
 
     def _give_rows(self, table: RouteTable) -> None:
         names = [
-            *("key/" + key.id for service in table.services for key in service.keys),
+            *(key_row(service.id, key.id) for service in table.services for key in service.keys),
+            *("peer/" + peer.id for peer in table.peers),
             *(
                 "replica/" + replica.id
                 for service in table.services
@@ -227,6 +221,7 @@ class Workers:
         for name in names:
             if name not in self._rows:
                 self._rows[name] = next(free, ROWS - 1)
+        self.board.know(self._rows)
 
     def tell_all(self, done: Callable[[GatewayCounters], None]) -> None:
         self._asked += 1
@@ -247,6 +242,10 @@ class Workers:
         if done is not None:
             done(self._merged())
 
+    def tell_wants(self, on_want: Callable[[], None]) -> None:
+        """Call it when requests begin to wait."""
+        self.on_want = on_want
+
     def wanted(self) -> tuple[Wanted, ...]:
         found: dict[str, Wanted] = {}
         for each in (wanted for worker in self._workers for wanted in worker.wanted):
@@ -259,14 +258,6 @@ class Workers:
                 )
             found[each.service] = each
         return tuple(found.values())
-
-
-def _without_moment(counters: GatewayCounters) -> GatewayCounters:
-    """What a worker has counted, without what was in flight when it died."""
-    for service in counters.services:
-        service.in_flight = service.held = 0
-        service.replicas = []
-    return counters
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> None:

@@ -63,10 +63,13 @@ class Directory:
             return None
         return user
 
-    def is_good(self, rows: Snapshot, credential: str, now_ms: int) -> bool:
-        """Whether the credential with this id still lets its holder in: for what stays open."""
-        entry = rows.people.get(credential)
-        return isinstance(entry, AccessToken | SignIn) and self.user_of(rows, entry, now_ms) is not None
+    def caller_again(self, rows: Snapshot, caller: Caller, now_ms: int) -> Caller | None:
+        """Who came in with this credential, with the rights of now; None: it lets them in no longer."""
+        entry = rows.people.get(caller.credential)
+        user = self.user_of(rows, entry, now_ms) if isinstance(entry, AccessToken | SignIn) else None
+        if user is None or not isinstance(entry, AccessToken | SignIn):
+            return None
+        return self._caller(rows, user, caller.via, entry, caller.address)
 
     def _caller(
         self, rows: Snapshot, user: User, via: str, entry: AccessToken | SignIn, address: str

@@ -104,6 +104,11 @@ BUILT_IN: Final[Mapping[str, Role]] = {
             about="see everything there is, also who did what; change nothing",
             permissions=expand(("*.read",)),
         ),
+        Role(
+            name="provisioner",
+            about="make, change and end accounts and groups as an identity provider (SCIM), nothing else",
+            permissions=expand(("people.provision",)),
+        ),
         OWNER,
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -24,6 +25,7 @@ from argosy.store.store import Store
 STARTED_MS: Final = 5 * 60_000
 LOOPBACK_MS: Final = 60_000
 _PENDING_MAX: Final = 1000
+NAME_TRIES: Final = 20  # names of accounts that were removed stand in no rows
 
 
 class Came(NamedTuple):
@@ -107,56 +109,58 @@ class SingleSignOn:
         return entry
 
     async def _account(self, person: Person) -> User:
-        """The account of this identity: known, linked by a verified address where that is allowed, or new."""
-        rows = await self._store.snapshot()
-        known = self._known(rows, person)
-        if known is not None and known.is_disabled:
-            raise Refused("account-disabled", "this account may not sign in")
-        changes = {
-            "issuer": person.issuer,
-            "subject": person.subject,
-            "full_name": person.full_name,
-            "email": person.email,
-            "groups": person.groups,
-        }
-        if known is None:
-            wanted = User(
-                id=self._ids.new("usr"),
-                created_ms=self._clock.now_ms(),
-                name=free_name(rows, person),
-                **changes,  # type: ignore[arg-type]
-            )
-        else:
-            wanted = msgspec.structs.replace(known, **changes)
-        if not any(True for _ in bindings_of(rows, wanted)):
-            raise Refused("no-access", "you are known, but none of your groups has a role here")
-        if wanted == known:
-            return known
-        try:
-            [user] = await self._store.commit([wanted])
-        except (Conflict, ArgosyError):
-            raise Refused("account-busy", "the account changed in this moment; begin again") from None
-        return user
+        """The account of this identity: known, linked by a verified address where that is allowed or the
+        provider itself made the account, or new."""
+        for skip in range(NAME_TRIES):
+            rows = await self._store.snapshot()
+            known = self._known(rows, person)
+            if known is not None and known.is_disabled:
+                raise Refused("account-disabled", "this account may not sign in")
+            wanted = self._wanted(rows, person, known, skip)
+            if not any(True for _ in bindings_of(rows, wanted)):
+                raise Refused("no-access", "you are known, but none of your groups has a role here")
+            if wanted == known:
+                return known
+            with contextlib.suppress(Conflict, ArgosyError):
+                [user] = await self._store.commit([wanted])
+                return user
+            if known is not None:
+                break
+        raise Refused("account-busy", "the account changed in this moment; begin again")
+
+    def _wanted(self, rows: Snapshot, person: Person, known: User | None, skip: int) -> User:
+        changes: dict[str, object] = {"issuer": person.issuer, "subject": person.subject}
+        if known is None or not known.user_name:  # else the provider says it as it changes, by SCIM
+            changes |= {"full_name": person.full_name, "email": person.email, "groups": person.groups}
+        if known is not None:
+            return msgspec.structs.replace(known, **changes)
+        id, now_ms = self._ids.new("usr"), self._clock.now_ms()
+        return User(id=id, created_ms=now_ms, name=free_name(rows, person.name, skip), **changes)  # type: ignore[arg-type]
 
     def _known(self, rows: Snapshot, person: Person) -> User | None:
         for entry in rows.entries_of(f"identity:{person.issuer} {person.subject}"):
             if isinstance(entry, User):
                 return entry
-        if not (self.party.settings.link_email and person.email):
+        if not person.email:
             return None
         same = [
             each
             for each in rows.people.values()
             if isinstance(each, User) and each.email.lower() == person.email.lower() and not each.is_service
         ]
-        return same[0] if len(same) == 1 and not same[0].issuer else None
+        if len(same) != 1 or same[0].issuer:
+            return None
+        return same[0] if self.party.settings.link_email or same[0].user_name else None
 
 
-def free_name(rows: Snapshot, person: Person) -> str:
-    """A name for a new account, as people know themselves, with a number where it is taken."""
-    plain = re.sub(r"[^a-z0-9._-]+", "-", person.name.lower().partition("@")[0]).strip("-._")[:40] or "user"
+def free_name(rows: Snapshot, called: str, skip: int = 0) -> str:
+    """A name for a new account, as people know themselves, with a number where it is taken. Names of accounts
+    that were removed are taken, too, and stand in no rows: then the next one is asked for, with `skip`."""
+    plain = re.sub(r"[^a-z0-9._-]+", "-", called.lower().partition("@")[0]).strip("-._")[:40] or "user"
     name, number = plain, 1
-    while rows.entry_called(f"user:{name}") is not None or name in ("owner", "root"):
+    while skip or rows.entry_called(f"user:{name}") is not None or name in ("owner", "root"):
+        if rows.entry_called(f"user:{name}") is None:
+            skip = max(0, skip - 1)
         number += 1
         name = f"{plain}-{number}"
     return name

@@ -52,9 +52,7 @@ class Kept:
 
     def file(self, names: Sequence[str]) -> Path | None:
         """The certificate for these hosts with its key, if there is one that is not over."""
-        path = self._path(names)
-        life = _life_of(path, names)
-        return path if life is not None and life[1] > self._clock.now_ms() else None
+        return certificate_in(self._folder, names, self._clock.now_ms())
 
     def failure(self, names: Sequence[str]) -> Failure | None:
         """What the last try came to; None: it went well, or there was none."""
@@ -131,6 +129,13 @@ class Kept:
 
     def _note(self, names: Sequence[str]) -> Path:
         return self._folder / f"{_file_name(names)}.failed"
+
+
+def certificate_in(folder: Path, names: Sequence[str], now_ms: int) -> Path | None:
+    """The file of the certificate for these hosts with its key, if there is one that is not over."""
+    path = folder / f"{_file_name(names)}.pem"
+    life = _life_of(path, names)
+    return path if life is not None and life[1] > now_ms else None
 
 
 def _file_name(names: Sequence[str]) -> str:

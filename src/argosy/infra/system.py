@@ -54,6 +54,11 @@ class SystemIds:
             return make_id(prefix, self._last_ms, self._last_dice)
 
 
+def throw_dice() -> float:
+    """From 0 to 1, for waits that are to differ."""
+    return secrets.randbelow(1 << 30) / (1 << 30)
+
+
 def random_bytes(count: int) -> bytes:
     """For secrets: never from dice that a test can load."""
     return secrets.token_bytes(count)

@@ -127,9 +127,51 @@ def _sqs(metadata: Mapping[str, str]) -> float:
     return float(sum(int(found.get(name, 0)) for name in names))
 
 
+def _kafka(metadata: Mapping[str, str]) -> float:
+    """Messages that a group has not done yet, of all partitions of a topic, as KEDA counts them."""
+    from argosy.infra.kafka_lag import KafkaError, lags
+
+    servers = []
+    for each in metadata["bootstrapServers"].split(","):
+        host, _, port = each.strip().rpartition(":")
+        if not host or not port.isdigit():
+            raise TriggerError(f"`{each.strip()}` is no server: write `HOST:9092`")
+        servers.append((host, int(port)))
+    try:
+        found = lags(
+            servers,
+            metadata["consumerGroup"],
+            metadata["topic"],
+            tls=metadata.get("tls", "disable") == "enable",
+            check=_check_host,
+        )
+    except KafkaError as error:
+        raise TriggerError(str(error)) from error
+    return kafka_value([each.behind(*_kafka_start(metadata)) for each in found.values()], metadata)
+
+
+def _kafka_start(metadata: Mapping[str, str]) -> tuple[bool, int]:
+    """(a group that has done nothing yet begins at the first message, what it counts as otherwise)."""
+    from_first = metadata.get("offsetResetPolicy", "latest") == "earliest"
+    return from_first, 0 if metadata.get("scaleToZeroOnInvalidOffset", "false").lower() == "true" else 1
+
+
+def kafka_value(behind: list[int], metadata: Mapping[str, str]) -> float:
+    """More replicas than partitions would be idle, so that no more is counted than these can take.
+
+    >>> kafka_value([500, 3], {"lagThreshold": "10"}), kafka_value([500], {"allowIdleConsumers": "true"})
+    (20.0, 500.0)
+    """
+    total = sum(behind)
+    if metadata.get("allowIdleConsumers", "false").lower() == "true":
+        return float(total)
+    return float(min(total, len(behind) * float(metadata.get("lagThreshold", "10"))))
+
+
 READERS: Final[dict[str, Callable[[Mapping[str, str]], float]]] = {
     "prometheus": _prometheus,
     "metrics-api": _metrics_api,
     "redis": _redis,
     "aws-sqs-queue": _sqs,
+    "kafka": _kafka,
 }

@@ -71,6 +71,7 @@ PERMISSIONS: Final[dict[str, Permission]] = {
     "keys.write": Permission(_E, "make and remove keys of buckets"),
     "projects.write": Permission(_E, "make and remove organisations and projects"),
     "users.write": Permission(_E, "make, change and remove users and service accounts"),
+    "people.provision": Permission(_E, "make, change and end accounts and groups as an identity provider"),
     "roles.write": Permission(_E, "make and remove roles"),
     "owners.write": Permission(_E, "make and remove owners"),
     "audit.read": Permission(_E, "read the audit log"),

@@ -45,6 +45,8 @@ class User(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="user"):
     issuer: str = ""  # of an identity provider, with `subject` the identity there
     subject: str = ""
     groups: tuple[str, ...] = ()  # as an identity provider says
+    user_name: str = ""  # as a provider that makes accounts (SCIM) calls them; "": it did not make this one
+    external_id: str = ""  # its own id for them
     generation: int = 0  # credentials of an earlier one are dead
 
     @property
@@ -55,6 +57,17 @@ class User(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="user"):
     def of(self) -> str:
         """The identity at a provider, so that it is found."""
         return f"identity:{self.issuer} {self.subject}" if self.issuer else ""
+
+
+class Group(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="group"):
+    """A group that an identity provider made here (SCIM). Who is in it stands in the accounts."""
+
+    name: str
+    external_id: str = ""
+
+    @property
+    def unique(self) -> str:
+        return f"group:{self.name}" if self.is_live else ""
 
 
 class OwnRole(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="role"):
@@ -174,6 +187,7 @@ AnyEntry = (
     Organisation
     | Project
     | User
+    | Group
     | OwnRole
     | Binding
     | AccessToken

@@ -7,7 +7,7 @@ table drains.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -124,18 +124,49 @@ class ServiceRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     drain_ws_s: int = 30  # WebSockets of a draining replica are closed (1001) after so long
 
 
+class Member(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A service behind a shared endpoint. Weights are relative to their sum."""
+
+    service: str  # its id
+    weight: int = WHOLE
+
+
+class EndpointRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One endpoint of several services, each with a model or a version of one. A request that names the model
+    of a member goes to it; the others are shared out by weight."""
+
+    name: str
+    hosts: tuple[str, ...] = ()
+    prefix: str = ""
+    members: tuple[Member, ...] = ()
+
+
+class PeerRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """One of several gateways on a machine: its sockets, that for requests and that for control."""
+
+    id: str
+    address: str
+    control: str
+
+
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that one gateway routes. A table replaces the one before."""
 
     generation: int
-    region: str = ""  # of this gateway: replicas of the same region come first
+    region: str = ""  # of this gateway: the nearest replicas that are well come first
+    #: Groups of regions, the nearest first; those that no group has are the farthest.
+    near: tuple[tuple[str, ...], ...] = ()
+    own: str = ""  # which of `peers` it is
+    peers: tuple[PeerRoute, ...] = ()  # all gateways that are up; fewer than two: it is alone
     services: tuple[ServiceRoute, ...] = ()
+    endpoints: tuple[EndpointRoute, ...] = ()
 
 
 class Listening(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where a gateway takes requests, as it tells beside its control socket."""
 
     urls: tuple[str, ...] = ()  # `http://HOST:PORT`
+    region: str = ""
     is_local: bool = True  # only programs on its own machine reach it
 
 
@@ -148,6 +179,10 @@ class ReplicaCounters(msgspec.Struct, kw_only=True, omit_defaults=True):
     in_flight: int = 0
     requests: int = 0
     errors: int = 0  # 5xx, cut answers, time-outs, refused connections
+    latency: list[int] = msgspec.field(default_factory=list)  # until the end, by LATENCY_BOUNDS_MS
+    latency_ms: int = 0  # sum
+    input_tokens: int = 0
+    output_tokens: int = 0
     last_use_ms: int = 0
 
 
@@ -219,6 +254,19 @@ class Wants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     wanted: tuple[Wanted, ...] = ()
 
 
+def tiers_of(table: RouteTable) -> Mapping[str, int]:
+    """How far a region is for the gateway of a table; what is not in it is `len()` of it. Empty: no region is
+    nearer than another.
+
+    >>> tiers_of(RouteTable(generation=1, region="a/x", near=(("a/x",), ("b/y", "b/z"))))
+    {'a/x': 0, 'b/y': 1, 'b/z': 1}
+    """
+    if not table.region:
+        return {}
+    near = table.near or ((table.region,),)
+    return {region: distance for distance, group in enumerate(near) for region in group}
+
+
 def check_table(table: RouteTable) -> list[str]:
     """What is wrong with a table, in sentences; a gateway refuses it as a whole.
 
@@ -226,19 +274,30 @@ def check_table(table: RouteTable) -> list[str]:
     >>> check_table(RouteTable(generation=1, services=(service,)))
     ['service `web`: its prefix `s/web` does not begin with `/`']
     """
-    return [*_clashes(table), *(line for service in table.services for line in _faults(service))]
+    known = {service.id for service in table.services}
+    missing = [
+        f"endpoint `{each.name}`: its service `{member.service}` is not in the table"
+        for each in table.endpoints
+        for member in each.members
+        if member.service not in known
+    ]
+    return [*_clashes(table), *missing, *(line for each in table.services for line in _faults(each))]
 
 
 def _clashes(table: RouteTable) -> Iterator[str]:
-    owners: dict[tuple[str, str], str] = {}
-    for service in table.services:
-        places = [("id", service.id), *(("host", host) for host in service.hosts)]
-        if service.prefix:
-            places.append(("prefix", service.prefix))
+    owners: dict[tuple[str, str], ServiceRoute | EndpointRoute] = {}
+    everything: list[ServiceRoute | EndpointRoute] = [*table.services, *table.endpoints]
+    for each in everything:
+        kind = "service" if isinstance(each, ServiceRoute) else "endpoint"
+        places = [("host", host) for host in each.hosts]
+        if isinstance(each, ServiceRoute):
+            places.append(("id", each.id))
+        if each.prefix:
+            places.append(("prefix", each.prefix))
         for place in places:
-            other = owners.setdefault(place, service.name)
-            if other is not service.name:
-                yield f"service `{service.name}`: its {place[0]} `{place[1]}` belongs to `{other}` already"
+            other = owners.setdefault(place, each)
+            if other is not each:
+                yield f"{kind} `{each.name}`: its {place[0]} `{place[1]}` belongs to `{other.name}` already"
 
 
 def _faults(service: ServiceRoute) -> Iterator[str]:

@@ -35,6 +35,7 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     errors: int = 0
     p50_ms: int = 0  # half of the answers were complete by then
     p99_ms: int = 0
+    tokens_milli: int = 0  # of prompts and answers per second x 1000
 
 
 class ServedFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -47,5 +48,7 @@ class ServedFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     used_ms: int = 0  # when the last request was under way
     counts: Mapping[int, Count] = {}  # by revision, since the shares of the revisions changed last
     rate: Rate = Rate()
+    replicas: Mapping[str, Rate] = {}  # by id of the replica's job: those that answered anything
+    revisions: Mapping[int, Rate] = {}
     wanted: int = -1  # replicas that the load asks for; -1: nobody has said
     why: str = ""  # and why so many

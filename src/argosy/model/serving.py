@@ -16,6 +16,8 @@ BALANCES: Final = (
 #: Commands whose programs come with the order of a replica: they serve a function, and files of models.
 FUNCTIONS: Final = "argosy_function"
 INFERENCE: Final = "argosy_inference"
+#: By what replicas are spread: the parts of a place, the widest first.
+SPREADS: Final = ("infra", "region", "zone")
 STRATEGIES: Final = ("rolling", "canary", "blue-green", "shadow", "ab")
 
 
@@ -49,6 +51,8 @@ class Replicas(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     crons: tuple[Cron, ...] = ()
     on_demand: int = 0  # so many of them are on demand where the others are spot
     fallback: bool = False  # on demand in place of spot that cannot be had
+    spread: str = ""  # one of SPREADS: the next one goes where fewest are; "": to the best place
+    evade: bool = False  # spot ones keep away for a while from where a machine was taken back
 
     @property
     def is_fixed(self) -> bool:
@@ -63,6 +67,9 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     balance: str = "least_load"
     port: int = 0  # on which its program listens as it is written; 0: where its environment says
     stream_ms: int = 0  # silence after which a streamed answer is given up; 0: never
+    models: tuple[str, ...] = ()  # names that requests to language models say
+    endpoint: str = ""  # that it shares with other services; "": it has one of its own only
+    share_milli: int = 0  # of the requests there that name no model, in thousandths
     hosts: tuple[str, ...] = ()  # in lower case: their requests at the gateway are for it
     keyfile: str = ""  # of its own certificate
     certfile: str = ""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from argosy.api.location import state_dir
 from argosy.model.errors import ArgosyError, render_error
 
 if TYPE_CHECKING:
     from argosy.identity.oidc import Settings as Provider
+    from argosy.server.own_tls import TlsWish
     from argosy.server.run import Settings
     from argosy.store import Store
 
@@ -48,6 +51,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--state-dir", default="", help="folder of everything that is kept (default: ARGOSY_HOME)"
     )
     run.add_argument("--listen", default="", metavar="HOST:PORT", help="also over TCP, with tokens")
+    run.add_argument("--tls", default="", choices=("generated", "acme"), help="a certificate made or fetched")
+    run.add_argument(
+        "--tls-cert", default="", metavar="FILE", help="a certificate of your own, with its chain"
+    )
+    run.add_argument("--tls-key", default="", metavar="FILE", help="its key")
+    run.add_argument("--domain", action="append", default=[], metavar="HOST", help="of the certificate")
+    run.add_argument("--acme-http", default="", metavar="HOST:PORT", help="where an authority asks (port 80)")
     run.add_argument("--gateway", default="", metavar="HOST:PORT", help="where services answer")
     run.add_argument("--s3", default="", metavar="HOST:PORT", help="where programs reach the buckets over S3")
     run.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
@@ -73,40 +83,53 @@ def _settings(options: argparse.Namespace) -> Settings:
 
     keys = os.environ.get("ARGOSY_KEY_FILE", "")
     home = Path(options.state_dir).absolute() if options.state_dir else state_dir(os.environ)
-    rules = parse_rules(os.environ)
+    environ, listen = _environ(options), getattr(options, "listen", "")
+    rules = parse_rules({**environ, "ARGOSY_HOSTS": _hosts(environ)})
+    tls = _tls(environ, home, listen, rules.hosts)
+    public = parse_public(environ)
+    if tls is not None and not public.ca:
+        public = msgspec.structs.replace(public, ca=tls.trusted)
     return Settings(
         state_dir=home,
-        listen=getattr(options, "listen", ""),
+        listen=listen,
         gateway=getattr(options, "gateway", "") or os.environ.get("ARGOSY_GATEWAY", ""),
         s3=getattr(options, "s3", "") or os.environ.get("ARGOSY_S3", ""),
         log_level=getattr(options, "log_level", "info"),
         store=os.environ.get("ARGOSY_STORE", ""),
         keys=Path(keys).absolute() if keys else None,
         retention=parse_retention(os.environ),
-        public=parse_public({**os.environ, **_own_certificate(home, options, rules.hosts)}),
+        public=public,
+        tls=tls,
         rules=rules,
         provider=_provider(),
     )
 
 
-def _own_certificate(home: Path, options: argparse.Namespace, hosts: Iterable[str]) -> Mapping[str, str]:
-    """Where the certificate is that ARGOSY_TLS=generate asks for. Raises ArgosyError `usage`."""
-    wish = os.environ.get("ARGOSY_TLS", "")
-    if not wish or not getattr(options, "listen", ""):
-        return {}
-    if wish != "generate" or os.environ.get("ARGOSY_TLS_CERT"):
-        raise ArgosyError(
-            "usage",
-            f"ARGOSY_TLS is `{wish}`: `generate`, without ARGOSY_TLS_CERT",
-            hint="a certificate of your own is named with ARGOSY_TLS_CERT and ARGOSY_TLS_KEY",
-        )
-    from argosy.gateway.own_certificate import ensure_certificate
-    from argosy.infra.system import SystemClock
+def _hosts(environ: Mapping[str, str]) -> str:
+    """Names under which browsers come: also those of the certificate that was asked for."""
+    domains = environ.get("ARGOSY_TLS_DOMAINS", "").replace(",", " ").split()
+    return " ".join((environ.get("ARGOSY_HOSTS", ""), *(each for each in domains if "*" not in each)))
 
-    listens = options.listen.rpartition(":")[0]
-    now_s = SystemClock().now_ms() / 1000
-    certificate, key = ensure_certificate(home / "tls", {*hosts, listens} - {"0.0.0.0", "[::]"}, now_s)  # noqa: S104
-    return {"ARGOSY_TLS_CERT": str(certificate), "ARGOSY_TLS_KEY": str(key)}
+
+def _environ(options: argparse.Namespace) -> dict[str, str]:
+    """The environment with what the command line says in its place."""
+    said = {
+        "ARGOSY_TLS": getattr(options, "tls", ""),
+        "ARGOSY_TLS_CERT": getattr(options, "tls_cert", ""),
+        "ARGOSY_TLS_KEY": getattr(options, "tls_key", ""),
+        "ARGOSY_TLS_DOMAINS": " ".join(getattr(options, "domain", ())),
+        "ARGOSY_ACME_HTTP": getattr(options, "acme_http", ""),
+    }
+    return {**os.environ, **{name: value for name, value in said.items() if value}}
+
+
+def _tls(environ: Mapping[str, str], home: Path, listen: str, hosts: frozenset[str]) -> TlsWish | None:
+    """Nothing of it is loaded where there is none."""
+    if not listen or not (environ.get("ARGOSY_TLS") or environ.get("ARGOSY_TLS_CERT")):
+        return None
+    from argosy.server.own_tls import parse_tls
+
+    return parse_tls(environ, home, listen, hosts)
 
 
 def _provider() -> Provider | None:

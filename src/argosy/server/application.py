@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,12 +24,12 @@ from argosy.server.admission import Admission
 from argosy.server.apps.live import LiveApps
 from argosy.server.channels import ChannelFile
 from argosy.server.data_checks import DataChecks
-from argosy.server.dialling import DialDoor, Tls
+from argosy.server.dialling import DialDoor
 from argosy.server.door import Door, Limits
 from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.exchange import Scope, Send
 from argosy.server.features import FEATURES
-from argosy.server.front import Front, bind
+from argosy.server.front import Front, Mounted, bind
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.identity import Identity
 from argosy.server.intake import Intake
@@ -41,6 +42,7 @@ from argosy.server.ports import Controllers
 from argosy.server.pricing import Pricing
 from argosy.server.recording import Recorder
 from argosy.server.refreshing import Refreshes
+from argosy.server.scim import mounted_scim
 from argosy.server.services import Services
 from argosy.server.tenancy import Tenants
 from argosy.server.writing import Writer
@@ -63,6 +65,7 @@ class Application:
     `quotes`: what providers offer (None: a cache of its own, which every request asks anew)."""
 
     listening: tuple[str, ...] = ()
+    encryption: Callable[[], str] = str  # which certificate TLS has, in words
     _inner: Door | None = None  # of browsers that come by a command line
 
     def __init__(
@@ -115,7 +118,7 @@ class Application:
             ids=ids,
             state_dir=str(state_dir),
             log_file=str(log_path(state_dir)),
-            listening=lambda: self.listening,
+            listening=lambda: (self.listening, self.encryption()),
             stop=self.stop,
             pricing=pricing,
             accounts=self.accounts,
@@ -160,7 +163,7 @@ class Application:
         tcp: socket.socket | None = None,
         limits: Limits | None = None,
         dials: DialDoor | None = None,
-        tls: Tls | None = None,
+        tls: ssl.SSLContext | None = None,
         s3: str = "",
     ) -> AsyncIterator[None]:
         """Answer on these sockets; at the end, finish the requests that are under way. `s3`: HOST:PORT where
@@ -172,9 +175,12 @@ class Application:
         store = bind_tcp(s3) if s3 else None
         if store is not None:
             doors.append(Door(self.objects.for_programs, [store], limits or Limits(headers=200), tls=tls))
-            self.objects.address = f"http{'s' if tls else ''}://{render_address(store)}"
+            self.objects.address = render_address(store, tls is not None)
         self.apps.inner_door = self._open_inner
-        self.listening = tuple(render_address(sock) for sock in (local, tcp, store) if sock is not None)
+        self.listening = (
+            render_address(local),
+            *(render_address(sock, tls is not None) for sock in (tcp, store) if sock is not None),
+        )
         for door in doors:
             await door.open()
         try:
@@ -211,9 +217,9 @@ def _objects(store: Store, folder: Path, clock: Clock, ids: Ids) -> Objects:
 
 def _front(services: Services, objects: Objects) -> Front:
     routes = bind(feature(services) for feature in FEATURES)
-    mounts = {MOUNT: objects.for_owner}
+    mounts = {MOUNT: Mounted(objects.for_owner, "buckets.read", "buckets.write"), **mounted_scim(services)}
     keeper = Doorkeeper(services.store, services.clock, services.identity)
-    services.apps.is_good = keeper.is_good
+    services.apps.current = keeper.current
     recorder = Recorder(services.store, services.clock, services.ids)
     front = Front(routes, keeper=keeper, recorder=recorder, ids=services.ids, mounts=mounts)
     front.form_hosts = services.apps.form_hosts

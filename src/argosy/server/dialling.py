@@ -23,23 +23,15 @@ _LIMIT_BYTES: Final = 256 << 10
 _REFUSED: Final = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
-class Tls(msgspec.Struct, frozen=True, kw_only=True):
-    """Files of a certificate (with its chain) and of its key."""
-
-    certificate: str
-    key: str
-
-
 class Public(msgspec.Struct, frozen=True, kw_only=True):
     """How a server is reached from other machines, and how it proves that it is the one."""
 
     url: str = ""  # what nodes are told: https://HOST:PORT
     ca: str = ""  # a file of certificates that nodes are to trust beside their own
-    tls: Tls | None = None  # of the door over TCP; None: it is plain, and a proxy in front encrypts
 
     def registry(self, state_dir: Path, clock: Clock, ids: Ids) -> Dialled:
         """Where nodes dial in. Raises ArgosyError `usage` for a file that cannot be read."""
-        file = self.ca or (self.tls.certificate if self.tls is not None else "")
+        file = self.ca
         try:
             ca = Path(file).read_text() if file else ""
             secret = load_secret(state_dir / "dial.key")
@@ -49,20 +41,12 @@ class Public(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_public(environ: Mapping[str, str]) -> Public:
-    """From ARGOSY_PUBLIC_URL, ARGOSY_PUBLIC_CA, ARGOSY_TLS_CERT and ARGOSY_TLS_KEY. Raises ArgosyError
-    `usage`."""
-    certificate, key = environ.get("ARGOSY_TLS_CERT", ""), environ.get("ARGOSY_TLS_KEY", "")
-    if bool(certificate) != bool(key):
-        raise ArgosyError("usage", "ARGOSY_TLS_CERT and ARGOSY_TLS_KEY belong together", hint="set both")
+    """From ARGOSY_PUBLIC_URL and ARGOSY_PUBLIC_CA. Raises ArgosyError `usage`."""
     url = environ.get("ARGOSY_PUBLIC_URL", "").rstrip("/")
     if url and (problem := problem_of(url)):
         fact, _, fix = problem.partition(": ")
         raise ArgosyError("usage", fact, hint=fix)
-    return Public(
-        url=url,
-        ca=environ.get("ARGOSY_PUBLIC_CA", ""),
-        tls=Tls(certificate=certificate, key=key) if certificate else None,
-    )
+    return Public(url=url, ca=environ.get("ARGOSY_PUBLIC_CA", ""))
 
 
 def load_secret(path: Path) -> bytes:

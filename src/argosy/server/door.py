@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,7 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from argosy.model.addresses import is_loopback
-from argosy.server.dialling import UPGRADE, DialDoor, Tls
+from argosy.server.dialling import UPGRADE, DialDoor
 
 if TYPE_CHECKING:
     from argosy.server.apps.live import LiveApps
@@ -267,10 +268,10 @@ class Door(uvicorn.Server):
         limits: Limits | None = None,
         *,
         dials: DialDoor | None = None,
-        tls: Tls | None = None,
+        tls: ssl.SSLContext | None = None,
         apps: LiveApps | None = None,
     ) -> None:
-        self._dials, self._apps, self._secure = dials, apps, tls is not None
+        self._dials, self._apps, self._tls = dials, apps, tls
         self.guests = Guests(limits) if limits is not None else None
         super().__init__(
             uvicorn.Config(
@@ -283,8 +284,6 @@ class Door(uvicorn.Server):
                 ws_ping_interval=_PING_S,
                 ws_ping_timeout=None,  # who is slow to take what we send is slow to read pings, too
                 lifespan="off",
-                ssl_certfile=tls.certificate if tls is not None else None,
-                ssl_keyfile=tls.key if tls is not None else None,
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,
@@ -302,7 +301,7 @@ class Door(uvicorn.Server):
 
     def _find_app(self, host: bytes) -> asyncio.Protocol | None:
         """Who answers on this host instead of us."""
-        return self._apps.client_for(host, secure=self._secure) if self._apps is not None else None
+        return self._apps.client_for(host, secure=self._tls is not None) if self._apps is not None else None
 
     def protocol(self) -> asyncio.Protocol:
         """Of one connection that came by another way than our sockets, once the door is open."""
@@ -313,6 +312,7 @@ class Door(uvicorn.Server):
 
     async def open(self) -> None:
         self.config.load()
+        self.config.ssl = self._tls
         self.lifespan = self.config.lifespan_class(self.config)
         await self.startup(sockets=self._sockets)
         await self.on_tick(0)  # the headers of every reply

@@ -84,10 +84,15 @@ class Doorkeeper:
 
     async def is_good(self, caller: Caller) -> bool:
         """Whether who came in may stay."""
+        return await self.current(caller) is not None
+
+    async def current(self, caller: Caller) -> Caller | None:
+        """Who came in, with the rights of now; None: they may not stay."""
         if caller.id:
-            rows = await self.store.recent(FRESH_MS)
-            return self.identity.directory.is_good(rows, caller.credential, self._clock.now_ms())
-        return caller.via != "token" or caller.credential in await self._tokens.names()
+            rows, now_ms = await self.store.recent(FRESH_MS), self._clock.now_ms()
+            return self.identity.directory.caller_again(rows, caller, now_ms)
+        is_good = caller.via != "token" or caller.credential in await self._tokens.names()
+        return caller if is_good else None
 
 
 def _headers(scope: Scope) -> dict[str, str]:

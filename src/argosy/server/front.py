@@ -38,13 +38,16 @@ Handler = Callable[[Exchange], Awaitable[Reply | bytes | None]]
 
 SIGN_IN_PATH: Final = "/login/sso"
 PROJECT_HEADER: Final = b"x-argosy-project"
-#: What methods of a mounted application ask for; all others write.
 _NOT_KEPT: Final = (b"cache-control", b"no-store")
 _PUT_OUT: Final = 4401  # how a WebSocket closes whose caller may not stay
-_MOUNTED: Final = {"GET": "buckets.read", "HEAD": "buckets.read"}
 
-#: Another ASGI application below a path, for whoever was let in.
-Mounted = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+class Mounted(NamedTuple):
+    """Another ASGI application below a path, for whoever was let in; it finds them in the scope."""
+
+    app: Callable[[Scope, Receive, Send], Awaitable[None]]
+    reads: str  # what GET and HEAD ask for
+    writes: str  # what all other methods ask for
 
 
 class Route(NamedTuple):
@@ -93,14 +96,13 @@ class Front:
         recorder: Recorder,
         ids: Ids,
         mounts: Mapping[str, Mounted] | None = None,
-        is_encrypted: bool = False,
     ) -> None:
         self.keeper, self._recorder, self._mounts = keeper, recorder, dict(mounts or {})
         self._visitors = Visitors(keeper)
         self.has_provider = False  # people may sign in through an identity provider
         self.form_hosts = "'self'"  # where the start page may send forms: hosts of apps
         self.pages: Callable[[Scope, Send], Awaitable[None]] | None = None  # of browsers: to sign in
-        self._ids, self._is_encrypted = ids, is_encrypted
+        self._ids, self.is_encrypted = ids, False  # whether browsers shall come by TLS only
         self._by_shape: dict[tuple[str, int], list[Route]] = {}
         self._exact: dict[tuple[str, str], Route] = {}
         for route in routes:
@@ -123,7 +125,7 @@ class Front:
         exchange: Exchange | None = None
         try:
             if not is_local:
-                send = _guarded(send, is_encrypted=self._is_encrypted)
+                send = _guarded(send, is_encrypted=self.is_encrypted)
             if self.pages is not None and scope["path"].startswith(SIGN_IN_PATH) and not is_local:
                 self.keeper.look(scope)
                 await self.pages(scope, send)
@@ -135,10 +137,10 @@ class Front:
                 return
             mounted = self._mounts.get("/" + scope["path"][1:].partition("/")[0])
             if mounted is not None and scope["type"] == "http":
-                if not is_local:
-                    await self._let_in(scope, None, _MOUNTED.get(scope["method"], "buckets.write"))
+                asks = mounted.reads if scope["method"] in ("GET", "HEAD") else mounted.writes
+                scope["argosy.caller"] = OWNER if is_local else await self._let_in(scope, None, asks)
                 scope["argosy.local"] = is_local
-                await mounted(scope, receive, send)
+                await mounted.app(scope, receive, send)
                 return
             _check_api(scope)
             route, path = self._match("WS" if scope["type"] == "websocket" else scope["method"], scope)

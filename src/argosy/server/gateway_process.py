@@ -18,14 +18,12 @@ import msgspec
 
 from argosy.infra.border import Transient
 from argosy.model.routes import GatewayCounters, Listening, RouteTable, Wants
+from argosy.server.gateway_control import ControlSocket
 
 _log = logging.getLogger(__name__)
 
-_CALL_S: Final = 10.0
-_WANTS_S: Final = 40.0  # the gateway answers within 25
 _START_S: Final = 15.0
 _LOOK_S: Final = 0.02
-_HEAD_BYTES: Final = 64 << 10
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,10 +31,6 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     listen: str
     pid: int = 0
-
-
-class _Taken(msgspec.Struct, frozen=True):
-    generation: int
 
 
 class GatewayProcess:
@@ -48,23 +42,22 @@ class GatewayProcess:
         self._folder, self._listen = folder, listen
         self._process: subprocess.Popen[bytes] | None = None
         self._place = read_place(folder)
+        self._socket = ControlSocket(folder / "control.sock")
 
     @property
     def control(self) -> Path:
-        return self._folder / "control.sock"
+        return self._socket.path
 
     async def take(self, table: RouteTable) -> int:
-        body = msgspec.json.encode(table)
-        await self._ensure()
-        return msgspec.json.decode(await self._call("PUT", "/table", body), type=_Taken).generation
+        await self.ensure()
+        return await self._socket.take(table)
 
     async def counters(self) -> GatewayCounters:
-        await self._ensure()
-        return msgspec.json.decode(await self._call("GET", "/counters"), type=GatewayCounters)
+        await self.ensure()
+        return await self._socket.counters()
 
     async def wants(self, after: int) -> Wants:
-        body = await self._call("GET", f"/wants?after={after}", timeout_s=_WANTS_S)
-        return msgspec.json.decode(body, type=Wants)
+        return await self._socket.wants(after)
 
     async def rest(self) -> None:
         """SIGTERM: what is under way is answered, then it ends."""
@@ -76,7 +69,7 @@ class GatewayProcess:
 
     # -- the process --------------------------------------------------------------------------------
 
-    async def _ensure(self) -> None:
+    async def ensure(self) -> None:
         """It runs. Raises Transient."""
         if await self._is_up():
             return
@@ -133,48 +126,13 @@ class GatewayProcess:
         if self._process is not None and self._process.poll() is not None:
             self._process = None
             return False
-        try:
-            _, writer = await asyncio.open_unix_connection(self.control)
-        except OSError:
-            return False
-        writer.close()
-        return True
+        return await self._socket.is_up()
 
     def _keep_place(self, place: Place) -> None:
         self._place = place
         path = self._folder / "place.json"
         path.with_suffix(".new").write_bytes(msgspec.json.encode(place))
         path.with_suffix(".new").replace(path)
-
-    # -- its control socket -------------------------------------------------------------------------
-
-    async def _call(self, method: str, path: str, body: bytes = b"", *, timeout_s: float = _CALL_S) -> bytes:
-        """The body of its answer. Raises Transient."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._ask(method, path, body)
-        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
-            raise Transient(str(error) or type(error).__name__) from None
-        except TimeoutError:
-            raise Transient(f"no answer within {timeout_s:g} s") from None
-
-    async def _ask(self, method: str, path: str, body: bytes) -> bytes:
-        reader, writer = await asyncio.open_unix_connection(self.control, limit=_HEAD_BYTES)
-        try:
-            head = f"{method} {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n"
-            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            await writer.drain()
-            answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-            fields = {
-                name.lower(): value.strip() for name, _, value in (each.partition(":") for each in answer)
-            }
-            length = fields.get("content-length")
-            data = await reader.readexactly(int(length)) if length is not None else await reader.read()
-        finally:
-            writer.close()
-        if answer[0].split()[1:2] != ["200"]:
-            raise ValueError(f"it answers {answer[0]}: {data[:500].decode('utf-8', 'replace')}")
-        return data
 
 
 def read_place(folder: Path) -> Place:
@@ -186,9 +144,18 @@ def read_place(folder: Path) -> Place:
 
 
 def read_listening(folder: Path) -> Listening:
-    """Where the gateway of this folder takes requests, whoever started it; nowhere when none ever ran."""
+    """Where the gateways of this folder take requests, whoever started them, the server's own first; nowhere
+    when none ever ran."""
+    names = sorted((path.stem for path in folder.glob("*.listening")), key=lambda name: name != "control")
+    told = [read_one(folder, name) for name in names]
+    urls = tuple(url for each in told for url in each.urls)
+    return Listening(urls=urls, is_local=all(each.is_local for each in told))
+
+
+def read_one(folder: Path, name: str) -> Listening:
+    """Where one of them takes requests."""
     try:
-        return msgspec.json.decode((folder / "control.listening").read_bytes(), type=Listening)
+        return msgspec.json.decode((folder / f"{name}.listening").read_bytes(), type=Listening)
     except (OSError, msgspec.MsgspecError):
         return Listening()
 

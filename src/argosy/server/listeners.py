@@ -111,10 +111,10 @@ class LocalSocket:
         return found.st_dev, found.st_ino
 
 
-def render_address(sock: socket.socket) -> str:
+def render_address(sock: socket.socket, is_encrypted: bool = False) -> str:
     """As people write it."""
     name = sock.getsockname()
     if isinstance(name, str):
         return name
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    return f"http://{host}:{name[1]}"
+    return f"http{'s' if is_encrypted else ''}://{host}:{name[1]}"

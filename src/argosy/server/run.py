@@ -16,10 +16,11 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -43,6 +44,8 @@ from argosy.store.state_dir import StateLock
 
 if TYPE_CHECKING:
     from argosy.identity.oidc import Settings as Provider
+    from argosy.server.encryption import Encryption
+    from argosy.server.own_tls import TlsWish
 
 _log: Final = logging.getLogger("argosy.server")
 _COLLECT_S: Final = 600.0  # how often long-lived objects are taken out of garbage collection
@@ -69,6 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     provider: Provider | None = None  # of identities; None: people sign in here only
     rules: DoorRules = DoorRules()  # names of the server, and proxies in front of it
     public: Public = Public()  # how nodes and clients elsewhere reach it
+    tls: TlsWish | None = None  # of the door over TCP; None: it is plain, and a proxy in front encrypts
 
     @property
     def url(self) -> str:
@@ -87,12 +91,12 @@ def run(settings: Settings) -> None:
     with contextlib.ExitStack() as stack:
         lock = _lock(stack, settings.state_dir)
         open_journal(log_path(settings.state_dir), settings.log_level)
-        tcp = stack.enter_context(bind_tcp(settings.listen)) if settings.listen else None
+        network = _network(stack, settings)
         _allow_many_files()
         import uvloop
 
         try:
-            uvloop.run(serve(settings, tcp, lock))
+            uvloop.run(serve(settings, network, lock))
         except ArgosyError as error:
             _log.error("cannot start: %s", error.what)
             raise
@@ -131,7 +135,36 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1 << 16) if hard > 0 else 1 << 16, hard))
 
 
-async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) -> None:
+class Network(NamedTuple):
+    """Where clients elsewhere are answered, if at all."""
+
+    tcp: socket.socket | None
+    tls: Encryption | None
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        return None if self.tls is None else self.tls.own.context
+
+    def kept(
+        self, application: Application, store: Store, clock: SystemClock, ids: SystemIds
+    ) -> contextlib.AbstractAsyncContextManager[None]:
+        """While it lasts, certificates are renewed."""
+        return contextlib.nullcontext() if self.tls is None else self.tls.kept(application, store, clock, ids)
+
+
+def _network(stack: contextlib.ExitStack, settings: Settings) -> Network:
+    """What was asked for. Raises ArgosyError: a port that is taken, a certificate that is not right."""
+    tcp = stack.enter_context(bind_tcp(settings.listen)) if settings.listen else None
+    if settings.tls is None or tcp is None:
+        return Network(tcp, None)
+    from argosy.server.encryption import Encryption
+
+    made = Encryption(settings.tls, SystemClock(), tcp)
+    stack.callback(made.close)
+    return Network(tcp, made)
+
+
+async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
     """Everything between the lock and the end."""
     state_dir = settings.state_dir
     clock, ids = SystemClock(), SystemIds()
@@ -146,7 +179,7 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
     from argosy.infra.quotes import Quotes
     from argosy.providers import load_providers
     from argosy.server.agents import Agents
-    from argosy.server.gateway_process import GatewayProcess
+    from argosy.server.gateways import gateways_of
     from argosy.server.notifying import Notifier
     from argosy.server.replica_doors import ReplicaDoors
 
@@ -164,8 +197,8 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         stack.push_async_callback(agents.close)
         doors = ReplicaDoors(agents, state_dir / "relays")
         stack.push_async_callback(doors.close_all)
-        gateway = GatewayProcess(state_dir / "gateway", settings.gateway)
         pricing = pricing_of(state_dir, providers, clock)
+        gateway = gateways_of(state_dir / "gateway", settings.gateway, pricing.rented.atlas)
         quotes = Quotes(providers, clock, price=pricing.own_prices)
         stack.push_async_callback(quotes.close)
         notifier = Notifier(store, ChannelFile(state_dir), clock, ids.new("srv"))
@@ -210,11 +243,11 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         telling = asyncio.create_task(notifier.run())
         stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
-        dials, tls = DialDoor(dialled), settings.public.tls
-        application.keeper.rules = settings.rules
-        application.open_pages(settings.provider)
-        async with application.listen(local.sock, tcp, dials=dials, tls=tls, s3=settings.s3):
+        _introduce(application, settings)
+        dials, tls = DialDoor(dialled), network.context
+        async with application.listen(local.sock, network.tcp, dials=dials, tls=tls, s3=settings.s3):
             stack.callback(local.unlink)
+            await stack.enter_async_context(network.kept(application, store, clock, ids))
             guarding = asyncio.create_task(_guard_place(lock, local, application))
             stack.push_async_callback(_end, guarding)
             where = ", ".join(application.listening)
@@ -228,6 +261,13 @@ async def serve(settings: Settings, tcp: socket.socket | None, lock: StateLock) 
         if deciding.done() and not application.stopping.is_set():
             deciding.result()  # it never ends by itself
         _log.info("stops; ranks go on")
+
+
+def _introduce(application: Application, settings: Settings) -> None:
+    """Tell the door how it is called, and where people sign in."""
+    application.keeper.rules = settings.rules
+    application.front.is_encrypted = settings.public.url.startswith("https:")
+    application.open_pages(settings.provider)
 
 
 async def _guard_place(lock: StateLock, local: LocalSocket, application: Application) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from argosy.api.services import ReplicaView, RevisionView, RolloutView, ServiceView
-from argosy.controllers.service.routes import prefix_of
+from argosy.controllers.service.routes import place_of, prefix_of
 from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds import kind_of
@@ -31,6 +31,7 @@ from argosy.store.snapshot import Snapshot
 
 _FAILURES_SHOWN: Final = 3
 _NOWHERE: Final = Listening()
+_NO_RATE: Final = Rate()
 _ON_THE_WAY: Final = (ReplicaState.STARTING, ReplicaState.WARMING)
 
 
@@ -46,6 +47,20 @@ def find_service(rows: Snapshot, name: str, caller: Caller) -> Workload:
         known = [row.name for row in rows.named(SERVICE.name) if sees(caller, row)]
         raise ArgosyError("not-found", f"there is no service `{name}`", hint=_nearest(name, known))
     return found
+
+
+def members_of(rows: Snapshot, name: str, caller: Caller) -> tuple[str, ...]:
+    """The name itself, or those of the services that share an endpoint of this name. Raises as
+    `find_service`."""
+    project = project_of(caller)
+    shared = [
+        row.id
+        for row in rows.named(SERVICE.name)
+        if row.project == project and wanted_revision(row).serving.endpoint == name and sees(caller, row)
+    ]
+    if shared and rows.find_named(SERVICE.name, name, project) is None:
+        return tuple(shared)
+    return (find_service(rows, name, caller).id,)
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -71,6 +86,8 @@ def view_service(
     replicas = tuple(_view_replica(each, rows, served, waits, lines) for each in state.replicas)
     ready = sum(each.state is ReplicaState.READY for each in state.replicas)
     rate = served.rate if served is not None else Rate()
+    serving = (revision_of(row, state.serves) or wanted_revision(row)).serving
+    hourly = sum(each.hourly_micro_usd for each in replicas)
     return ServiceView(
         id=row.id,
         name=row.name,
@@ -82,16 +99,23 @@ def view_service(
         held=served.held if served is not None else 0,
         why=state.scaled_why,
         rollout=_view_rollout(row),
-        revisions=_view_revisions(row, served),
+        revisions=_view_revisions(row, served, replicas),
         replicas=replicas,
         requests_milli_per_s=rate.requests_milli,
         errors=rate.errors,
         p50_ms=rate.p50_ms,
         p99_ms=rate.p99_ms,
         in_flight=sum(each.in_flight for each in replicas),
-        hourly_micro_usd=sum(each.hourly_micro_usd for each in replicas),
+        tokens_milli_per_s=rate.tokens_milli,
+        micro_usd_per_million_requests=per_million(hourly, rate.requests_milli),
+        micro_usd_per_million_tokens=per_million(hourly, rate.tokens_milli),
+        hourly_micro_usd=hourly,
         user=row.user,
         project=row.project,
+        models=serving.models,
+        shared=serving.endpoint,
+        shared_endpoint=_shared_at(row, serving.endpoint, listening),
+        share_milli=serving.share_milli,
         access=access_of(row, is_local=listening.is_local),
         created_ms=row.created_ms,
         detail=_detail(row, ready),
@@ -101,6 +125,19 @@ def view_service(
             for each in state.failed[-_FAILURES_SHOWN:]
         ),
     )
+
+
+def _shared_at(row: Workload, name: str, listening: Listening) -> str:
+    return f"{listening.urls[0]}{place_of(row.project, name)}" if name and listening.urls else ""
+
+
+def per_million(hourly_micro_usd: int, milli_per_s: int) -> int:
+    """Micro-USD for a million of what comes at this pace.
+
+    >>> per_million(3_600_000, 500_000)  # $3.60 an hour, 500 a second
+    2000000
+    """
+    return round(hourly_micro_usd * 1_000_000_000 / (milli_per_s * 3600)) if milli_per_s else 0
 
 
 def status_of(row: Workload) -> str:
@@ -166,7 +203,9 @@ def _view_rollout(row: Workload) -> RolloutView | None:
     )
 
 
-def _view_revisions(row: Workload, served: ServedFact | None) -> tuple[RevisionView, ...]:
+def _view_revisions(
+    row: Workload, served: ServedFact | None, replicas: tuple[ReplicaView, ...]
+) -> tuple[RevisionView, ...]:
     state, found = service_state(row), []
     weights = dict(state.weights)
     numbers = {each.revision for each in state.replicas} | set(weights) | {state.serves}
@@ -174,6 +213,7 @@ def _view_revisions(row: Workload, served: ServedFact | None) -> tuple[RevisionV
         revision = revision_of(row, number)
         mine = [each for each in state.replicas if each.revision == number]
         count = served.counts.get(number) if served is not None else None
+        rate = served.revisions.get(number, _NO_RATE) if served is not None else _NO_RATE
         found.append(
             RevisionView(
                 number=number,
@@ -184,6 +224,11 @@ def _view_revisions(row: Workload, served: ServedFact | None) -> tuple[RevisionV
                 note=revision.note if revision is not None else "",
                 requests=count.requests if count is not None else 0,
                 errors=count.errors if count is not None else 0,
+                requests_milli_per_s=rate.requests_milli,
+                p50_ms=rate.p50_ms,
+                p99_ms=rate.p99_ms,
+                tokens_milli_per_s=rate.tokens_milli,
+                hourly_micro_usd=sum(each.hourly_micro_usd for each in replicas if each.revision == number),
             )
         )
     return tuple(found)
@@ -200,6 +245,7 @@ def _view_replica(
     claims = rows.claims_of(replica.job_id)
     choice = claims[-1].choice if claims else None
     detail = replica.why or waits.get(replica.job_id, "") or (job.detail if job is not None else "")
+    rate = served.replicas.get(replica.job_id, _NO_RATE) if served is not None else _NO_RATE
     return ReplicaView(
         number=replica.number,
         job=replica.job_id,
@@ -211,6 +257,11 @@ def _view_replica(
         address=replica.address,
         in_flight=served.in_flight.get(replica.job_id, 0) if served is not None else 0,
         hourly_micro_usd=sum(each.choice.price_micro_usd for each in claims),
+        requests_milli_per_s=rate.requests_milli,
+        errors=rate.errors,
+        p50_ms=rate.p50_ms,
+        p99_ms=rate.p99_ms,
+        tokens_milli_per_s=rate.tokens_milli,
         detail=detail,
         last_lines=lines.get(replica.job_id, ()),
     )

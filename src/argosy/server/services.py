@@ -56,7 +56,7 @@ class Services(NamedTuple):
     apps: LiveApps
     state_dir: str
     log_file: str
-    listening: Callable[[], tuple[str, ...]]
+    listening: Callable[[], tuple[tuple[str, ...], str]]  # where, and TLS's certificate in words
     stop: Callable[[], None]
 
     async def cluster_called(self, name: str, caller: Caller, snapshot: Snapshot) -> Workload:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.model.places import READS_TASK, TASK_FIELDS
-from argosy.model.serving import BALANCES
+from argosy.model.serving import BALANCES, SPREADS
 from argosy.spec import notation
 from argosy.spec.leaves import OPEN_MAP, PATH, SECONDS, SOURCE, TEXTS
 from argosy.spec.shapes import (
@@ -23,7 +23,7 @@ from argosy.spec.shapes import (
     Text,
     Whole,
 )
-from argosy.spec.triggers import TRIGGERS
+from argosy.spec.triggers import TARGETS, TRIGGERS
 
 _MOUNT_OPTIONS: Final = Table(
     name="file_mounts.config",
@@ -192,6 +192,35 @@ POOL: Final = Table(
     ),
 )
 
+_MODEL: Final = Table(
+    name="service.models",
+    fields=(
+        Field(
+            name="weight",
+            shape=Number(minimum=0, says="a number of per cent"),
+            doc="Per cent of the requests that name no model; all weights sum to 100.",
+            example="90",
+        ),
+        Field(
+            name="model",
+            shape=ListOf(item=Text(says="the name of a model"), one_will_do=True),
+            doc="Other names in requests than this one.",
+            example="org/small",
+        ),
+        Field(name="run", shape=Text(says="shell commands"), doc="Its program.", example="serve"),
+        Field(name="setup", shape=Text(says="shell commands"), doc="Before it.", example="pip install x"),
+        Field(name="envs", shape=OPEN_MAP, doc="Over the task's.", example="{MODEL: org/small}"),
+        Field(name="resources", shape=OPEN_MAP, doc="Over the task's.", example="{cpus: 4}"),
+        Field(name="replicas", shape=_COUNT, doc="In place of the service's.", example="2"),
+        Field(
+            name="replica_policy",
+            shape=OPEN_MAP,
+            doc="In place of the service's.",
+            example="{min_replicas: 1, max_replicas: 3}",
+        ),
+    ),
+)
+
 SERVICE: Final = Table(
     name="service",
     fields=(
@@ -203,6 +232,30 @@ SERVICE: Final = Table(
             also=("probe", "healthcheck", "health_check", "readiness"),
         ),
         Field(name="replicas", shape=_COUNT, doc="A fixed number of replicas.", example="3"),
+        Field(
+            name="model",
+            shape=ListOf(item=Text(says="the name of a model"), one_will_do=True),
+            doc="What requests to language models say as `model`; they also come in at the common `/v1`.",
+            example="org/small",
+        ),
+        Field(
+            name="models",
+            shape=MapOf(key=Text(says="the name of a model"), value=_MODEL, null_will_do=True),
+            doc="Several models or versions behind one endpoint; each is a service of its own.",
+            example="{small: {weight: 90}, small-v2: {weight: 10, envs: {MODEL: org/small-v2}}}",
+        ),
+        Field(
+            name="endpoint",
+            shape=Text(says="a name"),
+            doc="An endpoint that it shares with other services.",
+            example="chat",
+        ),
+        Field(
+            name="share",
+            shape=Number(minimum=0, says="a number of per cent"),
+            doc="Per cent of the requests at the shared endpoint that name no model.",
+            example="10",
+        ),
         Field(
             name="replica_policy",
             shape=Table(
@@ -227,6 +280,13 @@ SERVICE: Final = Table(
                         example="work",
                     ),
                     Field(
+                        name="targets",
+                        shape=TARGETS,
+                        doc="What one replica takes of `requests` or `tokens` a second, of `concurrency` or "
+                        "`queue`; or what `latency` (s), `gpu` and `cpu` (%) are to be.",
+                        example="{concurrency: 8, latency: 0.5}",
+                    ),
+                    Field(
                         name="triggers",
                         shape=TRIGGERS,
                         doc="Numbers outside of the service that it follows, in KEDA's words.",
@@ -249,9 +309,14 @@ SERVICE: Final = Table(
                     Field(
                         name="spot_placer",
                         shape=Choice(words=("dynamic_fallback",)),
-                        doc="How spot replicas are spread.",
+                        doc="Spot replicas are spread over zones, and avoid where one was taken back.",
                         example="dynamic_fallback",
-                        later=True,
+                    ),
+                    Field(
+                        name="spread",
+                        shape=Choice(words=SPREADS),
+                        doc="Replicas go where fewest are: by infrastructure, region or zone.",
+                        example="region",
                     ),
                 ),
             ),

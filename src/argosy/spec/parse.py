@@ -19,6 +19,7 @@ from argosy.spec.findings import Findings, Place, Warning_, excerpt, near
 from argosy.spec.layout import Part, layout_of
 from argosy.spec.matrix import DISTINCT_MAX, filled, is_plain, read_matrix, variables
 from argosy.spec.matrix import check_names as check_matrix_names
+from argosy.spec.models import expand_models
 from argosy.spec.names import parse_variable
 from argosy.spec.reader import Reader
 from argosy.spec.shapes import Entry, Section, Text
@@ -182,6 +183,7 @@ def _parse(documents: tuple[Node, ...], source: str, env: Mapping[str, str], ove
         findings.raise_if_any()
     over, flags_later = _read_overrides(overrides, findings)
     name = over.get("name", str)
+    documents = tuple(each for node in documents for each in expand_models(node, findings))
     if len(documents) > 1:
         over = over.without("name")  # `--name` names the whole
     parts = [_part(node, env, overrides, over, flags_later, findings) for node in documents]

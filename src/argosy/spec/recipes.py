@@ -83,6 +83,7 @@ def task_of_recipe(model: str, runtime: str = "", *, is_here: bool = False) -> d
         "service": {
             "readiness_probe": {"path": recipe.probe, "initial_delay_seconds": recipe.start_s},
             "replicas": 1,
+            **({"model": model} if recipe.protocol == "openai" else {}),
         },
     }
     if is_here:

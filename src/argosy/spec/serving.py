@@ -36,11 +36,21 @@ def build_serving(task: Section, candidates: Sequence[Resources], findings: Find
         replicas=_replicas(section, findings),
         balance=section.get("load_balancing_policy", str) or "least_load",
         port=port,
+        models=_models(section),
+        endpoint=section.get("endpoint", str) or "",
+        share_milli=round(float(share) * 10)
+        if isinstance(share := section.get("share", object), int | float)
+        else 0,
         stream_ms=(_ms(balancer, "stream_timeout_seconds") or 0) if balancer is not None else 0,
         hosts=(domain,) if domain else (),
         keyfile=(tls.get("keyfile", str) or "") if tls is not None else "",
         certfile=(tls.get("certfile", str) or "") if tls is not None else "",
     )
+
+
+def _models(section: Section) -> tuple[str, ...]:
+    given = section.get("model", tuple)
+    return tuple(str(each) for each in given) if given else ()
 
 
 def _ms(section: Section, name: str) -> int | None:
@@ -145,6 +155,8 @@ def _replicas(section: Section, findings: Findings) -> Replicas:
         down_ms=_or(_ms(policy, "downscale_delay_seconds"), default.down_ms),
         on_demand=policy.get("base_ondemand_fallback_replicas", int) or 0,
         fallback=policy.get("dynamic_ondemand_fallback", bool) or False,
+        spread=policy.get("spread", str) or ("zone" if policy.get("spot_placer", str) else ""),
+        evade=policy.get("spot_placer", str) is not None,
     )
 
 

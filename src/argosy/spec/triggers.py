@@ -6,9 +6,20 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from argosy.model.calendar import parse_cron, zone_of
-from argosy.model.scaling import CONCURRENCY, REQUESTS, Cron, Target, Trigger
+from argosy.model.scaling import (
+    CONCURRENCY,
+    CPU,
+    GPU,
+    LATENCY,
+    QUEUE,
+    REQUESTS,
+    TOKENS,
+    Cron,
+    Target,
+    Trigger,
+)
 from argosy.spec.findings import Findings, excerpt, suggest
-from argosy.spec.shapes import AsText, Entry, Field, ListOf, MapOf, Section, Table, Text
+from argosy.spec.shapes import AsText, Entry, Field, ListOf, MapOf, Number, Section, Table, Text
 
 TRIGGERS: Final = ListOf(
     item=Table(
@@ -53,16 +64,32 @@ KNOWN: Final[Mapping[str, Known]] = {
     "redis": Known(
         "listLength", "activationListLength", 5, ("listName",), ("address", "host", "port", "databaseIndex")
     ),
+    "kafka": Known(
+        "lagThreshold",
+        "activationLagThreshold",
+        10,
+        ("bootstrapServers", "consumerGroup", "topic"),
+        ("offsetResetPolicy", "allowIdleConsumers", "scaleToZeroOnInvalidOffset", "tls", "version"),
+    ),
     "metrics-api": Known(
         "targetValue", "activationTargetValue", 0, ("url", "valueLocation"), ("format", "method")
     ),
 }
 CRON: Final = ("timezone", "start", "end", "desiredReplicas")
-_LATER: Final = {
-    "kafka": "an exporter and a `prometheus` trigger do the same",
-    "cpu": "use `target_qps_per_replica`, or a `prometheus` trigger",
+CPU_FIELDS: Final = ("value", "type", "containerName")
+_LATER: Final = {"memory": "memory that is used does not fall again: use `cpu`, or a `prometheus` trigger"}
+TYPES: Final = (*KNOWN, "cpu", "cron", "http")
+#: `targets`: signals that every service has. True: so much for each replica; False: a mean over all of them.
+METRICS: Final[Mapping[str, bool]] = {
+    REQUESTS: True,
+    CONCURRENCY: True,
+    QUEUE: True,
+    TOKENS: True,
+    LATENCY: False,
+    GPU: False,
+    CPU: False,
 }
-TYPES: Final = (*KNOWN, "cron", "http")
+TARGETS: Final = MapOf(key=Text(says="a metric"), value=Number())
 
 
 class Triggers(NamedTuple):
@@ -90,6 +117,8 @@ def build_triggers(policy: Section, findings: Findings) -> Triggers:
             crons += _cron(each, metadata, findings)
         elif kind == "http":
             targets += _http(each, metadata, findings)
+        elif kind == "cpu":
+            targets += _cpu(each, metadata, findings)
         elif kind in KNOWN:
             triggers += _fetched(each, kind, name, metadata, findings)
         else:
@@ -98,7 +127,26 @@ def build_triggers(policy: Section, findings: Findings) -> Triggers:
             if kind in _LATER:
                 text, hint = f"triggers of type `{kind}` are not followed yet", _LATER[kind]
             findings.error(each.place, text, hint)
+    targets += build_targets(policy, findings)
     return Triggers(tuple(triggers), (*targets, *map(target_of, triggers)), tuple(crons))
+
+
+def build_targets(policy: Section, findings: Findings) -> list[Target]:
+    """The `targets` of a `replica_policy`: signals of the service itself."""
+    found: list[Target] = []
+    given = policy.get("targets", object)
+    for each in given if isinstance(given, tuple) else ():
+        name, place = str(each.key), policy.places["targets"]
+        if name not in METRICS:
+            hint = suggest(name, METRICS, otherwise=f"known are {', '.join(METRICS)}; others are `triggers`")
+            findings.error(place, f"there is no metric `{excerpt(name)}`", hint)
+            continue
+        value = float(each.value)
+        if value <= 0:
+            findings.error(place, f"the target of `{name}` is not above 0", f"write one like `{name}: 5`")
+            continue
+        found.append(Target(signal=name, value=value, each=METRICS[name], trigger=f"targets.{name}"))
+    return found
 
 
 def target_of(trigger: Trigger) -> Target:
@@ -138,7 +186,10 @@ def _fetched(
     if target <= 0:
         findings.error(place.place, f"`{known.target}` is not above 0", "write how much one replica takes")
         return []
-    rest = {key: value for key, value in metadata.items() if key not in (known.target, known.activation)}
+    if kind == "kafka" and metadata.get("tls", "disable") not in ("enable", "disable"):
+        findings.error(place.place, "`tls` is neither `enable` nor `disable`", "write one of them")
+    kept = (known.activation,) if kind == "kafka" else (known.target, known.activation)
+    rest = {key: value for key, value in metadata.items() if key not in kept}
     return [Trigger(kind=kind, name=name, target=target, activation=activation, metadata=rest)]
 
 
@@ -174,6 +225,23 @@ def _cron(place: Section, metadata: Mapping[str, str], findings: Findings) -> li
         findings.error(place.place, str(error), "write one like `0 8 * * 1-5`")
         return []
     return [cron]
+
+
+def _cpu(place: Section, metadata: Mapping[str, str], findings: Findings) -> list[Target]:
+    """Per cent of the CPUs of the machines of its replicas, as a mean."""
+    _unknown(place, "cpu", metadata, CPU_FIELDS, findings)
+    if metadata.get("type", "Utilization") != "Utilization":
+        findings.error(
+            place.place, "a `cpu` trigger follows a utilisation here", "write `value: 60`, in per cent"
+        )
+        return []
+    if "value" not in metadata:
+        findings.error(place.place, "the `cpu` trigger has no `value`", "write `value: 60` below `metadata`")
+        return []
+    value = _number(place, "value", metadata["value"], findings)
+    if value is not None and value <= 0:
+        findings.error(place.place, "`value` is not above 0", "write per cent, such as `60`")
+    return [Target(signal=CPU, value=value, each=False, trigger="cpu")] if value and value > 0 else []
 
 
 def _http(place: Section, metadata: Mapping[str, str], findings: Findings) -> list[Target]:

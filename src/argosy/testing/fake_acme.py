@@ -19,7 +19,6 @@ import msgspec
 from argosy.infra.web_asking import Heard
 
 BASE: Final = "https://acme.example"
-DIRECTORY: Final = f"{BASE}/directory"
 _ERRORS: Final = "urn:ietf:params:acme:error:"
 
 #: What an authority sees of a host: (kind, host, token) to the text that is there; None: nothing.
@@ -107,7 +106,8 @@ class _Issuer:
 class FakeAuthority:
     """Accounts, orders and certificates. `now_s`: its clock; what follows is set by tests."""
 
-    def __init__(self, reach: Reach, now_s: Callable[[], float], days: float = 90) -> None:
+    def __init__(self, reach: Reach, now_s: Callable[[], float], days: float = 90, base: str = BASE) -> None:
+        self.base, self.directory = base, f"{base}/directory"
         self._reach, self._now_s, self._days = reach, now_s, days
         self.bad_nonces = 0  # so many requests are refused although their nonce is right
         self.looks = 1  # how often something is looked at until it is done
@@ -150,16 +150,16 @@ class FakeAuthority:
     ) -> tuple[int, dict[str, str], bytes]:
         if "user-agent" not in headers:
             raise _No("malformed", "a client says who it is")
-        if method == "GET" and url == DIRECTORY:
+        if method == "GET" and url == self.directory:
             return 200, {}, json.dumps(self._directory()).encode()
-        if method == "HEAD" and url == f"{BASE}/new-nonce":
+        if method == "HEAD" and url == f"{self.base}/new-nonce":
             return 200, {}, b""
         if method != "POST":
             raise _No("malformed", f"{method} {url} is not allowed", 405)
         if headers.get("content-type") != "application/jose+json":
             raise _No("malformed", "requests are application/jose+json", 415)
         account, key, payload = self._verified(url, body or b"")
-        what, _, id = url.removeprefix(f"{BASE}/").partition("/")
+        what, _, id = url.removeprefix(f"{self.base}/").partition("/")
         if what == "new-account":
             return self._account(key, payload)
         if what == "new-order":
@@ -181,10 +181,13 @@ class FakeAuthority:
 
     def _directory(self) -> dict[str, Any]:
         return {
-            "newNonce": f"{BASE}/new-nonce",
-            "newAccount": f"{BASE}/new-account",
-            "newOrder": f"{BASE}/new-order",
-            "meta": {"termsOfService": f"{BASE}/terms", "externalAccountRequired": self.outside is not None},
+            "newNonce": f"{self.base}/new-nonce",
+            "newAccount": f"{self.base}/new-account",
+            "newOrder": f"{self.base}/new-order",
+            "meta": {
+                "termsOfService": f"{self.base}/terms",
+                "externalAccountRequired": self.outside is not None,
+            },
         }
 
     def _verified(self, url: str, body: bytes) -> tuple[str, Mapping[str, str], Any]:
@@ -200,7 +203,7 @@ class FakeAuthority:
             raise _No("badSignatureAlgorithm", f"not {protected.get('alg')}")
         if protected.get("url") != url:
             raise _No("unauthorized", "the signed address is another one", 401)
-        by_key = url == f"{BASE}/new-account"
+        by_key = url == f"{self.base}/new-account"
         if ("jwk" in protected) != by_key or ("kid" in protected) == by_key:
             raise _No("malformed", "`jwk` for a new account alone, else `kid`")
         account = "" if by_key else str(protected["kid"])
@@ -234,7 +237,7 @@ class FakeAuthority:
             raise _No("unsupportedContact", "contacts are addresses of mail")
         if self.outside is not None:
             self._check_outside(key, payload.get("externalAccountBinding"))
-        place = f"{BASE}/account/{self._new('a')}"
+        place = f"{self.base}/account/{self._new('a')}"
         self.accounts[place] = dict(key)
         return 201, {"location": place}, b'{"status": "valid"}'
 
@@ -253,7 +256,7 @@ class FakeAuthority:
         except JoseError:
             raise _No("unauthorized", "the account that is known did not sign this", 403) from None
         header = json.loads(_decode(binding["protected"]))
-        if header != {"alg": "HS256", "kid": self.outside[0], "url": f"{BASE}/new-account"}:
+        if header != {"alg": "HS256", "kid": self.outside[0], "url": f"{self.base}/new-account"}:
             raise _No("malformed", f"not a binding: {header}")
         if json.loads(found.payload) != dict(key):
             raise _No("malformed", "the binding is of another key")
@@ -277,7 +280,7 @@ class FakeAuthority:
         id = self._new("o")
         self.orders[id] = _Order(account=account, names=names, authorizations=ids)
         _, more, body = self._order(id, self.orders[id])
-        return 201, {**more, "location": f"{BASE}/order/{id}"}, body
+        return 201, {**more, "location": f"{self.base}/order/{id}"}, body
 
     def _order(self, id: str, row: _Order) -> tuple[int, dict[str, str], bytes]:
         states = [self._authorizations[each].status for each in row.authorizations]
@@ -291,11 +294,11 @@ class FakeAuthority:
         shown: dict[str, Any] = {
             "status": row.status,
             "identifiers": [{"type": "dns", "value": each} for each in row.names],
-            "authorizations": [f"{BASE}/authorization/{each}" for each in row.authorizations],
-            "finalize": f"{BASE}/finalize/{id}",
+            "authorizations": [f"{self.base}/authorization/{each}" for each in row.authorizations],
+            "finalize": f"{self.base}/finalize/{id}",
         }
         if row.status == "valid":
-            shown["certificate"] = f"{BASE}/certificate/{id}"
+            shown["certificate"] = f"{self.base}/certificate/{id}"
         return 200, {"retry-after": "2"}, json.dumps(shown).encode()
 
     # -- proofs --------------------------------------------------------------------------------------------
@@ -333,7 +336,7 @@ class FakeAuthority:
     def _shown(self, id: str, row: _Authorization, kind: str) -> dict[str, Any]:
         shown: dict[str, Any] = {
             "type": kind,
-            "url": f"{BASE}/challenge/{id}/{kind}",
+            "url": f"{self.base}/challenge/{id}/{kind}",
             "token": row.token,
             "status": row.status if kind == row.kind else "pending",
         }

@@ -13,6 +13,7 @@ import msgspec
 
 from argosy.controllers.service.draft import Draft
 from argosy.controllers.service.mix import is_mixed, mix_of, on_demand_task
+from argosy.controllers.service.spread import note_taken_back, place_of_job, spread_task
 from argosy.controllers.view import backoff_ms
 from argosy.model.facts import RankPhase
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus, ReplicaOf
@@ -59,6 +60,8 @@ def _gone(draft: Draft, replica: Replica) -> None:
     outcome = ended[-1].outcome if ended else None
     why = _why_ended(ended[-1] if ended else None)
     if outcome in (Outcome.LOST, Outcome.PREEMPTED):
+        if not replica.on_demand:
+            note_taken_back(draft, replica.place)
         draft.tell("replica-lost", f"replica {replica.number}: {why}")
         return
     note_failed(draft, replica, why)
@@ -96,6 +99,9 @@ def _why_ended(job: Workload | None) -> str:
 
 def _advance(draft: Draft, replica: Replica, job: Workload) -> None:
     attempt = draft.view.rows.attempt_of(job.id)
+    place = place_of_job(draft.view.rows, job.id)
+    if place and place != replica.place:
+        replica = draft.change(replica, place=place)
     if attempt is not None and job.desired is Desired.RUN and _must_leave(attempt):
         _leave(draft, replica, attempt)
         return
@@ -134,6 +140,8 @@ def _must_leave(attempt: Attempt) -> bool:
 
 def _leave(draft: Draft, replica: Replica, attempt: Attempt) -> None:
     """Out of the routes at once. It counts no more, so that another one is ordered in the same decision."""
+    if attempt.reason is Reason.PREEMPTED and not replica.on_demand:
+        note_taken_back(draft, replica.place)
     draft.drain(replica, attempt.detail)
     draft.tell("replica-leaves", f"replica {replica.number}: {attempt.detail}; another one takes its place")
 
@@ -323,7 +331,8 @@ def _make(draft: Draft, revision: Revision, count: int, new_id: object, *, on_de
         revision = msgspec.structs.replace(revision, task=task, confirmed=None)
     for number in range(made + 1, made + count + 1):
         port = _port(draft, number)
-        job = _job(draft, revision, number, port, new_id(JOB.prefix))
+        task, place = spread_task(draft, revision, revision.task, on_demand=on_demand)
+        job = _job(draft, revision, task, number, port, new_id(JOB.prefix))
         draft.put(job)
         draft.replicas.append(
             Replica(
@@ -332,6 +341,7 @@ def _make(draft: Draft, revision: Revision, count: int, new_id: object, *, on_de
                 revision=revision.number,
                 port=port,
                 on_demand=on_demand,
+                place=place,
                 since_ms=draft.now_ms,
                 made_ms=draft.now_ms,
             )
@@ -354,18 +364,20 @@ def _port(draft: Draft, number: int) -> int:
     return _PORTS[seed % len(_PORTS)]
 
 
-def _job(draft: Draft, revision: Revision, number: int, port: int, job_id: str) -> Workload:
+def _job(draft: Draft, revision: Revision, task: Task, number: int, port: int, job_id: str) -> Workload:
     """The row of the job. Programs that fail are started again on their nodes a few times."""
     row, name = draft.row, draft.row.name
-    written = revision.serving.port
+    written, confirmed = revision.serving.port, revision.confirmed
+    if confirmed is not None and task is not revision.task:  # its price holds, the order of places does not
+        confirmed = msgspec.structs.replace(confirmed, order=())
     return Workload(
         id=job_id,
         kind=JOB.name,
         name=f"{name}-{number}",
         spec=JobSpec(
-            task=_task(revision.task, f"{name}-{number}"),
+            task=_task(task, f"{name}-{number}"),
             managed=True,
-            confirmed=revision.confirmed,
+            confirmed=confirmed,
             replica=ReplicaOf(service=name, revision=revision.number, port=port, written_port=written),
         ),
         status=JobStatus(),

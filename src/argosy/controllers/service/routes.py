@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from argosy.controllers.service.spread import area_of
 from argosy.model.kinds.service import (
     AccessKey,
     Replica,
@@ -20,9 +21,11 @@ from argosy.model.kinds.service import (
 )
 from argosy.model.routes import (
     WHOLE,
+    EndpointRoute,
     HashBy,
     Holding,
     KeyRoute,
+    Member,
     Policy,
     PolicyName,
     ReplicaRoute,
@@ -31,6 +34,7 @@ from argosy.model.routes import (
     Shadow,
 )
 from argosy.model.rows import Workload
+from argosy.model.serving import Serving
 
 _PARTS: Final = 1000  # of the weights in rows
 #: As task files call them.
@@ -51,7 +55,17 @@ def prefix_of(row: Workload) -> str:
     """The path under which a service answers.
 
     In the project `default` that is `/s/NAME`, elsewhere `/s/PROJECT/NAME`."""
-    return f"/s/{row.name}" if row.project == "default" else f"/s/{row.project}/{row.name}"
+    return place_of(row.project, row.name)
+
+
+def place_of(project: str, name: str) -> str:
+    """The path of a name in a project."""
+    return f"/s/{name}" if project == "default" else f"/s/{project}/{name}"
+
+
+def _serving(row: Workload) -> Serving:
+    """What the revision says that serves, or is to."""
+    return (revision_of(row, service_state(row).serves) or wanted_revision(row)).serving
 
 
 def routes_of(rows: Iterable[Workload]) -> tuple[ServiceRoute, ...]:
@@ -67,10 +81,30 @@ def routes_of(rows: Iterable[Workload]) -> tuple[ServiceRoute, ...]:
     return tuple(found)
 
 
+def endpoints_of(rows: Iterable[Workload], services: Iterable[ServiceRoute]) -> tuple[EndpointRoute, ...]:
+    """Endpoints that several services share. One whose place a service has is left out."""
+    taken = {each.prefix for each in services}
+    members: dict[tuple[str, str], list[Workload]] = {}
+    for row in sorted(rows, key=lambda row: (row.created_ms, row.id)):
+        serving = _serving(row)
+        if serving.endpoint:
+            members.setdefault((row.project, serving.endpoint), []).append(row)
+    found = []
+    for (project, name), mine in sorted(members.items()):
+        prefix = place_of(project, name)
+        if prefix not in taken:
+            hosts = tuple(dict.fromkeys(host for row in mine for host in _serving(row).hosts))
+            shares = tuple(
+                Member(service=row.id, weight=_serving(row).share_milli * WHOLE // _PARTS) for row in mine
+            )
+            found.append(EndpointRoute(name=name, hosts=hosts, prefix=prefix, members=shares))
+    return tuple(found)
+
+
 def route_of(row: Workload) -> ServiceRoute:
     """Replicas that are ready, and those that leave; every revision with its share."""
     spec, state = service_spec(row), service_state(row)
-    serving = (revision_of(row, state.serves) or wanted_revision(row)).serving
+    serving = _serving(row)
     weights = dict(state.weights)
     numbers = sorted({each.revision for each in state.replicas} | set(weights))
     revisions = tuple(
@@ -85,7 +119,8 @@ def route_of(row: Workload) -> ServiceRoute:
         id=row.id,
         name=row.name,
         project=row.project,
-        hosts=serving.hosts,
+        hosts=() if serving.endpoint else serving.hosts,
+        models=serving.models,
         prefix=prefix_of(row),
         revisions=revisions,
         policy=Policy(name=POLICIES.get(serving.balance, "least-outstanding")),
@@ -118,6 +153,7 @@ def _routes(state: ServiceStatus, number: int) -> list[ReplicaRoute]:
                     id=each.job_id,
                     address=each.address,
                     state="draining" if each.state in _LEAVING else "ready",
+                    region=area_of(each.place, "region") if each.place else "",
                 )
             )
     return found

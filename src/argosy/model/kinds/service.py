@@ -88,9 +88,17 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ready_ms: int = 0  # first time ready; 0: never
     is_proven: bool = False  # it was ready for a minute without a break
     attempt_id: str = ""  # whose readiness this is
+    place: str = ""  # `provider/region/zone`, as far as it is known
     address: str = ""  # HOST:PORT, or the path of a socket, where requests reach it
     left: int = 0  # the generation of the routes that it is no longer in; 0: it is in them, or never was
     why: str = ""
+
+
+class TakenBack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A place whose spot machine was taken back from a replica."""
+
+    place: str
+    at_ms: int
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -139,6 +147,7 @@ class ServiceStatus(
     scaled_ms: int = 0  # when that changed last
     scaled_why: str = ""
     bad: tuple[str, ...] = ()  # digests of revisions that were rolled back
+    taken_back: tuple[TakenBack, ...] = ()  # places of spot machines, the newest last
     start_s: int = 0  # how long the last replica took from its order to its first answer
 
 

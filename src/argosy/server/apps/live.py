@@ -7,6 +7,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from argosy.identity.deciding import may
@@ -26,9 +27,10 @@ from argosy.store.store import Store
 if TYPE_CHECKING:
     from argosy.server.apps.proxy import AppClient, Apps
     from argosy.server.apps.rules import Place
-    from argosy.server.apps.tickets import Tickets
+    from argosy.server.apps.tickets import Shelf, Tickets
 
 _ASK_EVERY_S: Final = 0.5
+_ASKED_KEPT: Final = 10_000
 SUFFIX: Final = "localhost"  # browsers take every name below it for this machine, without asking anybody
 
 
@@ -39,8 +41,8 @@ class LiveApps:
         domain = apps_domain()
         self._store, self._agents, self._controllers, self._clock = store, agents, controllers, clock
         self.suffixes = (SUFFIX, *((domain,) if domain else ()))
-        self.is_good: Callable[[Caller], Awaitable[bool]] | None = None  # whether a credential still is
-        self._good_s: dict[str, tuple[float, bool]] = {}  # by credential: when it was asked
+        self.current: Callable[[Caller], Awaitable[Caller | None]] | None = None  # with the rights of now
+        self._asked: dict[str, tuple[float, Caller | None]] = {}  # by credential: when, and what was told
         self.inner_door: Callable[[], Awaitable[Callable[[], asyncio.Protocol]]] = self._only_apps
         self._made: Apps | None = None
         self._tickets: Tickets | None = None
@@ -103,19 +105,42 @@ class LiveApps:
         return found if place.port or (place.app == app.name and app.is_proxied) else None
 
     def may(self, caller: Caller, session: Workload) -> bool:
+        caller = self._asked.get(caller.credential, (0.0, None))[1] or caller
         if caller is OWNER or may(caller, "sessions.enter", target_of(session)):
             return True
         return is_shared(session, caller, self._clock.now_ms())
 
     async def stays(self, caller: Caller) -> bool:
-        if caller is OWNER or self.is_good is None:
+        if caller is OWNER or self.current is None:
             return True
         now_s = asyncio.get_running_loop().time()
-        asked_s, good = self._good_s.get(caller.credential, (-_ASK_EVERY_S, False))
+        asked_s, known = self._asked.get(caller.credential, (-_ASK_EVERY_S, None))
         if now_s - asked_s >= _ASK_EVERY_S:
-            good = await self.is_good(caller)
-            self._good_s[caller.credential] = (now_s, good)
-        return good
+            if len(self._asked) > _ASKED_KEPT:
+                self._asked.clear()
+            known = await self.current(caller)
+            self._asked[caller.credential] = (now_s, known)
+        return known is not None
+
+    async def issue(self, caller: Caller, session: str, app: str) -> str:
+        """A code that opens an app once, at whichever server."""
+        code = self.tickets.issue(caller, session, app)
+        await self._shelf.keep(code, self.tickets.waiting(code))
+        return code
+
+    async def recall(self, secret: bytes) -> None:
+        if not self.tickets.knows(secret):
+            await self._shelf.fetch(secret, self.tickets)
+
+    async def swap(self, code: bytes, ticket: str) -> bool:
+        right = self.tickets.find(ticket.encode())
+        return right is not None and await self._shelf.swap(code, ticket, right)
+
+    @cached_property
+    def _shelf(self) -> Shelf:
+        from argosy.server.apps.tickets import Shelf
+
+        return Shelf(self._store)
 
     def use(self, session: Workload, path: str) -> None:
         if path and session_spec(session).app.is_quiet(path):

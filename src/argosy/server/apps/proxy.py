@@ -52,6 +52,12 @@ class Sessions(Protocol):
     async def stays(self, caller: Caller) -> bool:
         """Whether the credential is still good with which the ticket was asked for."""
 
+    async def recall(self, secret: bytes) -> None:
+        """A code or a ticket was shown: another server may have given it out."""
+
+    async def swap(self, code: bytes, ticket: str) -> bool:
+        """A code became this ticket; False: at another server it had become one already."""
+
     def use(self, session: Workload, path: str) -> None:
         """Somebody asked for this path of its app; "": bytes of a WebSocket."""
 
@@ -220,21 +226,23 @@ class Apps:
     async def _decide(self, exchange: Exchange) -> None:
         try:
             ticket = rules.ticket_of(exchange.head)
+            if ticket is not None:
+                await self.sessions.recall(ticket)
             right = self.tickets.find(ticket) if ticket is not None else None
             if right is not None and not await self.sessions.stays(right.caller):
                 self.tickets.revoke(lambda each: each.caller == right.caller)
-            exchange.proceed(self._decided(exchange, await self.sessions.rows()))
+            exchange.proceed(await self._decided(exchange, await self.sessions.rows()))
         except ArgosyError as error:
             exchange.proceed(self._refuse(exchange, Refusal(503, error.code, error.what)))
 
-    def _decided(self, exchange: Exchange, rows: Snapshot) -> Forward | Answer:
+    async def _decided(self, exchange: Exchange, rows: Snapshot) -> Forward | Answer:
         head = exchange.head
         place = rules.place_of(head.host, self.suffixes)
         session = self.sessions.find(rows, place) if place is not None else None
         if place is None or session is None:
             return self._refuse(exchange, _UNKNOWN)
         if head.path.startswith(rules.OWN_PATHS):
-            return self._enter(exchange, place, session.id)
+            return await self._enter(exchange, place, session.id)
         crossing = rules.crosses(head, secure=exchange.secure)
         if crossing is not None:
             return self._refuse(exchange, crossing)
@@ -248,7 +256,7 @@ class Apps:
         self.sessions.use(session, (head.path + head.query).decode("latin-1"))
         return Forward(self._pool(session.id, place.port), fields=rules.passed_on(head), answer_timeout_s=0)
 
-    def _enter(self, exchange: Exchange, place: Place, session: str) -> Answer:
+    async def _enter(self, exchange: Exchange, place: Place, session: str) -> Answer:
         head = exchange.head
         if head.path != rules.ENTER:
             return self._refuse(exchange, Refusal(404, "not-found", "there is nothing here"))
@@ -257,8 +265,11 @@ class Apps:
         if head.method != b"POST":
             return self._refuse(exchange, Refusal(405, "method-not-allowed", "send the form"))
         entry = rules.parse_entry(exchange.body or b"")
-        ticket = self.tickets.redeem(entry.code, session, place.app) if entry is not None else None
-        if entry is None or ticket is None:
+        if entry is None:
+            return self._refuse(exchange, _BAD_CODE)
+        await self.sessions.recall(entry.code)
+        ticket = self.tickets.redeem(entry.code, session, place.app)
+        if ticket is None or not await self.sessions.swap(entry.code, ticket):
             return self._refuse(exchange, _BAD_CODE)
         fields = rules.set_cookie(ticket.encode(), TICKET_S) + b"location: " + entry.next + b"\r\n"
         return Answer(

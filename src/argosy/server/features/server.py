@@ -37,13 +37,15 @@ class ServerFeature:
 
     async def server_status(self, exchange: Exchange) -> ServerStatus:
         snapshot = await self._services.store.snapshot()
+        listening, certificate = self._services.listening()
         return ServerStatus(
             health=self._health(tell_all=True),
             memory_bytes=resident_bytes(),
-            listening=self._services.listening(),
+            listening=listening,
             clusters=len(snapshot.clusters()),
             jobs_live=sum(kind_of(row).runs for row in snapshot.workloads.values()),
             log_file=self._services.log_file,
+            certificate=certificate,
         )
 
     async def server_prune(self, exchange: Exchange) -> PruneReply:

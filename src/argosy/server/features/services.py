@@ -52,13 +52,16 @@ from argosy.server.guarding import made_by, project_of, require_new, require_ove
 from argosy.server.intake import check_fixed
 from argosy.server.kept_plans import subject_of
 from argosy.server.service_keys import view_keys, with_key, without_key
-from argosy.server.service_views import find_service, view_service
+from argosy.server.service_views import find_service, members_of, view_service
 from argosy.server.services import Services
 from argosy.store.snapshot import Snapshot
 
 _REPLICAS_MAX: Final = 10_000
 _LINES: Final = 5
 _ON_THE_WAY: Final = (ReplicaState.STARTING, ReplicaState.WARMING)
+
+
+Act = Callable[[Workload], tuple[Workload, str]]
 
 
 class ServiceFeature:
@@ -92,6 +95,7 @@ class ServiceFeature:
             require_over(caller, old)
         _check_there(old, request, rows, caller)
         check_hosts(request.task, old, rows.named(SERVICE.name))
+        check_shared(request, old, rows.named(SERVICE.name))
         seated = services.tenants.seat(rows, (request.task,), project=request.project, user=request.user)
         plans = await services.admission.planned(
             (request.task,), request.project, named="", limit_micro_usd=None
@@ -208,11 +212,12 @@ class ServiceFeature:
             what = "public" if request.public else "no longer public"
             return msgspec.structs.replace(row, spec=spec), f"`{row.name}` is {what}"
 
-        return await self._change(exchange, "access-changed", act)
+        return (await self._change_all(exchange, "access-changed", act))[0]
 
     async def service_keys(self, exchange: Exchange) -> ServiceKeyList:
         rows = await self._store.snapshot()
-        return ServiceKeyList(keys=view_keys(find_service(rows, exchange.path["service"], exchange.caller)))
+        names = members_of(rows, exchange.path["service"], exchange.caller)
+        return ServiceKeyList(keys=view_keys(find_service(rows, names[0], exchange.caller)))
 
     async def make_service_key(self, exchange: Exchange) -> ServiceKeyReply:
         request = await exchange.decode(ServiceKeyRequest)
@@ -222,8 +227,9 @@ class ServiceFeature:
             changed = with_key(row, request, digest(secret), self._services.clock.now_ms())
             return changed, f"key `{request.name.strip()}` lets requests in"
 
-        reply = await self._change(exchange, "key-made", act)
-        return ServiceKeyReply(name=request.name.strip(), secret=secret, endpoint=reply.service.endpoint)
+        made = (await self._change_all(exchange, "key-made", act))[0].service
+        endpoint = made.shared_endpoint if made.name != exchange.path["service"] else made.endpoint
+        return ServiceKeyReply(name=request.name.strip(), secret=secret, endpoint=endpoint or made.endpoint)
 
     async def remove_service_key(self, exchange: Exchange) -> Done:
         name = exchange.path["key"]
@@ -231,13 +237,16 @@ class ServiceFeature:
         def act(row: Workload) -> tuple[Workload, str]:
             return without_key(row, name), f"key `{name}` lets nobody in any longer"
 
-        await self._change(exchange, "key-removed", act)
+        await self._change_all(exchange, "key-removed", act)
         return Done(names=(name,))
 
-    async def _change(
-        self, exchange: Exchange, code: str, act: Callable[[Workload], tuple[Workload, str]]
-    ) -> ServiceReply:
-        name, caller = exchange.path["service"], exchange.caller
+    async def _change_all(self, exchange: Exchange, code: str, act: Act) -> list[ServiceReply]:
+        """The service of this name, or all that share an endpoint of it."""
+        names = members_of(await self._store.snapshot(), exchange.path["service"], exchange.caller)
+        return [await self._change(exchange, code, act, name) for name in names]
+
+    async def _change(self, exchange: Exchange, code: str, act: Act, name: str = "") -> ServiceReply:
+        name, caller = name or exchange.path["service"], exchange.caller
 
         async def once() -> ServiceReply:
             row = find_service(await self._store.snapshot(), name, caller)
@@ -355,18 +364,43 @@ def _check_there(old: Workload | None, request: ServeRequest, rows: Snapshot, ca
 
 def check_hosts(task: Task, old: Workload | None, services: Iterable[Workload]) -> None:
     """No host of it belongs to another service. Raises `conflict`."""
-    hosts = set(task.service.hosts) if task.service is not None else set()
+    serving = task.service or Serving()
+    hosts = set(serving.hosts)
     if not hosts:
         return
     for row in services:
         if old is None or row.id != old.id:
-            theirs = {host for each in service_spec(row).revisions for host in each.serving.hosts}
+            theirs = {
+                host
+                for each in service_spec(row).revisions
+                for host in each.serving.hosts
+                if not serving.endpoint or each.serving.endpoint != serving.endpoint
+            }
             for host in sorted(hosts & theirs):
                 raise ArgosyError(
                     "conflict",
                     f"the domain `{host}` belongs to another service already",
                     hint="give this one another `domain`, or take that service down first",
                 )
+
+
+def check_shared(request: ServeRequest, old: Workload | None, services: Iterable[Workload]) -> None:
+    """No service and no shared endpoint have one name, and what services share they share out. Raises
+    `conflict`, "spec-invalid"."""
+    serving = request.task.service or Serving()
+    if not 0 <= serving.share_milli <= 1000:
+        raise ArgosyError("spec-invalid", f"a share of {serving.share_milli / 10:g} % is not 0 to 100 %")
+    for row in services:
+        if row.project != request.project or (old is not None and row.id == old.id):
+            continue
+        shared = {each.serving.endpoint for each in service_spec(row).revisions}
+        if serving.endpoint == row.name or request.name in shared:
+            name = serving.endpoint if serving.endpoint == row.name else request.name
+            raise ArgosyError(
+                "conflict",
+                f"`{name}` would be a service and the endpoint of several",
+                hint="give one of them another name",
+            )
 
 
 def _check_alive(row: Workload) -> None:
@@ -416,6 +450,8 @@ def _revision(number: int, request: ServeRequest, confirmed: Confirmed | None, n
 def digest_of(task: Task) -> str:
     """Of what makes a replica what it is: not of how many there are, nor of how requests are shared out."""
     serving = task.service or Serving()
-    same = msgspec.structs.replace(serving, replicas=Replicas(), balance="")
+    same = msgspec.structs.replace(
+        serving, replicas=Replicas(), balance="", models=(), endpoint="", share_milli=0
+    )
     plain = msgspec.structs.replace(task, name=None, service=same)
     return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()[:32]

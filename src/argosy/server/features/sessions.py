@@ -323,7 +323,7 @@ class SessionFeature:
             )
         place_of(await self._store.snapshot(), session)
         face = str(request.port or app.name)
-        code = apps.tickets.issue(exchange.caller, session.id, face)
+        code = await apps.issue(exchange.caller, session.id, face)
         return OpenReply(
             label=label_of(face, name_in_host(session)), code=code, suffixes=apps.suffixes, urls=self._urls()
         )
@@ -340,7 +340,7 @@ class SessionFeature:
         return await self._live(exchange)
 
     def _urls(self) -> tuple[str, ...]:
-        return tuple(each for each in self._services.listening() if each.startswith("http"))
+        return tuple(each for each in self._services.listening()[0] if each.startswith("http"))
 
     async def apps_door(self, exchange: Exchange) -> None:
         await serve_proxy(exchange, self._services)
