@@ -15,6 +15,8 @@ import argparse
 import http.client
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,8 @@ from pathlib import Path
 from statistics import median
 
 from machine import describe
+
+from argosy.functions import worker
 
 HANDLER = "import numpy\n\ndef handler(event, context):\n    return {'n': event.get('n', 0) + 1}\n"
 PATH = "/2015-03-31/functions/f/invocations"
@@ -127,6 +131,43 @@ def cold(folder: Path, rounds: int) -> dict[str, float]:
     }
 
 
+def forked(folder: Path, rounds: int) -> dict[str, float]:
+    """The fork server alone: from the order of a process until its answer, with the event sent along. What
+    the process waited for a CPU is told beside it."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "argosy.functions", "--zygote", str(theirs.fileno()), "app.handler"]
+    server = subprocess.Popen([*command, str(folder), "0"], pass_fds=[theirs.fileno()], cwd=folder)
+    theirs.close()
+    ours.recv(9)
+    about = {"id": "1", "arn": "x", "deadline_ms": 0}
+    spent, cpu, waited = [], [], []
+    for _ in range(4 * rounds):
+        events, other = socket.socketpair()
+        reading, writing = os.pipe()
+        began = time.perf_counter()
+        events.sendall(worker.pack_event(about, b'{"n": 1}'))
+        socket.send_fds(ours, [b"f"], [other.fileno(), writing])
+        kinds = [(worker.read_message(events) or (b"", b""))[0] for _ in range(2)]
+        spent.append(1000 * (time.perf_counter() - began))
+        assert kinds == [worker.READY, worker.RESULT]
+        pid = struct.unpack("!cIi", ours.recv(9))[1]
+        ran, idle, _ = Path(f"/proc/{pid}/schedstat").read_text().split()
+        cpu.append(int(ran) / 1e6)
+        waited.append(int(idle) / 1e6)
+        events.close(), other.close(), os.close(reading), os.close(writing)
+        ours.recv(9)
+        time.sleep(0.05)
+    ours.close()
+    server.wait()
+    return {
+        "forked_ms": median(spent),
+        "forked_min_ms": min(spent),
+        "forked_cpu_ms": median(cpu),
+        "forked_cpu_min_ms": min(cpu),
+        "forked_waited_ms": median(waited),
+    }
+
+
 def warm(folder: Path, rounds: int) -> dict[str, float]:
     function = Function(folder, "--concurrency", "1")
     connection = function.connect()
@@ -167,7 +208,12 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        figures = {**throughput(folder), **warm(folder, given.rounds), **cold(folder, given.rounds)}
+        figures = {
+            **throughput(folder),
+            **warm(folder, given.rounds),
+            **forked(folder, given.rounds),
+            **cold(folder, given.rounds),
+        }
     for key, value in figures.items():
         print(f"{key:18} {value:10.2f}")
     if given.json:

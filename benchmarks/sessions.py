@@ -1,4 +1,4 @@
-"""Sessions, measured from outside: start, terminal, sandbox, relay, ssh. Prints a table, keeps every sample.
+"""Sessions, measured from outside: start, terminal, sandbox, relay. Prints a table, keeps every sample.
 
 python benchmarks/sessions.py [--only terminal,relay] [--name laptop]      some minutes; installs JupyterLab
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -196,32 +195,7 @@ def _until(act: Callable[[], None]) -> None:
     raise SystemExit("nothing listens in the session")
 
 
-def ssh(house: House) -> list[Figure]:
-    login = Figure("ssh-login", "`ssh NAME.argosy true`", "s", 0.6)
-    again = Figure("ssh-again", "the same, multiplexed", "s", 0.1)
-    if not shutil.which("ssh") or not Path("/usr/sbin/sshd").exists():
-        login.note = again.note = "OpenSSH is not installed"
-        return [login, again]
-    argosy = [sys.executable, "-m", "argosy.cli", "ssh-config", "--yes"]
-    subprocess.run(argosy, env=house.env, check=True, capture_output=True)
-    config = ["ssh", "-F", str(house.folder / ".ssh" / "config"), "-o", "BatchMode=yes"]
-    with house.session("ssh") as (view, _):
-        host = f"{view.name}.argosy"
-        alone = [*config, "-o", "ControlMaster=no", "-o", "ControlPath=none", host, "true"]
-        through = [*config, "-o", "ControlMaster=auto", "-o", f"ControlPath={house.folder}/c", host]
-        subprocess.run(
-            [*config, "-MNf", "-o", f"ControlPath={house.folder}/c", host], env=house.env, check=True
-        )
-        for _ in range(2 * RUNS):
-            for command, figure in ((alone, login), ([*through, "true"], again)):
-                begun = time.perf_counter()
-                subprocess.run(command, env=house.env, check=True)
-                figure.samples.append(time.perf_counter() - begun)
-        subprocess.run([*through, "-O", "exit"], env=house.env, check=False, capture_output=True)
-    return [login, again]
-
-
-PARTS = {"jupyter": jupyter, "terminal": terminal, "sandbox": sandbox, "relay": relay, "ssh": ssh}
+PARTS = {"jupyter": jupyter, "terminal": terminal, "sandbox": sandbox, "relay": relay}
 
 
 def main() -> None:

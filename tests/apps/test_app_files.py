@@ -24,6 +24,13 @@ def test_a_shipped_app_says_what_it_is_and_trusts_nobody(name: str) -> None:
     assert "0.0.0.0" not in app.command
 
 
+def test_the_example_is_an_app_of_ones_own(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "sessions" / "pages.toml"
+    (tmp_path / "pages.toml").write_bytes(example.read_bytes())
+    app = find_app(tmp_path, "pages")
+    assert app.is_proxied and app.title == "Pages" and "$ARGOSY_APP_PORT" in app.command
+
+
 def test_all_that_are_promised_are_there() -> None:
     promised = "jupyter notebook vscode terminal tensorboard marimo rstudio desktop ssh port"
     assert set(promised.split()) <= SHIPPED.keys()

@@ -75,6 +75,18 @@ def test_a_replica_that_ends_by_itself_is_replaced_with_growing_pauses() -> None
     assert stage.ready() == 1
 
 
+def test_a_clock_that_is_set_back_holds_no_replica_up() -> None:
+    stage = Stage(1)
+    stage.crashing = {1}
+    stage.beat(times=40)
+    made = stage.state.made
+    assert made > 1 and stage.told("replica-failed")
+    stage.now_ms -= 47 * 60_000
+    stage.crashing = set()
+    stage.beat(times=10)
+    assert stage.ready() == 1, "pauses after failures of a future that was none are not waited for"
+
+
 def test_a_program_that_ends_well_is_told_what_a_server_is() -> None:
     stage = Stage(replicas=1)
     stage.beat()

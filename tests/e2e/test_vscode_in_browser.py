@@ -35,16 +35,6 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed"),
     pytest.mark.skipif(importlib.util.find_spec("playwright") is None, reason="playwright is not installed"),
 ]
-PAGE_APP = """\
-title = "Page"
-about = "A page."
-listens = "port"
-ready = "/"
-command = '''
-cd "$ARGOSY_APP_DIR" && echo "<h1>it is open</h1>" >index.html
-exec python3 -m http.server --bind 127.0.0.1 "$ARGOSY_APP_PORT"
-'''
-"""
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +42,13 @@ def place() -> Iterator[House]:
     """Something of each kind: a cluster with a job that has ended, and a session that rests or runs."""
     house = House()
     try:
-        house.file("state/apps/page.toml", PAGE_APP)
+        example = REPO / "examples" / "sessions" / "pages.toml"
+        house.file("state/apps/pages.toml", example.read_text(encoding="utf-8"))
         house.file("w/hello.yaml", "name: hello\nresources:\n  cpus: 0.5\nrun: |\n  echo hello\n")
         house.file("w/bad.yaml", "resorces:\n  cpus: 1\nrun: x\n")
         launch = ("launch", "-c", "dev", "--cpus", "0.5", "-y", "--", "for i in 1 2 3; do echo line $i; done")
         house.wait("the machine answers", lambda: house.run(*launch, ok=False).returncode == 0)
-        house.run("session", "start", "page", "--name", "board", "--isolation", "process")
+        house.run("session", "start", "pages", "--name", "board", "--isolation", "process")
         yield house
     finally:
         house.run("session", "end", "-y", "board", ok=False)
@@ -144,6 +135,7 @@ def _open(page: Page, name: str) -> None:
     box.fill(name)
     page.locator(".quick-input-list .monaco-list-row", has_text=name).first.click()
     page.locator(".tab.active", has_text=name).wait_for()
+    page.locator(".editor-actions .codicon-rocket").first.wait_for()  # it was seen that this is a task
 
 
 def test_the_tree_shows_what_there_is_and_follows_it(place: House, page: Page) -> None:
@@ -212,10 +204,10 @@ def test_a_session_opens_in_the_browser_by_its_link(page: Page) -> None:
     row = _row(page, "board")
     row.hover()
     row.locator("[aria-label*='Open in the Browser']").click()
-    asked = page.locator(".monaco-dialog-box", has_text="page--board.localhost")
+    asked = page.locator(".monaco-dialog-box", has_text="pages--board.localhost")
     asked.wait_for()
     _picture(page, "open")
     with page.expect_popup() as opening:
         asked.get_by_role("button", name="Open", exact=True).click()
-    opening.value.get_by_role("heading", name="it is open").wait_for()
+    opening.value.get_by_role("heading", name="It works").wait_for()
     assert "code" not in opening.value.url, "the code stands in no history"

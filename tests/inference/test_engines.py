@@ -1,5 +1,5 @@
 """Engines that are too heavy for every run: ONNX Runtime, OpenVINO, PyTorch, skops, and Triton's client. Each
-test needs its library (`pip install onnx onnxruntime openvino torch skops "tritonclient[http]"`)."""
+test needs its library (`pip install "argosy[nightly]"`, and PyTorch)."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ that begins anew makes of it."""
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import msgspec
 import pytest
 from kube_cluster import AGENT, H100, ROLE, a_driver, a_kube, a_pod_claim, configured, with_cluster
 
+from argosy.infra import border
 from argosy.infra.provider import Want
 from argosy.model.facts import ClaimFact, ClaimState
 from argosy.model.resources import Infra, Resources
+from argosy.model.units import GIB
 from argosy.providers.kubernetes.provider import KubernetesProvider
 from argosy.testing.fake_kube import FakeKube, a_node
 
@@ -356,6 +359,37 @@ def test_offers_are_what_is_free_now_and_what_a_whole_node_gives(tmp_path: Path)
         assert limits == {"nvidia.com/mig-1g.10gb": "1"}
 
     with_cluster(tmp_path, act, nodes=nodes)
+
+
+def test_any_part_of_a_card_that_hami_divides(tmp_path: Path) -> None:
+    cards = [
+        {"id": f"GPU-{n}", "count": 10, "devmem": 81920, "type": "NVIDIA-NVIDIA H100 80GB HBM3"}
+        for n in (1, 2)
+    ]
+    parts = {
+        "nvidia.com/gpumem-percentage": "200",
+        "nvidia.com/gpucores": "200",
+    }  # HAMi's scheduler counts them
+    labels = {"kubernetes.io/hostname": "vgpu"}
+    node = a_node("vgpu", labels=labels, gpu="20", cpu="64", memory="512Gi", **parts)
+    node["metadata"]["annotations"] = {"hami.io/node-nvidia-register": json.dumps(cards)}
+
+    async def act(kube: FakeKube, provider: KubernetesProvider) -> None:
+        whole = a_pod_claim(gpus=1)
+        await provider.ensure(whole)
+        part = a_pod_claim(gpus=1, milli=300)
+        await provider.ensure(part)
+        asked = {"nvidia.com/gpu": "1", "nvidia.com/gpumem-percentage": "30", "nvidia.com/gpucores": "30"}
+        assert kube.pods_of(part.id)[0]["spec"]["containers"][0]["resources"]["limits"] == asked
+        assert kube.pods_of(whole.id)[0]["spec"]["containers"][0]["resources"]["limits"] == {
+            "nvidia.com/gpu": "1"
+        }
+        offers = {each.shape.accelerators_milli: each for each in await provider.quote(Want())}
+        assert offers[2000].shape.accelerator_memory_bytes == 80 * GIB
+        with pytest.raises(border.OutOfCapacity):
+            await provider.ensure(a_pod_claim(gpus=3))
+
+    with_cluster(tmp_path, act, nodes=[node])
 
 
 def test_nodes_that_cannot_be_listed_are_described_by_the_settings(tmp_path: Path) -> None:

@@ -216,7 +216,10 @@ def test_an_order_says_image_disk_volume_and_data_center(cloud: Cloud, tmp_path:
     subject = subject_of(cloud, tmp_path)
     config = '{"runpod": {"network_volume": "models", "allowed_cuda_versions": ["12.8"]}}'
     wish = Resources(
-        image_id="docker:nvcr.io/nvidia/pytorch:25.01", disk_size_bytes=50 * 10**9, config=config
+        image_id="docker:nvcr.io/nvidia/pytorch:25.01",
+        disk_size_bytes=50 * 10**9,
+        config=config,
+        ports=("8080", "9000-9001"),
     )
     claim = a_machine_claim("runpod", KIND, region="SE", accelerator="A40", wish=wish)
 
@@ -236,9 +239,11 @@ def test_an_order_says_image_disk_volume_and_data_center(cloud: Cloud, tmp_path:
     )
     assert (pod.dataCenterIds, pod.mounts.network[0].path) == (["EU-SE-1"], "/runpod-volume")
     assert pod.args.startswith("sh -c 'echo $ARGOSY_START")
+    assert pod.ports == ["22/tcp", "8080/tcp", "9000/tcp", "9001/tcp"]
     (call,) = subject.cloud.called("bid")
     bid = call.body.variables.input
     assert (bid.bidPerGpu, bid.dataCenterId, bid.networkVolumeId) == (0.8, "EU-SE-1", "vol_models")
+    assert bid.ports == "22/tcp,8080/tcp,9000/tcp,9001/tcp"
 
 
 def test_what_nobody_has_now_is_closed(cloud: Cloud, tmp_path: Path) -> None:

@@ -3,21 +3,26 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from argosy.infra import border
 from argosy.model.facts import ClaimState
 from argosy.model.offer import Capacity
+from argosy.model.resources import Accelerator, Resources
+from argosy.planning import Ability
+from argosy.planning.choose import plan
 from argosy.providers.slurm.listing import (
     SEPARATOR,
     SINFO,
     SQUEUE,
+    Gres,
     NodeGroup,
     parse_records,
     parse_sinfo,
     parse_squeue,
 )
-from argosy.providers.slurm.offers import node_kinds, offers_of
+from argosy.providers.slurm.offers import node_kinds, offers_of, part_of
 from argosy.providers.slurm.settings import read_options
 from argosy.providers.slurm.words import claim_state, end_text, pending_error, refusal
 
@@ -219,3 +224,21 @@ def test_settings_of_a_task() -> None:
     )
     assert (options.partition, options.time_s, options.sbatch) == ("gpu", 172800, ("--exclusive", "-wn1"))
     assert read_options("") == read_options('{"local": {}}')
+
+
+def test_shards_are_parts_of_a_gpu() -> None:
+    (group,) = parse_sinfo(
+        lines("ml|ml|2|idle|gpu:h100:8,shard:h100:32|64|512000|x|infinite|n/a|1-2|up|n[1-2]|all")
+    )
+    (kind,) = node_kinds([group])
+    assert (kind.type, kind.shards) == ("gpu:h100:8-64c-500g", Gres(name="shard", type="h100", count=32))
+    (offer,) = offers_of([kind], provider="slurm", cluster="c", named={}, now_ms=1)
+    whole = msgspec.structs.replace(offer, parts=False)
+    wish = (Resources(accelerator=Accelerator(model="H100", milli=250)),)
+    able = {"slurm": Ability(multi_node=True)}
+    (choice,) = plan(wish, 1, [offer], abilities=able).choices
+    assert (choice.accelerators_milli, part_of(kind, 250)) == (250, "shard:h100:1")
+    assert [part_of(kind, milli) for milli in (50, 500, 900)] == [f"shard:h100:{n}" for n in (1, 2, 4)]
+    refused = plan(wish, 1, [whole], abilities=able)
+    assert not refused.choices
+    assert refused.rejected[0].text == "gives whole accelerators only"

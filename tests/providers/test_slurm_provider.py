@@ -8,9 +8,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import pytest
 
 from argosy.infra.boot import agent_zipapp
+from argosy.infra.provider import Want
 from argosy.infra.ssh import Ssh
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.offer import Capacity
@@ -187,3 +189,19 @@ def test_conformance(case: Case, subject: SlurmSubject) -> None:
         asyncio.run(hold(case, subject))  # type: ignore[arg-type]
     except NotApplicable as reason:
         pytest.skip(str(reason))
+
+
+def test_a_fraction_is_so_many_shards(subject: SlurmSubject) -> None:
+    claim = subject.claim(gpus=1)
+    offer = msgspec.structs.replace(claim.choice.offer, parts=True)
+    part = msgspec.structs.replace(claim.choice, offer=offer, accelerators_milli=500)
+
+    async def act() -> None:
+        quoted = await subject.provider.quote(Want())
+        assert any(each.parts and each.shape.accelerator == "H100" for each in quoted)
+        await subject.provider.ensure(msgspec.structs.replace(claim, choice=part))
+        said = subject.slurm.run("squeue", "-h", "-o", "%b", "-n", claim.id)
+        assert said.strip().endswith("shard:h100:2")
+        await subject.provider.release(claim.id)
+
+    asyncio.run(act())

@@ -223,14 +223,17 @@ def test_an_offer_that_was_taken_is_passed_over(cloud: Cloud, tmp_path: Path) ->
 def test_an_order_says_image_port_and_disk(cloud: Cloud, tmp_path: Path) -> None:
     subject = subject_of(cloud, tmp_path)
     config = '{"vast": {"create_instance_kwargs": {"image_login": "-u me -p pw docker.io"}}}'
-    wish = Resources(image_id="docker:ubuntu:24.04", disk_size_bytes=50 * 10**9, config=config)
+    wish = Resources(
+        image_id="docker:ubuntu:24.04", disk_size_bytes=50 * 10**9, config=config, ports=("8080", "22")
+    )
     claim = a_machine_claim("vast", KIND, region=PLACE, spot=True, accelerator="RTX4090", wish=wish)
     held(subject, claim)
     (call,) = subject.cloud.called("rent")
     told = call.body
     assert (told.image, told.disk, told.runtype, told.cancel_unavail) == ("ubuntu:24.04", 50, "args", True)
     assert (told.price, told.label, told.image_login) == (0.8, f"{claim.id}-0", "-u me -p pw docker.io")
-    assert told.env["-p 22:22"] == "1"
+    assert [name for name in told.env if name.startswith("-p")] == ["-p 22:22", "-p 8080:8080"]
+    assert subject.cloud.called("bundles")[-1].body["direct_port_count"] == {"gte": 2}
 
 
 def test_a_bid_that_is_too_low_leaves_nothing(cloud: Cloud, tmp_path: Path) -> None:

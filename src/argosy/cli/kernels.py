@@ -133,6 +133,8 @@ def _be_kernel(session: Session, path: Path, flags: dict[str, Any]) -> NoReturn:
                     until_s = time.monotonic() + _AGAIN_S
                 status = terminal.exit_code
         _show(typist.complaint)
+        if status:  # Jupyter did not ask for it
+            _show(_why_ended(session, name))
     finally:
         carried.stop()
         if name and not flags["into"]:
@@ -140,6 +142,22 @@ def _be_kernel(session: Session, path: Path, flags: dict[str, Any]) -> NoReturn:
         elif status is None and terminal is not None:
             terminal.write(QUIT)
     os._exit(255 if status is None else status)
+
+
+def _why_ended(session: Session, name: str) -> bytes:
+    """What became of its session, for the log of the notebook; b"" when that goes on: the program ended."""
+    from argosy.model.errors import ArgosyError, render_error
+
+    try:
+        view = session.client.session(name)
+    except ArgosyError as error:
+        return f"{render_error(error)}\n".encode()
+    if view.status == "running":
+        return b""
+    what = f"session `{name}`, in which the kernel ran, is {view.status}"
+    what += f": {view.detail}" if view.detail else ""
+    lost = ArgosyError("node-unreachable", what, hint="restart the kernel: it gets another session")
+    return f"{render_error(lost)}\n".encode()
 
 
 def _start(session: Session, flags: dict[str, Any]) -> str:

@@ -31,7 +31,7 @@ QUIT: Final = b"\x1c"  # Ctrl-\ of a terminal
 #: What the session runs. It has the connection file in its own /tmp, for its owner only.
 COMMAND: Final = (
     f"stty -echo; umask 077; echo '{_READY.decode()}'; read -r connection; file=$(mktemp); "
-    'printf %s "$connection" >"$file"; exec python3 -m ipykernel_launcher -f "$file"'
+    'printf %s "$connection" >"$file"; exec python3 -m ipykernel_launcher --log-level=ERROR -f "$file"'
 )
 
 

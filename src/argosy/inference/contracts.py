@@ -42,7 +42,7 @@ async def invocations(request: Request, models: Models) -> Answer:
     model = models.only(request.get(TARGET))
     kind = request.get("content-type").partition(";")[0].strip().lower() or "application/json"
     wants = request.get("accept").partition(";")[0].strip().lower()
-    if kind == "application/json":
+    if kind in ("application/json", "application/x-www-form-urlencoded"):  # what `curl -d` says of JSON
         found = await predict(request.body, model)
     elif kind in ("text/csv", "application/x-npy"):
         rows = _csv(request.body) if kind == "text/csv" else _npy(request.body)

@@ -10,8 +10,10 @@ import base64
 from collections.abc import Mapping
 from typing import Final
 
+from argosy.infra import border
 from argosy.infra.machine_vendor import MachineOrder
 from argosy.infra.machines import CLAIM, NODE, NODES, TAG
+from argosy.model.resources import Resources
 
 OPENS: Final = "ARGOSY_OPENS"  # a line of `authorized_keys`
 HOST_KEY: Final = "ARGOSY_HOST_KEY"  # the private key of sshd, in base64
@@ -81,6 +83,21 @@ def container_env(order: MachineOrder, index: int) -> dict[str, str]:
         HOST_KEY: base64.b64encode(order.host_secret.encode()).decode(),
         START: base64.b64encode(SCRIPT.encode()).decode(),
     }
+
+
+def open_ports(wish: Resources) -> list[int]:
+    """The ports that a task opens, besides ssh's own, one by one. Raises `RequestRefused`.
+
+    >>> open_ports(Resources(ports=("8080", "9000-9002", "22")))
+    [8080, 9000, 9001, 9002]
+    """
+    found: set[int] = set()
+    for text in wish.ports:
+        first, _, last = text.partition("-")
+        if not (first.strip().isdigit() and (last.strip() or first.strip()).isdigit()):
+            raise border.RequestRefused("ports", f"`{text}` is neither a port nor a range of ports")
+        found.update(range(int(first), int(last or first) + 1))
+    return sorted(found - {PORT})
 
 
 def labels_in(env: Mapping[str, str]) -> dict[str, str]:

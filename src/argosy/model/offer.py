@@ -62,6 +62,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     divisible: bool = (
         False  # not owned, and still any part of a node can be had: its books are kept elsewhere
     )
+    parts: bool = False  # a part of one accelerator, too
     wait_s: int | None = None  # until it could start, as the queue of its place estimates; None: not known
     order: int = 0  # of equally dear offers of a place the lowest comes first
     facts: NodeFacts | None = None  # owned machines: what each of them is; kept out of choices

@@ -118,7 +118,8 @@ def _refuse_fraction(case: Case) -> str:
     wish = case.wish.accelerator
     if wish is None or not wish.is_fraction or _as_sold(case):
         return ""
-    if case.owned and not case.ability.fractions:
+    in_parts = case.owned or case.offer.divisible  # elsewhere a machine is rented as a whole
+    if in_parts and not case.ability.fractions and not case.offer.parts:
         return "gives whole accelerators only"
     if wish.milli > 1000:
         return f"{render_milli(wish.milli)} accelerators: a share is below 1, more are whole numbers"

@@ -6,7 +6,8 @@ let me = "", seen = "", found = [], apps = [], stream = null;
 
 function say(text) {
   at("said").hidden = !text;
-  at("said").replaceChildren(text, ...(text ? [button("Close", () => say(""))] : []));
+  const words = text.split("`").map((part, index) => (index % 2 ? element("code", {}, part) : part));
+  at("said").replaceChildren(...(text ? [element("p", {}, ...words), button("Close", () => say(""))] : []));
 }
 
 async function ask(method, path, body, signal) {
@@ -24,12 +25,13 @@ async function ask(method, path, body, signal) {
 }
 
 function sentence(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1).replace(/\.$/, "") + ".";
+  const plain = text.charAt(0).toUpperCase() + text.slice(1).replace(/\.$/, "");
+  return /[?!]$/.test(plain) ? plain : plain + ".";
 }
 
 function element(name, about, ...inside) {
   const made = Object.assign(document.createElement(name), about);
-  made.append(...inside.filter(Boolean));
+  made.append(...inside.filter(Boolean)); // text stays text
   return made;
 }
 
@@ -104,7 +106,7 @@ const pathOf = (view) => "/sessions/" + encodeURIComponent(view.id);
 
 async function log(view) {
   const text = await ask("GET", "/jobs/" + encodeURIComponent(view.job) + "/logs?format=text&tail=200");
-  const plain = text.replace(/\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])/g, "");
+  const plain = text.replace(/\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-~])/g, "");
   const pre = element("pre", {tabIndex: 0}, plain.trim() || "It has printed nothing.");
   dialog("What " + view.name + " says", [pre], true);
   pre.scrollTop = pre.scrollHeight;
@@ -230,7 +232,7 @@ async function enter() {
   at("app").value = "jupyter";
   about();
   const pools = (await ask("GET", "/pools").catch(() => ({pools: []}))).pools;
-  const models = new Set(pools.flatMap((pool) => pool.machines.flatMap((one) => one.devices.map((each) => each.model))));
+  const models = new Set(pools.flatMap((pool) => (pool.machines || []).flatMap((one) => (one.devices || []).map((each) => each.model))));
   at("models").replaceChildren(...[...models].filter(Boolean).flatMap((model) => [model + ":1", model + ":0.5"])
     .map((value) => element("option", {value})));
 }

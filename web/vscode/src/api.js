@@ -21,7 +21,7 @@ function sentence(what, hint) {
   const said = fact.charAt(0).toUpperCase() + fact.slice(1) + ".";
   if (!hint) return said;
   const help = String(hint).replace(/\.$/, "");
-  return `${said} ${help.charAt(0).toUpperCase()}${help.slice(1)}.`;
+  return `${said} ${help.charAt(0).toUpperCase()}${help.slice(1)}${/[?!]$/.test(help) ? "" : "."}`;
 }
 
 /** The answer to one request, from JSON. `place`: as `locate` gives it. `signal` ends it. */

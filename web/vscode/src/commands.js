@@ -128,12 +128,7 @@ async function showLog(server, given) {
   channel.show(true);
   const words = program.logOf(node);
   channel.appendLine(`$ argosy ${program.shown(words)}`);
-  await server.run(words, { hear: (text) => channel.append(plain(text)) });
-}
-
-/** Without colours and other orders to a terminal: a channel shows text. */
-function plain(text) {
-  return text.replace(/\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])/g, "").replace(/[^\n]*\r(?!\n)/g, "");
+  await server.run(words, { hear: (text) => channel.append(program.plain(text)) });
 }
 
 async function openSession(server, given) {
@@ -258,4 +253,4 @@ const ACTS = {
   focus: () => vscode.commands.executeCommand("argosy.tree.focus"),
 };
 
-module.exports = { plain, register, tellWarnings };
+module.exports = { register, tellWarnings };

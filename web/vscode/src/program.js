@@ -84,4 +84,9 @@ function problemOf(text) {
   return { code: "failed", what: error.replace(/^error: /, ""), hint: hint.replace(/^hint: /, "") };
 }
 
-module.exports = { costOf, endOf, launchOf, logOf, placeOf, problemOf, shown, sshHost, startOf, terminalOf };
+/** Without colours and other orders to a terminal, and without what a line overwrote: a channel shows text. */
+function plain(text) {
+  return text.replace(/\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-~])/g, "").replace(/[^\n]*\r(?!\n)/g, "");
+}
+
+module.exports = { costOf, endOf, launchOf, logOf, placeOf, plain, problemOf, shown, sshHost, startOf, terminalOf };

@@ -77,6 +77,7 @@ test("errors are the fact and what to do", async () => {
   const odd = await serving((request, answer) => answer.end("<html>"), (place) => ask(place, "GET", "/status").catch((e) => e));
   assert.equal(odd.code, "internal");
   assert.equal(sentence("it broke.", "mend it"), "It broke. Mend it.");
+  assert.equal(sentence("unknown field `a`", "did you mean `b`?"), "Unknown field `a`. Did you mean `b`?");
 });
 
 test("events are waited for, and a server that was away is asked anew", async () => {

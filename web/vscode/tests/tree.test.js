@@ -72,6 +72,11 @@ test("what argosy says when it fails", () => {
   assert.equal(program.placeOf("command line"), null);
 });
 
+test("a channel shows text, whatever a program says to a terminal", () => {
+  const said = "\x1b[31mred\x1b[0m \x1b]0;title\x07\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\ \x1bcend\n10 %\r20 %\rdone\r\n";
+  assert.equal(program.plain(said), "red link end\ndone\r\n");
+});
+
 test("the manifest names what there is", () => {
   const manifest = JSON.parse(fs.readFileSync(path.join(__dirname, "..", "package.json"), "utf8"));
   const { commands, menus, viewsWelcome } = manifest.contributes;

@@ -72,7 +72,7 @@ def model_in(labels: Mapping[str, str]) -> tuple[str, str, str]:
     'H100'
     """
     for key in MODEL_LABELS:
-        name = _known(labels[key]) if labels.get(key) else ""
+        name = model_named(labels[key]) if labels.get(key) else ""
         if name:
             return name, key, labels[key]
     for key, value in labels.items():
@@ -81,7 +81,12 @@ def model_in(labels: Mapping[str, str]) -> tuple[str, str, str]:
     return "", "", ""
 
 
-def _known(text: str) -> str:
+def model_named(text: str) -> str:
+    """The catalog's name in what a cluster calls its accelerators; "" where it is none that we know.
+
+    >>> model_named("NVIDIA-Tesla V100-PCIE-32GB"), model_named("nothing")
+    ('V100-32GB', '')
+    """
     if text.startswith("tpu-"):
         return next((name for part, name in _TPUS if part in text), "")
     family = text.partition(".")[0] if "." in text else text.rpartition("-")[0]

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from argosy.model.offer import Capacity, Offer, Shape
-from argosy.providers.kubernetes.amounts import model_in, quantity
+from argosy.providers.kubernetes.amounts import model_in, model_named, quantity
 from argosy.providers.kubernetes.objects import ClusterNode, Load
 
 #: Accelerators by the names under which device plug-ins give them.
@@ -18,6 +18,12 @@ RESOURCES: Final = (
     *("aws.amazon.com/neuron", "gpu.intel.com/xe", "gpu.intel.com/i915"),
 )
 MIG: Final = "nvidia.com/mig-"
+#: Where HAMi notes the cards of a node, of which it gives any part. It counts `deviceSplitCount` times
+#: as many `nvidia.com/gpu` as there are cards.
+HAMI: Final = "hami.io/node-nvidia-register"
+MEMORY_PART: Final = "nvidia.com/gpumem-percentage"
+CORES_PART: Final = "nvidia.com/gpucores"
+_MEMORY_MB: Final = "nvidia.com/gpumem"
 _PROFILE: Final = re.compile(r"(\d)g\.\d+gb")
 _SPOT: Final = {
     "cloud.google.com/gke-spot": ("true",),
@@ -60,6 +66,15 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     whole: Room
     free: Room
     has_card: bool
+    free_milli: int | None = None  # of cards of which any part can be had; None: they are given as units
+
+
+class Card(msgspec.Struct, frozen=True):
+    """One card as HAMi notes it."""
+
+    type: str
+    devmem: int = 0  # megabytes
+    health: bool = True
 
 
 def machines_of(nodes: Sequence[ClusterNode], loads: Sequence[Load]) -> list[Machine]:
@@ -88,7 +103,7 @@ def _machine(node: ClusterNode, resource: str, loads: Sequence[Load]) -> Machine
     model, key, value = model_in(labels) if resource else ("", "", "")
     ready = any(each.type == "Ready" and each.status == "True" for each in node.status.conditions)
     spot = next(((name, labels[name]) for name, words in _SPOT.items() if labels.get(name) in words), None)
-    return Machine(
+    made = Machine(
         name=node.metadata.name,
         arch=_ARCHES.get(labels.get("kubernetes.io/arch", ""), "x86_64"),
         is_open=ready and not node.spec.unschedulable,
@@ -107,6 +122,44 @@ def _machine(node: ClusterNode, resource: str, loads: Sequence[Load]) -> Machine
         ),
         has_card=any(labels.get(each) not in (None, "", "false") for each in _HAS_CARD),
     )
+    cards = _cards_of(node) if resource == "nvidia.com/gpu" else []
+    return _of_cards(made, cards, node, loads) if cards else made
+
+
+def _cards_of(node: ClusterNode) -> list[Card]:
+    """The cards of a node that HAMi divides; []: it does not, or not so that we can read it."""
+    try:
+        cards = msgspec.json.decode(node.metadata.annotations.get(HAMI, "[]"), type=list[Card])
+    except msgspec.MsgspecError:
+        return []
+    return [card for card in cards if card.health]
+
+
+def _of_cards(machine: Machine, cards: Sequence[Card], node: ClusterNode, loads: Sequence[Load]) -> Machine:
+    """The machine with its cards as units: HAMi counts as many as tasks that may share them."""
+    used = sum(_milli_of(each.resources.requests, cards) for load in loads for each in load.spec.containers)
+    free_milli = max(0, 1000 * len(cards) - used)
+    host = "kubernetes.io/hostname"
+    named = machine.label if machine.model else (host, node.metadata.labels.get(host, node.metadata.name))
+    replace = msgspec.structs.replace
+    return replace(
+        machine,
+        model=machine.model or model_named(cards[0].type),
+        label=named,
+        device_bytes=machine.device_bytes or cards[0].devmem << 20,
+        unit_milli=1000,
+        whole=replace(machine.whole, units=len(cards)),
+        free=replace(machine.free, units=free_milli // 1000),
+        free_milli=free_milli,
+    )
+
+
+def _milli_of(requests: dict[str, str], cards: Sequence[Card]) -> int:
+    """What a container has of a node's cards together: of each as much as of its memory."""
+    count, percent = (int(quantity(requests.get(name, "0"))) for name in ("nvidia.com/gpu", MEMORY_PART))
+    if megabytes := int(quantity(requests.get(_MEMORY_MB, "0"))):
+        percent = min(100, -(-100 * megabytes // max(1, cards[0].devmem)))
+    return count * 10 * (percent or 100)
 
 
 def _unit_milli(resource: str, labels: dict[str, str]) -> int:
@@ -213,6 +266,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     terms: tuple[tuple[Expression, ...], ...]  # labels of its node: all of one of them; (): any node
     most: int  # pods that fit when nothing else runs
     now: int  # that fit at present
+    percent: int = 0  # of one card, where any part can be had; 0: cards or units as they are
 
 
 def match_of(machines: Sequence[Machine], ask: Ask) -> Match | None:
@@ -221,13 +275,17 @@ def match_of(machines: Sequence[Machine], ask: Ask) -> Match | None:
     mine = [each for each in mine if (each.spot is not None) == ask.spot]
     if ask.milli:
         whole = ask.milli % 1000 == 0
-        mine = [each for each in mine if each.model == ask.model and (each.unit_milli == 1000) == whole]
+        mine = [each for each in mine if each.model == ask.model]
+        mine = [each for each in mine if (each.unit_milli == 1000) == whole or each.free_milli is not None]
         mine = [each for each in mine if whole or ask.milli <= each.unit_milli]
+        mine = mine if whole else [_parted(each, ask.milli) for each in mine]
     if not mine:
         return None
     best = min((each.unit_milli for each in mine), default=1000)
     first = next(each for each in mine if each.unit_milli == best)
-    mine = [each for each in mine if each.resource == first.resource] if ask.milli else mine
+    if ask.milli:
+        kind = (first.resource, first.free_milli is None)
+        mine = [each for each in mine if (each.resource, each.free_milli is None) == kind]
     units = (1 if ask.milli % 1000 else ask.milli // 1000) if ask.milli else 0
     size = Room(cpus_milli=ask.cpus_milli, memory_bytes=ask.memory_bytes, units=units)
     return Match(
@@ -236,7 +294,17 @@ def match_of(machines: Sequence[Machine], ask: Ask) -> Match | None:
         terms=_terms(machines, mine, by_model=bool(units)),
         most=sum(_fits(each.whole, size) for each in mine),
         now=sum(_fits(each.free, size) for each in mine),
+        percent=-(-ask.milli // 10) if ask.milli % 1000 and first.free_milli is not None else 0,
     )
+
+
+def _parted(machine: Machine, milli: int) -> Machine:
+    """The machine with parts of its cards as units."""
+    if machine.free_milli is None:
+        return machine
+    replace = msgspec.structs.replace
+    whole = replace(machine.whole, units=machine.whole.units * (1000 // milli))
+    return replace(machine, whole=whole, free=replace(machine.free, units=machine.free_milli // milli))
 
 
 def _terms(

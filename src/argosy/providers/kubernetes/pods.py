@@ -10,7 +10,7 @@ import msgspec
 
 from argosy.infra import border
 from argosy.model.rows import Claim
-from argosy.providers.kubernetes.nodes import Match
+from argosy.providers.kubernetes.nodes import CORES_PART, MEMORY_PART, Match
 from argosy.providers.kubernetes.wishes import Wishes
 
 CLAIM: Final = "argosy.dev/claim"
@@ -159,7 +159,10 @@ def _container(order: Order) -> dict[str, Any]:
         asked["memory"] = str(choice.memory_bytes)
     if order.disk_bytes:
         asked["ephemeral-storage"] = str(order.disk_bytes)
-    limits = {match.resource: str(match.units)} if match.units else {}
+    devices = {match.resource: str(match.units)} if match.units else {}
+    if match.percent:
+        devices |= {MEMORY_PART: str(match.percent), CORES_PART: str(match.percent)}
+    limits = dict(devices)
     if factor:
         limits |= {
             "cpu": f"{int(choice.cpus_milli * factor)}m",
@@ -172,10 +175,7 @@ def _container(order: Order) -> dict[str, Any]:
         "image": order.wishes.image,
         "command": ["sh", "-c", SERVE],
         "env": env,
-        "resources": {
-            "requests": asked | ({match.resource: str(match.units)} if match.units else {}),
-            "limits": limits,
-        },
+        "resources": {"requests": asked | devices, "limits": limits},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "argosy-agent", "mountPath": "/argosy", "readOnly": True},

@@ -10,8 +10,7 @@ from typing import Final
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.provider import Diagnostic, Want
-from argosy.infra.several import LastTold, offers_of_all
-from argosy.infra.to_its_end import ToItsEnd
+from argosy.infra.several import Several
 from argosy.infra.tombstones import Tombstones, is_claim_id
 from argosy.model.facts import ClaimFact
 from argosy.model.ids import Clock
@@ -46,16 +45,14 @@ class KubernetesProvider:
         self._clock, self._zipapp, self._settle_s = clock, zipapp, settle_s
         self._known: dict[str, Cluster] | None = None
         self._released = Tombstones(root / ".released")
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._to_its_end = ToItsEnd()
-        self._told = LastTold()
+        self._all = Several(MANIFEST, self._clusters, noun="context in use called")
         self._news = asyncio.Event()
 
     # -- the six verbs ---------------------------------------------------------------------------------------
 
     async def check(self) -> Sequence[Diagnostic]:
         try:
-            clusters = self._clusters()
+            self._clusters()
         except border.BorderError as error:
             fact, _, fix = str(error).partition("; ")
             return [
@@ -63,27 +60,34 @@ class KubernetesProvider:
                     provider=self.manifest.name, ok=False, what=fact, hint=fix or "see docs/kubernetes.md"
                 )
             ]
-        found = await asyncio.gather(*(findings_of(each, self.manifest.name) for each in clusters.values()))
-        return [finding for findings in found for finding in findings]
+        return await self._all.findings(lambda each: findings_of(each, self.manifest.name))
 
     async def quote(self, want: Want) -> Sequence[Offer]:
-        """What every cluster has; one that does not answer is left out unless it is the only one."""
-        name = self.manifest.name
-        return await offers_of_all(list(self._clusters().values()), lambda each: each.capacity.offers(name))
+        return await self._all.quote(lambda each: each.capacity.offers(self.manifest.name))
 
     async def ensure(self, claim: Claim) -> None:
-        cluster = self._refuse(claim)
-        await self._to_its_end(self._ensure(cluster, claim))
+        cluster = self._all.home_of(claim)
+        if claim.desired is Desired.STOP:
+            raise border.Unsupported("pods cannot rest: they run or go")
+        await self._all.alone(claim.id, self._ensure(cluster, claim))
         if claim.desired is Desired.RUN:
             await cluster.settle(claim)
 
     async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
-        asked = [self._facts(cluster, claim_ids) for cluster in self._clusters().values()]
-        return [fact for facts in await asyncio.gather(*asked) for fact in facts]
+        async def facts(cluster: Cluster) -> Sequence[ClaimFact]:
+            await cluster.ready()
+            return cluster.facts(list(claim_ids))
+
+        return await self._all.observe(claim_ids, facts)
 
     async def release(self, claim_id: str) -> None:
-        if is_claim_id(claim_id):
-            await self._to_its_end(self._release(claim_id))
+        if not is_claim_id(claim_id):
+            return
+        try:
+            self._released.add(claim_id)
+        except OSError as error:
+            raise border.Transient(f"cannot note what is released: {error.strerror or error}", 10) from error
+        await self._all.release(claim_id)
 
     async def reach(self, node: Node) -> Channel:
         context, namespace, pod = ([*node.address.rsplit("/", 2), "", ""])[:3]
@@ -137,47 +141,7 @@ class KubernetesProvider:
         self._news.set()
         self._news = asyncio.Event()
 
-    # -- effects ---------------------------------------------------------------------------------------------
-
-    def _refuse(self, claim: Claim) -> Cluster:
-        offer = claim.choice.offer
-        if not is_claim_id(claim.id):
-            raise border.RequestRefused("claim", f"`{claim.id}` is not the id of a claim")
-        if offer.provider != self.manifest.name:
-            raise border.RequestRefused("provider", f"`{offer.provider}` is not Kubernetes")
-        if claim.desired is Desired.STOP:
-            raise border.Unsupported("pods cannot rest: they run or go")
-        if claim.count < 1:
-            raise border.RequestRefused("num_nodes", "a claim has at least one node")
-        cluster = self._clusters().get(offer.region)
-        if cluster is None:
-            known = ", ".join(sorted(self._clusters()))
-            raise border.RequestRefused(
-                "infra", f"there is no context `{offer.region}` in use; in use are {known}"
-            )
+    async def _ensure(self, cluster: Cluster, claim: Claim) -> None:
         if claim.id in self._released:
             raise border.RequestRefused("claim", f"{claim.id} was released before")
-        return cluster
-
-    async def _ensure(self, cluster: Cluster, claim: Claim) -> None:
-        async with self._locks.setdefault(claim.id, asyncio.Lock()):
-            if claim.id in self._released:
-                raise border.RequestRefused("claim", f"{claim.id} was released before")
-            await cluster.ensure(claim)
-
-    async def _release(self, claim_id: str) -> None:
-        try:
-            self._released.add(claim_id)
-        except OSError as error:
-            raise border.Transient(f"cannot note what is released: {error.strerror or error}", 10) from error
-        async with self._locks.setdefault(claim_id, asyncio.Lock()):
-            await asyncio.gather(*(each.release(claim_id) for each in self._clusters().values()))
-        self._locks.pop(claim_id, None)
-
-    async def _facts(self, cluster: Cluster, claim_ids: Sequence[str]) -> list[ClaimFact]:
-        async def asked() -> Sequence[ClaimFact]:
-            await cluster.ready()
-            return cluster.facts(list(claim_ids))
-
-        is_only = len(self._clusters()) == 1
-        return await self._told.facts(cluster.name, claim_ids, asked(), is_only=is_only)
+        await cluster.ensure(claim)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.provider import Diagnostic, Want
-from argosy.infra.several import LastTold, offers_of_all
-from argosy.infra.to_its_end import ToItsEnd
-from argosy.infra.tombstones import is_claim_id
+from argosy.infra.several import Several
 from argosy.model.facts import ClaimFact
 from argosy.model.offer import Capacity, Offer
 from argosy.model.phases import Desired
@@ -29,9 +25,7 @@ class RayProvider:
     def __init__(self, clusters: Mapping[str, Cluster]) -> None:
         self.manifest = MANIFEST
         self._clusters = clusters
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._to_its_end = ToItsEnd()
-        self._told = LastTold()
+        self._all = Several(MANIFEST, lambda: clusters, noun="Ray cluster")
 
     # -- the six verbs ---------------------------------------------------------------------------------------
 
@@ -42,8 +36,7 @@ class RayProvider:
                     False, "no Ray cluster is known", "set RAY_ADDRESS, or write ray.yaml (docs/ray.md)"
                 )
             ]
-        found = await asyncio.gather(*(self._check(each) for each in self._clusters.values()))
-        return [each for findings in found for each in findings]
+        return await self._all.findings(self._check)
 
     def _finding(self, ok: bool, what: str, hint: str = "") -> Diagnostic:
         return Diagnostic(provider=self.manifest.name, ok=ok, what=what, hint=hint)
@@ -91,8 +84,7 @@ class RayProvider:
         return [*findings, *([finding(False, *problem)] if problem else [])]
 
     async def quote(self, want: Want) -> Sequence[Offer]:
-        """What every cluster has; one that does not answer is left out unless it is the only one."""
-        return await offers_of_all(list(self._clusters.values()), self._offers)
+        return await self._all.quote(self._offers)
 
     async def _offers(self, cluster: Cluster) -> list[Offer]:
         kinds = await cluster.kinds()
@@ -105,17 +97,21 @@ class RayProvider:
         )
 
     async def ensure(self, claim: Claim) -> None:
-        cluster = self._refuse(claim)
+        cluster = self._all.home_of(claim)
+        if claim.choice.offer.capacity is Capacity.SPOT:
+            raise border.Unsupported("Ray has no spot capacity")
+        if claim.desired is Desired.STOP:
+            raise border.Unsupported("a job of Ray cannot rest: it holds its nodes or ends")
+        if claim.choice.accelerators_milli % 1000:
+            raise border.Unsupported("a node of a Ray cluster gives whole accelerators")
         options = read_options(claim.config, self.manifest.name)
-        await self._to_its_end(self._locked(cluster.ensure(claim, options), claim.id))
+        await self._all.alone(claim.id, cluster.ensure(claim, options))
 
     async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
-        asked = [self._facts(cluster, claim_ids) for cluster in self._clusters.values()]
-        return [fact for facts in await asyncio.gather(*asked) for fact in facts]
+        return await self._all.observe(claim_ids, lambda each: each.facts(claim_ids))
 
     async def release(self, claim_id: str) -> None:
-        if is_claim_id(claim_id):
-            await self._to_its_end(self._release(claim_id))
+        await self._all.release(claim_id, at_home=True)
 
     async def reach(self, node: Node) -> Channel:
         name, region = parse_address(node.address)
@@ -128,42 +124,3 @@ class RayProvider:
         """Connections go. A later call opens new ones."""
         for cluster in self._clusters.values():
             await cluster.close()
-
-    # -- effects ---------------------------------------------------------------------------------------------
-
-    def _refuse(self, claim: Claim) -> Cluster:
-        offer, choice = claim.choice.offer, claim.choice
-        if not is_claim_id(claim.id):
-            raise border.RequestRefused("claim", f"`{claim.id}` is not the id of a claim")
-        if offer.provider != self.manifest.name:
-            raise border.RequestRefused("provider", f"`{offer.provider}` is not Ray")
-        cluster = self._clusters.get(offer.region)
-        if cluster is None:
-            known = ", ".join(sorted(self._clusters)) or "none"
-            raise border.RequestRefused(
-                "infra", f"there is no Ray cluster `{offer.region}`; known are: {known}"
-            )
-        if offer.capacity is Capacity.SPOT:
-            raise border.Unsupported("Ray has no spot capacity")
-        if claim.desired is Desired.STOP:
-            raise border.Unsupported("a job of Ray cannot rest: it holds its nodes or ends")
-        if choice.accelerators_milli % 1000:
-            raise border.Unsupported("a node of a Ray cluster gives whole accelerators")
-        if claim.count < 1:
-            raise border.RequestRefused("num_nodes", "a claim has at least one node")
-        return cluster
-
-    async def _locked(self, work: Coroutine[Any, Any, None], claim_id: str) -> None:
-        async with self._locks.setdefault(claim_id, asyncio.Lock()):
-            await work
-
-    async def _release(self, claim_id: str) -> None:
-        """Where it was seen, else on every cluster: only they know which of them has it."""
-        home = [self._clusters[name] for name in self._told.homes(claim_id)]
-        async with self._locks.setdefault(claim_id, asyncio.Lock()):
-            await asyncio.gather(*(each.release(claim_id) for each in home or self._clusters.values()))
-        self._locks.pop(claim_id, None)
-
-    async def _facts(self, cluster: Cluster, claim_ids: Sequence[str]) -> list[ClaimFact]:
-        is_only = len(self._clusters) == 1
-        return await self._told.facts(cluster.name, claim_ids, cluster.facts(claim_ids), is_only=is_only)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MANIFEST = Manifest(
     name="runpod",
     title="RunPod",
-    capabilities=Capabilities(spot=True, multi_node=True, images=True, disks=True, zones=True),
+    capabilities=Capabilities(spot=True, multi_node=True, images=True, disks=True, zones=True, ports=True),
     limits=Limits(nodes_max=250, text="a cluster of RunPod has at most 250 pods"),
     class_name="RunPod",
     extra="clouds",

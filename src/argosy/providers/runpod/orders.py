@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.machine_container import ARGS, PORT, container_env, image_of
+from argosy.infra.machine_container import ARGS, PORT, container_env, image_of, open_ports
 from argosy.infra.machine_settings import settings_in
 from argosy.infra.machine_vendor import MachineOrder
 from argosy.model.offer import Capacity
@@ -115,7 +115,7 @@ def _container(order: MachineOrder, index: int, place: Place) -> dict[str, Any]:
         "args": shlex.join(ARGS),
         "disk": disk_gb(order.claim),
         "env": environment(order, index),
-        "ports": [f"{PORT}/tcp"],
+        "ports": _ports(order.claim),
     }
     if place.centers:
         body["dataCenterIds"] = list(place.centers)
@@ -139,7 +139,7 @@ def bid_of(order: MachineOrder, index: int, place: Place) -> dict[str, Any]:
         "bidPerGpu": round(bid, 4),
         "containerDiskInGb": disk_gb(order.claim),
         "volumeInGb": 0,
-        "ports": f"{PORT}/tcp",
+        "ports": ",".join(_ports(order.claim)),
         "env": [{"key": key, "value": value} for key, value in environment(order, index).items()],
     }
     if settings.allowed_cuda_versions:
@@ -159,6 +159,12 @@ def environment(order: MachineOrder, index: int) -> dict[str, str]:
     if order.claim.choice.offer.capacity is Capacity.SPOT:
         env["ARGOSY_SPOT"] = "1"
     return env
+
+
+def _ports(claim: Claim) -> list[str]:
+    """Each gets a public address and a port of RunPod's, which the program finds in RUNPOD_PUBLIC_IP and
+    RUNPOD_TCP_PORT_8080."""
+    return [f"{port}/tcp" for port in (PORT, *open_ports(claim.choice.resources))]
 
 
 def disk_gb(claim: Claim) -> int:

@@ -27,7 +27,7 @@ from argosy.providers.slurm.listing import Job, parse_squeue, render_time
 from argosy.providers.slurm.native import NativeNode
 from argosy.providers.slurm.native_script import NativeClaim
 from argosy.providers.slurm.nodes import Nodes
-from argosy.providers.slurm.offers import NodeKind, gres_of_type
+from argosy.providers.slurm.offers import NodeKind, gres_of_type, part_of
 from argosy.providers.slurm.runner import Runner
 from argosy.providers.slurm.settings import ClusterSettings, TaskOptions
 from argosy.providers.slurm.words import OCCUPYING, claim_state, is_unknown_job, pending_error, refusal
@@ -133,9 +133,16 @@ class Cluster:
     def _order(self, claim: Claim, options: TaskOptions, kind: NodeKind) -> script.Order:
         choice, ours = claim.choice, self.settings
         gres, feature = gres_of_type(choice.offer.shape.instance_type)
-        devices = choice.accelerators_milli // 1000
+        devices, part = divmod(choice.accelerators_milli, 1000)
+        asked = f"{gres}:{devices}" if gres and devices else ""
+        if part:
+            asked = part_of(kind, part)
+            if devices or not asked:
+                raise border.Unsupported(
+                    f"nodes {kind.type} give whole accelerators to a job: they have no `gres/shard`"
+                )
         limits = [each for each in (kind.time_limit_s, kind.default_time_s) if each]
-        constraint = "&".join(each for each in (feature if devices else "", options.constraint) if each)
+        constraint = "&".join(each for each in (feature if asked else "", options.constraint) if each)
         time_s = options.time_s or (limits[0] if limits else _LONGEST_S)
         memory_mib = choice.memory_bytes // _MIB
         return script.Order(
@@ -143,7 +150,7 @@ class Cluster:
             tag=claim.tag,
             nodes=claim.count,
             partition=kind.partition,
-            gres=f"{gres}:{devices}" if gres and devices else "",
+            gres=asked,
             cpus=-(-choice.cpus_milli // 1000),
             memory_mib=0 if memory_mib >= kind.memory_mib else memory_mib,
             time_s=time_s,
@@ -222,7 +229,8 @@ class Cluster:
             order=order,
             gres=order.gres.rpartition(":")[0],
             accelerator=choice.accelerator,
-            devices=choice.accelerators_milli // 1000,
+            shards=order.gres if choice.accelerators_milli % 1000 else "",
+            devices=-(-choice.accelerators_milli // 1000),
             cpus_milli=choice.cpus_milli,
             memory_bytes=choice.memory_bytes,
         )

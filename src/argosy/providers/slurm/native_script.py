@@ -36,6 +36,7 @@ class NativeClaim(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     order: Order
     gres: str = ""  # without a count
+    shards: str = ""  # of a part of one GPU: with the count
     accelerator: str | None = None
     devices: int = 0  # per node
     cpus_milli: int = 0
@@ -67,7 +68,7 @@ def submit_script(claim: NativeClaim, attempt: str, ranks: Sequence[RankOrder]) 
         claim.order,
         claim_id=f"{claim.claim_id}:{attempt}",
         nodes=len(ranks),
-        gres=f"{claim.gres}:{len(first.devices)}" if claim.gres and first.devices else "",
+        gres=claim.shards or (f"{claim.gres}:{len(first.devices)}" if claim.gres and first.devices else ""),
     )
     names = sorted(first.env)
     options = [each for each in sbatch_options(order) if not each.startswith("--export=")]

@@ -59,6 +59,7 @@ class NodeKind(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...]
     is_any: bool = False  # not one kind, but all nodes of the partition
     told_by: str = ""  # the feature that says what its devices are, where GRES does not
+    shards: Gres | None = None  # parts of its GPUs that jobs may ask for, all GPUs of a node together
 
     @property
     def type(self) -> str:
@@ -96,6 +97,7 @@ def _any_of(kinds: Sequence[NodeKind]) -> NodeKind:
         first,
         is_any=True,
         gres=None,
+        shards=None,
         told_by="",
         cpus=min(kind.cpus for kind in kinds),
         memory_mib=min(kind.memory_mib for kind in kinds),
@@ -114,6 +116,7 @@ def _kind(members: Sequence[NodeGroup]) -> NodeKind:
         partition=first.partition,
         gres=device,
         told_by=_telling(device, first.features) if device else "",
+        shards=_shards_of(members) if device else None,
         cpus=first.cpus,
         memory_mib=first.memory_mib,
         features=tuple(sorted({feature for group in members for feature in group.features})),
@@ -133,6 +136,13 @@ def device_of(gres: Sequence[Gres]) -> Gres | None:
     """The accelerators of a node; of several types the most numerous."""
     devices = [each for each in gres if each.name in _DEVICES and each.count]
     return max(devices, key=lambda each: each.count) if devices else None
+
+
+def _shards_of(members: Sequence[NodeGroup]) -> Gres | None:
+    """The shards of the GPUs of these nodes (`gres/shard`); None: not all have the same."""
+    found = {next((each for each in group.gres if each.name == "shard"), None) for group in members}
+    shards = found.pop() if len(found) == 1 else None
+    return shards if shards is not None and shards.count else None
 
 
 def accelerator_of(gres: Gres, told_by: str, named: Mapping[str, str]) -> str:
@@ -245,6 +255,7 @@ def offers_of(
                 quoted_at_ms=now_ms,
                 nodes_max=kind.most,
                 divisible=True,
+                parts=kind.shards is not None,
                 closed=told.refused,
                 wait_s=wait_s,
                 order=(0 if kind.is_default else 1) + 2 * _bucket(wait_s),
@@ -256,6 +267,14 @@ def offers_of(
 def _bucket(wait_s: int | None) -> int:
     """Waits that differ by less than about half are alike."""
     return ((_LONG_S if wait_s is None else wait_s) // 60).bit_length()
+
+
+def part_of(kind: NodeKind, milli: int) -> str:
+    """What a job asks for that wants a part of one GPU: shards, rounded up; "": the node has none."""
+    if kind.shards is None or kind.gres is None:
+        return ""
+    each = kind.shards.count // kind.gres.count
+    return f"{kind.shards.text}:{max(1, -(-milli * each // 1000))}" if each else ""
 
 
 def gres_of_type(instance_type: str) -> tuple[str, str]:

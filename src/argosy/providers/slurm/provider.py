@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.provider import Diagnostic, Want
-from argosy.infra.several import LastTold, offers_of_all
-from argosy.infra.to_its_end import ToItsEnd
-from argosy.infra.tombstones import is_claim_id
+from argosy.infra.several import Several
 from argosy.model.facts import ClaimFact
 from argosy.model.offer import Capacity, Offer
 from argosy.model.phases import Desired
@@ -29,15 +25,12 @@ class SlurmProvider:
     def __init__(self, clusters: Mapping[str, Cluster]) -> None:
         self.manifest = MANIFEST
         self._clusters = clusters
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._to_its_end = ToItsEnd()
-        self._told = LastTold()
+        self._all = Several(MANIFEST, lambda: clusters, noun="Slurm cluster")
 
     # -- the six verbs ---------------------------------------------------------------------------------------
 
     async def check(self) -> Sequence[Diagnostic]:
-        found = await asyncio.gather(*(self._check(each) for each in self._clusters.values()))
-        return [each for findings in found for each in findings]
+        return await self._all.findings(self._check)
 
     async def _check(self, cluster: Cluster) -> list[Diagnostic]:
         def finding(ok: bool, what: str, hint: str = "") -> Diagnostic:
@@ -68,22 +61,28 @@ class SlurmProvider:
         return findings + [finding(True, text) for text in await cluster.nodes.ours()]
 
     async def quote(self, want: Want) -> Sequence[Offer]:
-        """What every cluster has; one that does not answer is left out unless it is the only one."""
-        name = self.manifest.name
-        return await offers_of_all(list(self._clusters.values()), lambda each: each.nodes.offers(name))
+        return await self._all.quote(lambda each: each.nodes.offers(self.manifest.name))
 
     async def ensure(self, claim: Claim) -> None:
-        cluster = self._refuse(claim)
+        cluster = self._all.home_of(claim)
+        if claim.choice.offer.capacity is Capacity.SPOT:
+            raise border.Unsupported(
+                "Slurm has no spot capacity; a partition that is preempted is named by `infra`"
+            )
+        if claim.choice.accelerators_milli % 1000 and not claim.choice.offer.parts:
+            raise border.Unsupported(
+                "Slurm gives whole accelerators to a job where nodes have no `gres/shard`"
+            )
+        if claim.desired is Desired.STOP:
+            raise border.Unsupported("a job of Slurm cannot rest: it holds its nodes or ends")
         options = read_options(claim.config, self.manifest.name)
-        await self._to_its_end(self._ensure(cluster.ensure(claim, options), claim.id))
+        await self._all.alone(claim.id, cluster.ensure(claim, options))
 
     async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
-        asked = [self._facts(cluster, claim_ids) for cluster in self._clusters.values()]
-        return [fact for facts in await asyncio.gather(*asked) for fact in facts]
+        return await self._all.observe(claim_ids, lambda each: each.jobs.facts(claim_ids))
 
     async def release(self, claim_id: str) -> None:
-        if is_claim_id(claim_id):
-            await self._to_its_end(self._release(claim_id))
+        await self._all.release(claim_id)
 
     async def reach(self, node: Node) -> Channel:
         name, _, rest = node.address.partition("/")
@@ -92,46 +91,6 @@ class SlurmProvider:
         if cluster is None or not job_id or not host:
             raise border.Unreachable(f"there is no Slurm node {node.address}")
         return await cluster.reach(job_id, host)
-
-    # -- effects ---------------------------------------------------------------------------------------------
-
-    def _refuse(self, claim: Claim) -> Cluster:
-        offer, choice = claim.choice.offer, claim.choice
-        if not is_claim_id(claim.id):
-            raise border.RequestRefused("claim", f"`{claim.id}` is not the id of a claim")
-        if offer.provider != self.manifest.name:
-            raise border.RequestRefused("provider", f"`{offer.provider}` is not Slurm")
-        cluster = self._clusters.get(offer.region)
-        if cluster is None:
-            known = ", ".join(sorted(self._clusters)) or "none"
-            raise border.RequestRefused(
-                "infra", f"there is no Slurm cluster `{offer.region}`; known are: {known}"
-            )
-        if offer.capacity is Capacity.SPOT:
-            raise border.Unsupported(
-                "Slurm has no spot capacity; a partition that is preempted is named by `infra`"
-            )
-        if claim.desired is Desired.STOP:
-            raise border.Unsupported("a job of Slurm cannot rest: it holds its nodes or ends")
-        if choice.accelerators_milli % 1000:
-            raise border.Unsupported("Slurm gives whole accelerators to a job")
-        if claim.count < 1:
-            raise border.RequestRefused("num_nodes", "a claim has at least one node")
-        return cluster
-
-    async def _ensure(self, work: Coroutine[Any, Any, None], claim_id: str) -> None:
-        async with self._locks.setdefault(claim_id, asyncio.Lock()):
-            await work
-
-    async def _release(self, claim_id: str) -> None:
-        """On every cluster: only they know which of them has it, and each has to remember that it is over."""
-        async with self._locks.setdefault(claim_id, asyncio.Lock()):
-            await asyncio.gather(*(cluster.release(claim_id) for cluster in self._clusters.values()))
-        self._locks.pop(claim_id, None)
-
-    async def _facts(self, cluster: Cluster, claim_ids: Sequence[str]) -> list[ClaimFact]:
-        is_only = len(self._clusters) == 1
-        return await self._told.facts(cluster.name, claim_ids, cluster.jobs.facts(claim_ids), is_only=is_only)
 
 
 def _limits(kinds: Sequence[NodeKind]) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MANIFEST = Manifest(
     name="vast",
     title="Vast.ai",
-    capabilities=Capabilities(spot=True, stop=True, images=True, disks=True),
+    capabilities=Capabilities(spot=True, stop=True, images=True, disks=True, ports=True),
     class_name="Vast",
     extra="clouds",
     settings=("VAST_API_KEY", "ARGOSY_VAST_URL"),

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.machine_container import ARGS, PORT, container_env, image_of
+from argosy.infra.machine_container import ARGS, PORT, container_env, image_of, open_ports
 from argosy.infra.machine_settings import settings_in
 from argosy.infra.machine_vendor import MachineOrder
 from argosy.model.offer import Capacity
@@ -105,7 +105,9 @@ def disk_gb(wish: Resources) -> int:
 def rent_of(order: MachineOrder, index: int, ask: Ask) -> dict[str, Any]:
     """The body of `PUT /asks/{id}/`: one container on one host, or nothing."""
     wish, settings = order.claim.choice.resources, settings_of(order.claim.choice.resources)
-    env = container_env(order, index) | {"ARGOSY_REGION": order.region, f"-p {PORT}:{PORT}": "1"}
+    env = container_env(order, index) | {"ARGOSY_REGION": order.region}
+    # The host chooses a port of its own for each; the program finds it in VAST_TCP_PORT_8080.
+    env |= {f"-p {port}:{port}": "1" for port in (PORT, *open_ports(wish))}
     body: dict[str, Any] = settings.create_instance_kwargs | {
         "client_id": "me",
         "image": image_of(wish.image_id, IMAGE),

@@ -13,6 +13,7 @@ from argosy.infra import border
 from argosy.infra.http_json import Ask as Signed
 from argosy.infra.http_json import How, HttpJson, Rate, Service
 from argosy.infra.http_words import Said
+from argosy.infra.machine_container import open_ports
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
 from argosy.infra.machines import Machine
 from argosy.infra.provider import Diagnostic, Setting, Want
@@ -174,6 +175,7 @@ class Vast(Vendor):
         wish = order.claim.choice.resources
         gpus, model = kind_of(order.kind)
         query = search_of(settings_of(wish), spot=spot, disk_gb=disk_gb(wish), gpu_name=model, num_gpus=gpus)
+        query["direct_port_count"] = {"gte": 1 + len(open_ports(wish))}
         names = self._names()
         asks = [
             ask
