@@ -38,15 +38,31 @@ class Rig:
         self.world, self.store = world, store
         self.aws, self.gcp = RentedProvider(world), RentedProvider(world, "gcp")
         self.prices = FixedPrices(a_block("aws", AWS), a_block("gcp", GCP))
-        self.shell = Shell(
-            store=store,
+        self.shell = self._shell()
+        self._running: asyncio.Task[None] | None = None
+
+    def _shell(self) -> Shell:
+        return Shell(
+            store=self.store,
             providers=SimProviders([self.aws, self.gcp]),
-            agents=SimAgentDirectory(world),
+            agents=SimAgentDirectory(self.world),
             logs=MemoryLogSink(),
-            clock=world.clock,
-            ids=world.ids,
+            clock=self.world.clock,
+            ids=self.world.ids,
             prices=self.prices,
         )
+
+    async def stop(self) -> None:
+        """The server is gone in the middle of whatever it did."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+    def start(self) -> None:
+        """A server begins; the first, or one after another."""
+        if self._running is not None:
+            self.shell = self._shell()
+        self._running = asyncio.create_task(self.shell.run())
 
     async def put(self, row: Workload) -> Workload:
         (stored,) = await self.store.commit([row])
@@ -80,10 +96,9 @@ async def a_rig() -> AsyncIterator[Rig]:
     world = World(0, Faults())
     store = await Store.open("sqlite://", ids=world.ids, clock=world.clock, inline=True)
     rig = Rig(world, store)
-    running = asyncio.create_task(rig.shell.run())
+    rig.start()
     try:
         yield rig
     finally:
-        running.cancel()
-        await asyncio.wait([running])
+        await rig.stop()
         await store.close()

@@ -15,6 +15,7 @@ from local_house import House, a_house
 
 from argosy.api.storage import TransferState, TransferView
 from argosy.client.near import near_task
+from argosy.controllers.mount_keys import Mounted
 from argosy.controllers.mounts import Mounts, check_names
 from argosy.infra.border import RequestRefused
 from argosy.infra.buckets import BY_ITSELF, BucketError, Encryption, Opened, StoreSettings
@@ -25,7 +26,7 @@ from argosy.model.reasons import Reason
 from argosy.model.task import Returned, StorageMount, SyncRules, Task
 from argosy.storage.buckets import Stores
 from argosy.store import Store
-from argosy.testing.builders import a_job, a_task
+from argosy.testing.builders import a_job, a_node, a_task
 from argosy.testing.s3_site import Site
 
 
@@ -265,6 +266,17 @@ def test_a_mount_that_is_only_read_is_copied_where_it_cannot_be_mounted(
         "`data`: file:// is no store that nodes can mount; say `mode: COPY`, or `config: {mount: {read_only: "
         "true}}` if it is only read: then it is copied where it cannot be mounted"
     )
+
+
+def test_a_node_that_does_not_reach_the_store_copies_what_is_only_read(tmp_path: Path, site: Site) -> None:
+    """The store is at the server's own loopback: another machine would find itself there."""
+    mounts = Mounts(None, SystemClock(), lambda: of_site(site, tmp_path), None)  # type: ignore[arg-type]
+    far = Mounted(a_job(), a_node(ip="10.0.0.7"), mounted("own://data/run/"))
+    with pytest.raises(RequestRefused, match="which other machines do not reach") as told:
+        asyncio.run(mounts._order(far))
+    assert told.value.field == "fuse"
+    order, keys = asyncio.run(mounts._order(far._replace(node=a_node(ip="127.0.0.1"))))
+    assert (order.path, order.read_only, keys.scoped) == ("data/run", False, False)
 
 
 def test_two_jobs_that_write_to_one_bucket_are_told(tmp_path: Path) -> None:

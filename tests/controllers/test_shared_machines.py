@@ -4,6 +4,8 @@ when the last of them has left."""
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -160,3 +162,78 @@ def test_who_is_cancelled_leaves_the_others_alone() -> None:
             assert (done.outcome, job_state(done).recoveries) == (Outcome.SUCCEEDED, 0)
 
     run_virtual(main())
+
+
+# -- whatever happens ----------------------------------------------------------------------------------------
+
+
+async def overfull(rig: Rig) -> list[str]:
+    """Devices of which more is given out than there is, and jobs that ran twice at once."""
+    rows = await rig.store.snapshot()
+    held: Counter[tuple[str, int]] = Counter()
+    for attempt in rows.attempts.values():
+        for place in attempt.placements:
+            held.update({(place.node_id, share.index): share.milli for share in place.devices})
+    return [f"{device}: {milli}" for device, milli in held.items() if milli > 1000]
+
+
+async def weather(rig: Rig, dice: random.Random, jobs: list[Workload]) -> set[str]:
+    """Losses, refusals, cancellations and servers that go, for some minutes; who was cancelled."""
+    cancelled: set[str] = set()
+    for _ in range(24):
+        await asyncio.sleep(dice.uniform(1, 40))
+        match dice.choice(("lose", "lose", "cancel", "full", "free", "restart")):
+            case "lose":
+                if there := sorted(rig.aws.names_of_all()):
+                    rig.aws.preempt(dice.choice(there))
+            case "cancel" if len(cancelled) < 3:
+                row = await rig.store.load(dice.choice(jobs).id)
+                if isinstance(row, Workload) and row.is_live:
+                    cancelled.add(row.id)
+                    await rig.put(msgspec.structs.replace(row, desired=Desired.END))
+            case "full":
+                rig.aws.full(dice.choice(("us-east-1a", "us-east-1b", "us-west-2a")))
+            case "restart":
+                await rig.stop()
+                await asyncio.sleep(dice.uniform(0, 5))
+                rig.start()
+            case _:
+                rig.aws.says.clear()
+        assert not await overfull(rig)
+    rig.aws.says.clear()
+    return cancelled
+
+
+def lives_through(seed: int) -> None:
+    async def main() -> None:
+        dice = random.Random(seed)
+        async with a_rig() as rig:
+            jobs = [
+                a_part(number, dice.randrange(20, 400), milli=dice.choice((125, 250, 500)))
+                for number in range(1, 9)
+            ]
+            for job in jobs:
+                await rig.put(job)
+                await asyncio.sleep(dice.choice((0, 0, 30)))
+            cancelled = await weather(rig, dice, jobs)
+            for job in jobs:
+                row = await rig.until(job.id, WorkloadPhase.FINISHED, limit_s=7200)
+                assert job.id in cancelled or row.outcome is Outcome.SUCCEEDED, f"seed {seed}: {row}"
+            for _ in range(120):
+                await asyncio.sleep(1)
+            left = (await rig.store.snapshot()).claims
+            assert not rig.aws.names_of_all() and not rig.world.machines and not left, f"seed {seed}: {left}"
+            assert not rig.world.violations, f"seed {seed}: {rig.world.violations[0].render()}"
+
+    run_virtual(main(), seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_lost_or_left_whatever_happens(seed: int) -> None:
+    lives_through(seed)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(100, 160))
+def test_nothing_is_lost_or_left_at_night(seed: int) -> None:
+    lives_through(seed)

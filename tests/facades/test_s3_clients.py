@@ -1,7 +1,8 @@
 """Other people's programs against the embedded store: what each of them expects of S3.
 
-Nightly: the AWS CLI, delta-rs, Polars and pyarrow come from the environment whose Python ARGOSY_CLIENTS
-names, s5cmd and rclone from the path. Each that is missing skips with its reason.
+Nightly: boto3, the AWS CLI, delta-rs, Polars, pyarrow and PyIceberg come from the environment whose Python
+ARGOSY_CLIENTS names, an older boto3 from that of ARGOSY_OLD_BOTO3, s5cmd and rclone from the path. Each that
+is missing skips with its reason. `python benchmarks/s3_clients.py` installs all of them and runs this.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from argosy.testing.s3_site import Site
 
 pytestmark = pytest.mark.nightly
 PYTHON = os.environ.get("ARGOSY_CLIENTS", "")
+OLD = os.environ.get("ARGOSY_OLD_BOTO3", "")
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +82,90 @@ def need(program: str) -> str:
     return found
 
 
-def python(env: dict[str, str], module: str, text: str) -> str:
-    if not PYTHON or subprocess.run([PYTHON, "-c", f"import {module}"], capture_output=True).returncode:
+def python(env: dict[str, str], module: str, text: str, program: str = PYTHON) -> str:
+    if not program or subprocess.run([program, "-c", f"import {module}"], capture_output=True).returncode:
         pytest.skip(f"{module} is not installed: ARGOSY_CLIENTS names a Python that has it")
-    return run(env, PYTHON, "-c", text)
+    return run(env, program, "-c", text)
+
+
+BOTO3 = """
+import boto3, io, os, urllib.request
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import ClientError
+s3 = boto3.client("s3", config=Config(signature_version="s3v4"))
+bucket = f"boto-{boto3.__version__.replace('.', '-')}"
+s3.create_bucket(Bucket=bucket)
+for key in ("a b/ü+%.txt", "plain"):
+    s3.put_object(Bucket=bucket, Key=key, Body=key.encode(), Metadata={"who": "me"}, ContentType="text/x")
+    got = s3.get_object(Bucket=bucket, Key=key)
+    assert got["Body"].read() == key.encode() and got["Metadata"] == {"who": "me"}, key
+assert s3.get_object(Bucket=bucket, Key="plain", Range="bytes=1-2")["Body"].read() == b"la"
+large = os.urandom(20 << 20)
+parts = TransferConfig(multipart_threshold=6 << 20, multipart_chunksize=6 << 20)
+s3.upload_fileobj(io.BytesIO(large), bucket, "large", Config=parts)
+back = io.BytesIO()
+s3.download_fileobj(bucket, "large", back, Config=parts)
+assert back.getvalue() == large
+s3.copy({"Bucket": bucket, "Key": "large"}, bucket, "copy", Config=parts)
+assert s3.head_object(Bucket=bucket, Key="copy")["ContentLength"] == len(large)
+url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "plain"})
+assert urllib.request.urlopen(url).read() == b"plain"
+def refused(code, call, **more):
+    try:
+        call(**more)
+    except ClientError as error:
+        assert error.response["Error"]["Code"] == code, error
+    else:
+        raise AssertionError(code)
+refused("NoSuchKey", s3.get_object, Bucket=bucket, Key="none")
+refused("NoSuchBucket", s3.list_objects_v2, Bucket="none-such")
+refused("BucketNotEmpty", s3.delete_bucket, Bucket=bucket)
+etag = s3.head_object(Bucket=bucket, Key="plain")["ETag"]
+refused("304", s3.head_object, Bucket=bucket, Key="plain", IfNoneMatch=etag)
+if "IfNoneMatch" in s3.meta.service_model.operation_model("PutObject").input_shape.members:
+    refused("PreconditionFailed", s3.put_object, Bucket=bucket, Key="plain", Body=b"x", IfNoneMatch="*")
+pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, PaginationConfig={"PageSize": 2})
+keys = [each["Key"] for page in pages for each in page.get("Contents", ())]
+assert keys == sorted(keys) == ["a b/ü+%.txt", "copy", "large", "plain"], keys
+folders = s3.list_objects_v2(Bucket=bucket, Delimiter="/")["CommonPrefixes"]
+assert folders == [{"Prefix": "a b/"}], folders
+s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys]})
+s3.delete_bucket(Bucket=bucket)
+print("all of it")
+"""
+
+
+@pytest.mark.parametrize("program", [PYTHON, OLD], ids=["present", "1.34"])
+def test_boto3(env: dict[str, str], program: str) -> None:
+    assert python(env, "boto3", BOTO3, program) == "all of it\n"
+
+
+def test_pyiceberg_commits_and_reads(env: dict[str, str], tmp_path: Path) -> None:
+    told = python(
+        env,
+        "pyiceberg",
+        f"""
+import pyarrow as pa
+from pyiceberg.catalog.sql import SqlCatalog
+import os
+catalog = SqlCatalog("lab", **{{
+    "uri": "sqlite:///{tmp_path}/catalog.db",
+    "warehouse": "s3://lab/iceberg",
+    "s3.endpoint": os.environ["AWS_ENDPOINT_URL"],
+    "s3.access-key-id": os.environ["AWS_ACCESS_KEY_ID"],
+    "s3.secret-access-key": os.environ["AWS_SECRET_ACCESS_KEY"],
+    "s3.region": "us-east-1",
+}})
+catalog.create_namespace("lab")
+rows = pa.table({{"n": pa.array(range(1000))}})
+table = catalog.create_table("lab.numbers", schema=rows.schema)
+for _ in range(3):
+    table.append(rows)
+print(table.scan(row_filter="n >= 998").to_arrow().num_rows, len(table.snapshots()))
+""",
+    )
+    assert told == "6 3\n"
 
 
 def test_the_aws_cli(env: dict[str, str], folder: Path, tmp_path: Path) -> None:

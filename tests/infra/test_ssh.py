@@ -281,6 +281,19 @@ def test_host_keys_are_checked(hosts: HostLab, folder: Path) -> None:
         hosts._write_lists()
 
 
+def test_a_home_becomes_read_only_while_programs_open_files_there(hosts: HostLab) -> None:
+    host = hosts.hosts[1]
+    holds = "for i in $(seq 100); do (exec 3>/root/held.$j; sleep 0.02); done"
+    host.run(f"for j in $(seq 8); do ({holds}) > /dev/null 2>&1 & done")
+    try:
+        for _ in range(8):
+            host.mount_home("ro")
+            assert "Read-only" in host.run("touch /root/new 2>&1 || true")
+            host.mount_home("rw")
+    finally:
+        host.mount_home("rw")
+
+
 def test_hosts_that_cannot_run_an_agent_say_why(hosts: HostLab, folder: Path, zipapp: Path) -> None:
     host = hosts.hosts[1]
     python = "install Python 3.8 or newer there, or name the program to use"

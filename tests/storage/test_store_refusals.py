@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from argosy.api.storage import TransferRequest
+from argosy.catalog.catalog import Traffic
 from argosy.infra.buckets import (
     BY_ITSELF,
     AccessRefused,
@@ -28,6 +30,7 @@ from argosy.infra.buckets import (
     NoSpace,
     NotEncrypted,
     NotPossible,
+    Opened,
     RequestRefused,
     StoreBusy,
     StoreSettings,
@@ -35,13 +38,16 @@ from argosy.infra.buckets import (
     UrlUnknown,
     WrongRegion,
 )
-from argosy.infra.system import SystemClock
+from argosy.infra.system import SystemClock, SystemIds
+from argosy.server.transfers import Transfers
 from argosy.storage import s3_compatible
 from argosy.storage.buckets import open_bucket, sections_of
 from argosy.storage.s3_bucket import S3Bucket
 from argosy.storage.s3_compatible import KeyRing
 from argosy.storage.s3_signing import Keys
 from argosy.storage.s3_wire import Site, Wire
+from argosy.storage.shelf_bucket import ShelfBucket
+from argosy.storage.shelf_folder import ShelfFolder
 
 SECRET = "wJalrXUtnFEMI/SECRET"
 
@@ -191,6 +197,27 @@ def test_a_bucket_in_another_region_is_asked_there(script: Script) -> None:
     other = script.bucket()
     other.page()
     assert other.region == "ap-south-1"
+
+
+def test_a_copy_from_a_bucket_in_another_region_shows_that_region_s_egress(
+    script: Script, tmp_path: Path
+) -> None:
+    script.error(301, "PermanentRedirect", x_amz_bucket_region="ap-south-1")
+    row = "<Contents><Key>x</Key><Size>2000000000</Size><ETag>e</ETag></Contents>"
+    script.fine(f"<ListBucketResult>{row}</ListBucketResult>".encode())
+    source, target = script.bucket(), ShelfBucket(ShelfFolder(tmp_path, SystemClock(), SystemIds()), "lab")
+    target.make()
+
+    class Both:
+        def open(self, url: str, encryption: Encryption = BY_ITSELF) -> Opened:
+            return Opened(source if url.startswith("s3:") else target, "")
+
+    def tariff(src: str, dst: str) -> Traffic:
+        return Traffic(micro_usd_per_gb=109_300 if src == "aws/ap-south-1" else 0, estimated=False)
+
+    transfers = Transfers(lambda: Both(), tmp_path, tariff, SystemClock(), SystemIds(), lambda _: None)
+    view = transfers.plan(TransferRequest(source="s3://data/", target="argosy://lab/")).view
+    assert (view.source_place, view.egress_micro_usd) == ("aws/ap-south-1", 218_600)
 
 
 def test_a_redirect_that_leads_nowhere_is_said(script: Script) -> None:

@@ -38,6 +38,7 @@ class Landing:
         self._count = 0
         self._ranges: list[tuple[int, int]] = []
         self._filled: set[int] = set()
+        self._digested = 0  # bytes of the file that `_digest` has seen, where ranges come
 
     def __enter__(self) -> Landing:
         with full_disk_said(self._path):
@@ -96,10 +97,12 @@ class Landing:
         self._ranges = [
             (at, min(at + _RANGE_BYTES, self._size)) for at in range(self.first, self._size, _RANGE_BYTES)
         ]
+        self._digested = self.first
         under_way = [pool.submit(self._fill_range, fetch, *each) for each in self._ranges]
         try:
-            for each in under_way:
+            for (_, end), each in zip(self._ranges, under_way, strict=True):
                 each.result()
+                self._digest_to(end)  # while the others come
         finally:
             for each in under_way:
                 each.cancel()
@@ -123,18 +126,25 @@ class Landing:
         self._filled.add(first)
 
     def _settle_ranges(self) -> None:
-        """What came without a gap is what is kept; its digest is taken of the file."""
+        """What came without a gap is what is kept."""
         self._count = self.first
         for first, end in self._ranges:
             if first not in self._filled:
                 break
             self._count = end
         os.ftruncate(self._file, self._count)
-        if self._digest is not None and self._count == self._size:
-            self._digest = hashlib.md5(usedforsecurity=False)
-            os.lseek(self._file, 0, os.SEEK_SET)
-            while piece := os.read(self._file, _PIECE_BYTES):
-                self._digest.update(piece)
+        if self._count == self._size:
+            self._digest_to(self._size)
+
+    def _digest_to(self, end: int) -> None:
+        """All before it is in the file."""
+        digest = self._digest
+        while digest is not None and self._digested < end:
+            piece = os.pread(self._file, min(_PIECE_BYTES, end - self._digested), self._digested)
+            digest.update(piece)
+            self._digested += len(piece)
+            if not piece:
+                return
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         try:

@@ -341,7 +341,9 @@ class Host:
             # A second mount on the first: what is open in the first may stay so.
             self.run(f"while [ $(grep -c ' {home} ' /proc/mounts) -gt 1 ]; do umount -l {home}; done")
             if option != "rw":
-                self.run(f"mount --bind {home} {home} && mount -o remount,bind,{option} {home}")
+                # What opens a file between the two steps keeps the mount busy: then another one is made.
+                made = f"mount --bind {home} {home} && mount -o remount,bind,{option} {home}"
+                self.run(f"for i in $(seq 100); do {made} && exit; umount -l {home}; done; exit 1")
 
     def python(self, which: Literal["present", "missing", "old"]) -> None:
         """What `python3` is there: the real one, none, or one that says it is 3.6."""
