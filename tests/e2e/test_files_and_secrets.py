@@ -8,6 +8,7 @@ from pathlib import Path
 from e2e_house import House
 
 SECRET = "hunter2-correct-horse"
+FILED = "pem-of-a-secret-file"
 
 
 def _tree(root: Path) -> Path:
@@ -98,11 +99,13 @@ def test_secrets_show_up_nowhere(fresh_house: House) -> None:
     gate = house.root / "gate"
     task = house.file(
         "task.yaml",
-        "secrets:\n  API_TOKEN: null\n"
-        f'run: |\n  echo "length ${{#API_TOKEN}}"\n  echo "mistake: $API_TOKEN"\n  while [ ! -e {gate} ]; '
-        "do sleep 0.05; done\n",
+        "secrets:\n  API_TOKEN: null\n  FILED: null\nsecret_files:\n  FILED: filed.pem\n"
+        f'run: |\n  echo "length ${{#API_TOKEN}}"\n  echo "mistake: $API_TOKEN"\n'
+        f'  cat "$FILED_FILE"; echo " $FILED"\n  while [ ! -e {gate} ]; do sleep 0.05; done\n',
     )
-    house.run("launch", "-y", "-d", "-c", "box", "--secret", "API_TOKEN", task, env={"API_TOKEN": SECRET})
+    secrets = ("--secret", "API_TOKEN", "--secret", "FILED")
+    env = {"API_TOKEN": SECRET, "FILED": FILED}
+    house.run("launch", "-y", "-d", "-c", "box", *secrets, task, env=env)
     house.wait_job("box", 1, "running")
     house.wait("it printed", lambda: "mistake" in house.run("logs", "box", "1", "--no-follow").stdout)
 
@@ -113,9 +116,13 @@ def test_secrets_show_up_nowhere(fresh_house: House) -> None:
                 commands.append((entry / "cmdline").read_bytes())
             except OSError:
                 continue
-    assert not [line for line in commands if SECRET.encode() in line], "never on a command line"
+    assert not [line for line in commands if SECRET.encode() in line or FILED.encode() in line], (
+        "never on a command line"
+    )
     kept = [path for path in house.state.rglob("*") if path.is_file() and not path.is_symlink()]
-    holders = [path for path in kept if SECRET.encode() in path.read_bytes()]
+    holders = [
+        path for path in kept if SECRET.encode() in path.read_bytes() or FILED.encode() in path.read_bytes()
+    ]
     printed = [path for path in holders if path.parts[-3] == "ranks" and path.name == "log"]
     assert holders == printed, "while it runs, only in what the program itself printed on its node"
     gate.touch()
@@ -124,13 +131,16 @@ def test_secrets_show_up_nowhere(fresh_house: House) -> None:
     text = house.log("box", "1")
     assert f"length {len(SECRET)}" in text, "the program had it"
     assert f"mistake: {'*' * len(SECRET)}" in text
+    assert f"{'*' * len(FILED)} \n" in text, "a file, no variable"
     shown = [house.run(*words, "--json").stdout for words in (("status",), ("queue", "box"))]
-    assert not [text for text in shown if SECRET in text]
+    assert not [text for text in shown if SECRET in text or FILED in text]
     house.run("down", "-y", "box")
     house.wait("the cluster is gone", lambda: house.cluster("box") is None)
     house.run("server", "stop")
     kept = [path for path in house.state.rglob("*") if path.is_file() and not path.is_symlink()]
-    assert [path for path in kept if SECRET.encode() in path.read_bytes()] == [], "and in none afterwards"
+    assert [
+        path for path in kept if SECRET.encode() in path.read_bytes() or FILED.encode() in path.read_bytes()
+    ] == [], "and in none afterwards"
 
 
 def test_a_bucket_is_made_and_filled_for_a_task(house: House) -> None:

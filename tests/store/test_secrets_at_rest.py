@@ -16,14 +16,14 @@ from argosy.model.errors import ArgosyError
 from argosy.model.phases import WorkloadPhase
 from argosy.store import Store, schema
 from argosy.store.database import Database
-from argosy.store.secrets import Keyring
+from argosy.store.secrets import GivenKeys, Keyring
 from argosy.testing.builders import a_job, changed
 from argosy.testing.virtual_time import FixedClock, SimIds
 
 VALUE = "correct horse battery staple"
 
 
-def open_at(folder: Path, keys: Path | None = None) -> Store:
+def open_at(folder: Path, keys: Path | Keyring | None = None) -> Store:
     url = f"sqlite://{folder}/argosy.db"
     return asyncio.run(Store.open(url, ids=SimIds(), clock=FixedClock(), inline=True, keys=keys))
 
@@ -148,3 +148,73 @@ def test_cryptography_is_loaded_with_the_first_secret() -> None:
     code = "import argosy.store.store, argosy.server.run, sys; print('cryptography' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_keys_that_somebody_else_keeps(tmp_path: Path) -> None:
+    """From a command or the environment: on no disk of ours, asked for when needed, rotated there."""
+    made = [base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2)]
+    there, asked = [made[0]], []
+
+    def read() -> str:
+        asked.append(1)
+        return "\n".join(there)
+
+    store = open_at(tmp_path, GivenKeys("ARGOSY_KEY_COMMAND", read))
+    assert asked == [], "nobody is asked before the first secret"
+    asyncio.run(store.commit([a_job(id="job-1")], secrets={"job-1": {"TOKEN": VALUE}}))
+    assert asyncio.run(store.load_secrets("job-1")) == {"TOKEN": VALUE} and len(asked) == 1
+    assert (
+        holders(tmp_path) == []
+        and holders(tmp_path, made[0]) == []
+        and not (tmp_path / "secrets.key").exists()
+    )
+    there.append(made[1])
+    name, count = asyncio.run(store.rotate_key())
+    assert count == 1 and len(asked) == 2
+    asyncio.run(store.close())
+    there.pop(0)  # the old one is needed no more
+    store = open_at(tmp_path, GivenKeys("ARGOSY_KEY_COMMAND", read))
+    assert asyncio.run(store.load_secrets("job-1")) == {"TOKEN": VALUE}
+    asyncio.run(store.close())
+    store = open_at(tmp_path, GivenKeys("ARGOSY_KEYS", lambda: made[0]))
+    with pytest.raises(ArgosyError, match=f"sealed with the key {name}, which is not in ARGOSY_KEYS"):
+        asyncio.run(store.load_secrets("job-1"))
+    asyncio.run(store.close())
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("", "gives no key"), ("no key", "a line is no base64"), ("c2hvcnQ=", "a key has 32 bytes")],
+)
+def test_keys_that_are_none_are_told_without_them(tmp_path: Path, text: str, why: str) -> None:
+    store = open_at(tmp_path, GivenKeys("ARGOSY_KEYS", lambda: text))
+    with pytest.raises(ArgosyError, match=why) as told:
+        asyncio.run(store.commit([a_job(id="job-1")], secrets={"job-1": {"TOKEN": VALUE}}))
+    assert not text or text not in str(told.value)
+    asyncio.run(store.close())
+
+
+def test_where_keys_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    from argosy.server.__main__ import _keys
+
+    for name in ("ARGOSY_KEYS", "ARGOSY_KEY_FILE", "ARGOSY_KEY_COMMAND"):
+        monkeypatch.delenv(name, raising=False)
+    assert _keys() is None
+    monkeypatch.setenv("ARGOSY_KEYS", base64.b64encode(b"x" * 32).decode())
+    given = _keys()
+    assert isinstance(given, Keyring) and given.newest() and "ARGOSY_KEYS" not in os.environ
+    key = tmp_path / "kept"
+    key.write_text(base64.b64encode(b"y" * 32).decode())
+    monkeypatch.setenv("ARGOSY_KEY_COMMAND", f"cat {key}")
+    asked = _keys()
+    assert isinstance(asked, Keyring) and asked.place == "ARGOSY_KEY_COMMAND" and asked.newest()
+    monkeypatch.setenv("ARGOSY_KEY_COMMAND", "sh -c 'echo denied >&2; exit 4'")
+    refused = _keys()
+    assert isinstance(refused, Keyring)
+    with pytest.raises(ArgosyError, match="ARGOSY_KEY_COMMAND cannot be read: it ended with 4: denied"):
+        refused.newest()
+    monkeypatch.setenv("ARGOSY_KEY_FILE", str(key))
+    with pytest.raises(ArgosyError, match="say the same in three ways"):
+        _keys()

@@ -118,6 +118,7 @@ class Ending:
         elif code and rank.stop_at_s is None and rank.pid:
             rank.detail = sharing.fault_of(rank.mps)
         self._shared.give_back(rank)
+        self._shared.secret_files.remove(rank.id)
         self._shared.save(rank)
         self._shared.changed(rank)
         self.one_ended.set()

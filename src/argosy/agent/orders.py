@@ -151,6 +151,7 @@ if TYPE_CHECKING:
 
     class Order(TypedDict):
         id: str
+        secret_files: list[dict[str, str]]
         job: str
         attempt: int
         setup: str
@@ -225,9 +226,32 @@ def checked_order(order: dict[str, object]) -> Order:
         "pids_max": amount("pids_max"),
         "memory_bytes": amount("memory_bytes"),
         "run_now": bool(order.get("run_now", False)),
+        "secret_files": _checked_files(order.get("secret_files", [])),
         "lease": _checked_lease(order["lease"]) if order.get("lease") else None,
         "app": _checked_app(order["app"]) if order.get("app") else None,
     }
+
+
+def _checked_files(given: object) -> list[dict[str, str]]:
+    """Raises Refused."""
+    if not isinstance(given, list):
+        raise Refused("secret_files", "`secret_files` of a rank order must be a list")
+    return [_checked_file(each) for each in given]
+
+
+def _checked_file(given: object) -> dict[str, str]:
+    """Raises Refused, without the value."""
+    if not isinstance(given, dict) or not all(
+        isinstance(given.get(key), str) for key in ("name", "path", "value")
+    ):
+        raise Refused("secret_files", "a file of a secret has a name, a path and a value")
+    name, path = given["name"], given["path"]
+    plain = not path.startswith("/")
+    if not name or "/" in name or name.startswith(".") or "\0" in name + path or ".." in path.split("/"):
+        raise Refused("secret_files", "%r at %r cannot be a file of a secret" % (name, path))
+    if plain and ("/" in path or path.startswith(".")):
+        raise Refused("secret_files", "%r is neither a name nor a whole path" % path)
+    return {"name": name, "path": path, "value": given["value"]}
 
 
 def _checked_app(given: object) -> AppOrder:

@@ -119,7 +119,7 @@ class Ranks:
                 self.apps.attend(rank)
             ended = functools.partial(self._adopted_ended, rank)
             self._shared.reaper.watch_adopted(rank.pid, rank.ticks, ended)
-        self._shared.cgroups.sweep({group for rank in self._shared.by_id.values() for group in rank.groups})
+        self._shared.sweep(running)
         marked = processes.snapshot_all().marked(self._shared.tag + ":")
         processes.send_signal([pid for pid, key in marked.items() if key not in running], signal.SIGKILL)
 
@@ -177,6 +177,7 @@ class Ranks:
                 except Refused as error:
                     refusal = str(error)
             self._lay_out(rank, order, wish.note)
+            rank.env.update(self._shared.secret_files.of(order))
             lease = order["lease"]
             rank.lapsed = lease is not None and not self.leases.take(rank, lease)
         except OSError as error:

@@ -8,6 +8,7 @@ import os
 from argosy.agent import cgroups, journal, processes
 from argosy.agent.orders import find_shell
 from argosy.agent.rank import Observer, Rank, reason_of, warn
+from argosy.agent.secret_files import SecretFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Supervision:
         self.reaper = processes.Reaper(loop)
         self.table = processes.ProcessTable()
         self.cgroups = cgroups.Cgroups(self.tag)
+        self.secret_files = SecretFiles(self.tag)
         self.by_id: dict[str, Rank] = {}
         self.observers: set[Observer] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -56,6 +58,11 @@ class Supervision:
     def changed(self, rank: Rank) -> None:
         for observer in self.observers:
             observer.rank_changed(rank)
+
+    def sweep(self, running: set[str]) -> None:
+        """Remove groups and secret files of ranks that are gone. `running`: keys of those that run."""
+        self.secret_files.sweep({key.rpartition(":")[2] for key in running})
+        self.cgroups.sweep({group for rank in self.by_id.values() for group in rank.groups})
 
     def key(self, rank: Rank) -> str:
         return self.tag + ":" + rank.id

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -37,7 +37,7 @@ from argosy.controllers.view import (
     data_of,
     shared_dirs_of,
 )
-from argosy.infra.agent_port import AgentDirectory, AgentPort, RankOrder
+from argosy.infra.agent_port import AgentDirectory, AgentPort, RankOrder, SecretFile
 from argosy.infra.border import BorderError, RequestRefused, Transient
 from argosy.infra.buckets import OpensBuckets
 from argosy.infra.log_sink import LogSink
@@ -47,6 +47,7 @@ from argosy.model.facts import ClaimFact, ClaimState
 from argosy.model.ids import Clock
 from argosy.model.kinds import task_of
 from argosy.model.rows import Claim, Node
+from argosy.model.task import Task
 from argosy.model.tree import Tree
 from argosy.store import Store
 
@@ -310,7 +311,7 @@ class Effects:
         secrets = await self._store.load_secrets_of(action.job, task.secrets)
         for order in action.orders:
             self._logs.mask(order.id, list(secrets.values()))
-        return [msgspec.structs.replace(order, env=order.env | secrets) for order in action.orders]
+        return [_given(order, task, secrets) for order in action.orders]
 
     async def _place_files(self, agent: AgentPort, action: PrepareRanks) -> None:
         task = task_of(action.job)
@@ -379,3 +380,15 @@ def place_of_mount(target: str, action: PrepareRanks) -> str:
     if app is None or not target.startswith("~/"):
         return in_workdir(target)
     return app.home + target[1:] if (action.job.number, action.attempt.number) == (1, 1) else ""
+
+
+def _given(order: RankOrder, task: Task, secrets: Mapping[str, str]) -> RankOrder:
+    """The order with its secrets, as variables or as files."""
+    places = task.secret_files
+    files = tuple(
+        SecretFile(name=name, path=places[name], value=value)
+        for name, value in secrets.items()
+        if name in places
+    )
+    variables = {name: value for name, value in secrets.items() if name not in places}
+    return msgspec.structs.replace(order, env=order.env | variables, secret_files=files)

@@ -67,6 +67,17 @@ class Enter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: str = ""
 
 
+class SecretFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A secret as a file, in the memory of the node only. `path`: "" its name, a name, or a whole path."""
+
+    name: str
+    path: str = ""
+    value: str
+
+    def __repr__(self) -> str:
+        return f"SecretFile(name={self.name!r}, path={self.path!r})"
+
+
 class RankOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one agent is told to run. `id` is `<attempt id>.<rank>`; repeating an order is harmless."""
 
@@ -86,6 +97,7 @@ class RankOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_bytes: int = 0  # 0: no limit
     pids_max: int = 0  # 0: no limit
     run_now: bool = False  # a gang of one needs no barrier: run as soon as it is ready
+    secret_files: tuple[SecretFile, ...] = ()
     lease: Lease | None = None
     app: AppOrder | None = None
 

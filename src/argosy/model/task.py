@@ -97,6 +97,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     secrets: dict[
         str, str
     ] = {}  # values only between client and server; the server keeps names here, values elsewhere
+    secret_files: dict[str, str] = {}  # secrets that are files instead of variables: where, by name
     num_nodes: int = 1
     min_nodes: int = 0  # a managed job runs on fewer, down to so many, where it must; 0: on `num_nodes` alone
     resources: tuple[Resources, ...] = (Resources(),)  # candidates

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from argosy.server.own_tls import TlsWish
     from argosy.server.run import Settings
     from argosy.store import Store
+    from argosy.store.secrets import Keyring
+
+
+_KEYS_S = 60.0  # for the command that asks for keys
 
 
 def main(argv: Sequence[str]) -> int:
@@ -81,7 +85,6 @@ def _settings(options: argparse.Namespace) -> Settings:
     from argosy.server.housekeeping import parse_retention
     from argosy.server.run import Settings
 
-    keys = os.environ.get("ARGOSY_KEY_FILE", "")
     home = Path(options.state_dir).absolute() if options.state_dir else state_dir(os.environ)
     environ, listen = _environ(options), getattr(options, "listen", "")
     rules = parse_rules({**environ, "ARGOSY_HOSTS": _hosts(environ)})
@@ -96,13 +99,50 @@ def _settings(options: argparse.Namespace) -> Settings:
         s3=getattr(options, "s3", "") or os.environ.get("ARGOSY_S3", ""),
         log_level=getattr(options, "log_level", "info"),
         store=os.environ.get("ARGOSY_STORE", ""),
-        keys=Path(keys).absolute() if keys else None,
+        keys=_keys(),
         retention=parse_retention(os.environ),
         public=public,
         tls=tls,
         rules=rules,
         provider=_provider(),
     )
+
+
+def _keys() -> Path | Keyring | None:
+    """Where the keys that seal secrets are: a file, a command that asks who keeps them, the environment. No
+    program that this one starts sees them. Raises `usage`."""
+    text = os.environ.pop("ARGOSY_KEYS", "")
+    command, file = os.environ.get("ARGOSY_KEY_COMMAND", ""), os.environ.get("ARGOSY_KEY_FILE", "")
+    if sum(map(bool, (text, command, file))) > 1:
+        names = "ARGOSY_KEY_FILE, ARGOSY_KEY_COMMAND and ARGOSY_KEYS"
+        raise ArgosyError("usage", f"{names} say the same in three ways", hint="set one of them")
+    if file:
+        return Path(file).absolute()
+    if not (text or command):
+        return None
+    from argosy.store.secrets import GivenKeys
+
+    return (
+        GivenKeys("ARGOSY_KEYS", lambda: text)
+        if text
+        else GivenKeys("ARGOSY_KEY_COMMAND", lambda: _asked(command))
+    )
+
+
+def _asked(command: str) -> str:
+    """What a command prints. Raises OSError, with what it said when it failed."""
+    import shlex
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            shlex.split(command), capture_output=True, timeout=_KEYS_S, check=False, text=True
+        )
+    except subprocess.TimeoutExpired:
+        raise OSError(f"it did not end within {_KEYS_S:.0f} s") from None
+    if done.returncode:
+        raise OSError(f"it ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+    return done.stdout
 
 
 def _hosts(environ: Mapping[str, str]) -> str:
@@ -152,7 +192,8 @@ async def _with_store(options: argparse.Namespace) -> int:
     try:
         if options.verb == "key":
             name, count = await store.rotate_key()
-            print(f"secrets are sealed with the new key {name} ({count} sealed again): {settings.key_file}")  # noqa: T201
+            place = getattr(settings.key_file, "place", settings.key_file)
+            print(f"secrets are sealed with the new key {name} ({count} sealed again): {place}")  # noqa: T201
             return 0
         await import_tokens(store, settings.state_dir)
         return await _token(options, store)

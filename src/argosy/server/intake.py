@@ -142,6 +142,8 @@ class Intake:
             wrong = f"progress_milli is {task.progress_milli}: 0 to 1000"
         elif task.objective not in ("cost", "time", "carbon"):
             wrong = f"objective is `{task.objective}`: cost, time or carbon"
+        elif set(task.secret_files) - set(task.secrets):
+            wrong = f"there is no secret `{min(set(task.secret_files) - set(task.secrets))}` to be a file"
         if wrong:
             raise ArgosyError("spec-invalid", wrong, where=where)
         for name in (*task.envs, *task.secrets):

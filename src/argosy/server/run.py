@@ -40,6 +40,7 @@ from argosy.server.ports import Controllers
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
 from argosy.store import KEY_FILE, Store, lock_state_dir
+from argosy.store.secrets import Keyring
 from argosy.store.state_dir import StateLock
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str = ""  # HOST:PORT where services answer; "": on the loopback
     log_level: str = "info"
     store: str = ""
-    keys: Path | None = None  # the file of keys that seal secrets; None: in the state folder
+    keys: Path | Keyring | None = None  # that seal secrets, or their file; None: in the state folder
     retention: Retention = Retention()
     provider: Provider | None = None  # of identities; None: people sign in here only
     rules: DoorRules = DoorRules()  # names of the server, and proxies in front of it
@@ -80,7 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.store or f"sqlite:///{self.state_dir / 'argosy.db'}"
 
     @property
-    def key_file(self) -> Path:
+    def key_file(self) -> Path | Keyring:
         return self.keys or self.state_dir / KEY_FILE
 
     def __repr__(self) -> str:

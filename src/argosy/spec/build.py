@@ -44,6 +44,12 @@ from argosy.spec.shapes import Entry, Section
 _WHERE = ("cloud", "region", "zone")
 
 
+def _secret_files(task: Section) -> dict[str, str]:
+    """Where secrets are files. That each is one of `secrets` is checked where all of them are known."""
+    given = task.get("secret_files", tuple) or ()
+    return {str(each.key): str(each.value) for each in given if isinstance(each, Entry)}
+
+
 def build_task(
     task: Section,
     *,
@@ -76,6 +82,7 @@ def build_task(
         run=own.run,
         envs=envs,
         secrets=secrets,
+        secret_files=_secret_files(merged),
         num_nodes=nodes.most,
         min_nodes=nodes.least if nodes.least < nodes.most else 0,
         resources=candidates,

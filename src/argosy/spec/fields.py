@@ -164,6 +164,17 @@ TASK: Final = Table(
             also=("secret",),
         ),
         Field(
+            name="secret_files",
+            shape=MapOf(
+                key=VARIABLE,
+                value=Text(says="a name, or a path from `/`", check=notation.parse_secret_path),
+                says="a mapping from secret to file",
+            ),
+            doc="Secrets that are files instead of variables: in the memory of the node only, readable by "
+            "the program alone, gone with it. `$NAME_FILE` says where; names are in `$ARGOSY_SECRETS_DIR`.",
+            example="{TLS_KEY: /run/secrets/tls.key}",
+        ),
+        Field(
             name="num_nodes",
             shape=OneOf(
                 says="a whole number from 1, or a range such as `2-8`",

@@ -473,3 +473,19 @@ def parse_address(text: str) -> str:
     if any(char.isspace() for char in text) or not text or text.count("@") > 1:
         raise ValueError("it is no address: a URL, an e-mail address or the name of a channel")
     return text
+
+
+def parse_secret_path(text: str) -> str:
+    """Where a secret is a file: a plain name, or a whole path.
+
+    >>> parse_secret_path("/run/secrets/key")
+    '/run/secrets/key'
+    """
+    parts = text.split("/")
+    if ".." in parts or "\0" in text or (parts[0] == "" and parts[-1] == ""):
+        raise ValueError(f"`{text}` is no path of a file; write for example `/run/secrets/key`")
+    if not text.startswith("/") and (len(parts) > 1 or text.startswith((".", "~"))):
+        raise ValueError(
+            f"`{text}` is neither a name nor a path from `/`; write for example `/run/secrets/key`"
+        )
+    return text

@@ -78,6 +78,7 @@ def task_document(task: Task) -> Document:
         "scheduling": _scheduling(task.scheduling),
         "envs": dict(task.envs),
         "secrets": dict.fromkeys(task.secrets, MASK),
+        "secret_files": dict(task.secret_files),
         "file_mounts": {mount.target: mount.source for mount in task.file_mounts}
         | {mount.target: _storage(mount) for mount in task.storage_mounts},
         "volumes": {mount.target: _volume(mount) for mount in task.volumes},

@@ -7,7 +7,7 @@ row needs no migration; a new column or index does: see `migrations/` and the RE
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 import sqlalchemy as sa
@@ -346,10 +346,37 @@ def _decode_workload(body: str | bytes) -> Workload:
     )
 
 
+_ENTRY: Final = msgspec.json.Decoder(AnyEntry)
+_ENTRY_KINDS: Final = frozenset(each.__struct_config__.tag for each in get_args(AnyEntry))
+
+
+class _AnyKind(msgspec.Struct):
+    """What entries of every version have."""
+
+    kind: str
+    id: str
+    created_ms: int
+    removed_ms: int = 0
+    rev: int = 0
+
+
+def _decode_entry(body: str | bytes) -> Entry:
+    """An entry. One of a kind that only a newer version knows is an `Entry` and no more: another server of
+    that version may write it while this one still runs."""
+    try:
+        row: Entry = _ENTRY.decode(body)
+        return row
+    except msgspec.ValidationError:
+        found = msgspec.json.decode(body, type=_AnyKind)
+        if found.kind in _ENTRY_KINDS:
+            raise
+    return Entry(id=found.id, created_ms=found.created_ms, removed_ms=found.removed_ms, rev=found.rev)
+
+
 R = TypeVar("R", bound=Stored)
 _DECODE: Final[dict[type, Callable[[str | bytes], Any]]] = {
     kind: msgspec.json.Decoder(kind).decode for kind in TABLES if kind not in (Workload, Entry)
-} | {Workload: _decode_workload, Entry: msgspec.json.Decoder(AnyEntry).decode}
+} | {Workload: _decode_workload, Entry: _decode_entry}
 
 
 #: Told to people but decided by nobody: better dropped than a server that does not start.

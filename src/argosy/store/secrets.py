@@ -25,6 +25,7 @@ from argosy.store import schema
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _SEAL: Final = "sealed:"
+_HOW: Final = "each line is 32 bytes in base64; `head -c 32 /dev/urandom | base64` makes one"
 
 
 class Keyring:
@@ -110,20 +111,56 @@ class Keyring:
             stat = self._path.stat()
             seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             if seen != self._seen:
-                lines = self._path.read_text("ascii", "replace").split()
-                keys = [base64.b64decode(line, validate=True) for line in lines]
-                if any(len(key) != _KEY_BYTES for key in keys):
-                    raise ValueError("a key has 32 bytes")
-                self._keys, self._seen = {_name(key): key for key in keys}, seen
+                self._keys, self._seen = _parsed(self._path.read_text("ascii", "replace")), seen
         except FileNotFoundError:
             self._keys, self._seen = {}, None
         except (OSError, ValueError) as error:
             raise ArgosyError(
-                "store-corrupt",
-                f"the key file {self._path} cannot be read: {error}",
-                hint="each line is 32 bytes in base64; `head -c 32 /dev/urandom | base64` makes one",
+                "store-corrupt", f"the key file {self._path} cannot be read: {error}", hint=_HOW
             ) from None
         return self._keys
+
+
+class GivenKeys(Keyring):
+    """Keys that are in no file of ours: they come from the environment, or from a command that asks whoever
+    keeps them. `read`: their text, as in a key file; it may take a while and raise OSError."""
+
+    def __init__(self, source: str, read: Callable[[], str]) -> None:
+        super().__init__(None)
+        self._source, self._text = source, read
+
+    @property
+    def place(self) -> str:
+        return self._source
+
+    def add(self) -> str:
+        """The newest of the keys that are given now: a new one is made by who keeps them, not here."""
+        self._keys = {}
+        name = self.newest()
+        if not name:
+            raise ArgosyError("usage", f"{self._source} gives no key", hint=_HOW)
+        return name
+
+    def _read(self) -> dict[str, bytes]:
+        if not self._keys:
+            try:
+                self._keys = _parsed(self._text())
+            except (OSError, ValueError) as error:
+                raise ArgosyError(
+                    "store-corrupt", f"the keys of {self._source} cannot be read: {error}", hint=_HOW
+                ) from None
+        return self._keys
+
+
+def _parsed(text: str) -> dict[str, bytes]:
+    """Keys by name, oldest first. Raises ValueError, which tells nothing of them."""
+    try:
+        keys = [base64.b64decode(line, validate=True) for line in text.split()]
+    except ValueError:
+        raise ValueError("a line is no base64") from None
+    if any(len(key) != _KEY_BYTES for key in keys):
+        raise ValueError("a key has 32 bytes")
+    return {_name(key): key for key in keys}
 
 
 def key_missing(name: str, place: str) -> ArgosyError:

@@ -68,7 +68,7 @@ _HOME: dict[type, str] = {
     **dict(zip((Workload, Attempt, Claim, Node), _ROWS, strict=True)),
     Tenancy: "tenancy",
     Budget: "budgets",
-    **dict.fromkeys(get_args(AnyEntry), "people"),
+    **dict.fromkeys((Entry, *get_args(AnyEntry)), "people"),
 }
 _OPEN = Tenancy()  # until somebody says otherwise
 _INDEXES = (

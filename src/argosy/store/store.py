@@ -61,13 +61,13 @@ class Store(Reads):
         clock: Clock,
         inline: bool = False,
         backups: Path | None = None,
-        keys: Path | None = None,
+        keys: Path | Keyring | None = None,
     ) -> Store:
         """`url`: `sqlite:///absolute/path.db`, `sqlite://` (in memory) or `postgresql://…`.
 
         `inline`: every call runs in the caller, as simulations under virtual time need it; else in one thread
         of the store's own. `backups`: folder of the daily backups, else `backups/` beside it. `keys`: the
-        file of keys that seal secrets, else `secrets.key` beside the file.
+        keys that seal secrets or their file, else `secrets.key` beside the database.
 
         A SQLite file belongs to one server (see `lock_state_dir`): snapshots do not see what another process
         writes to it until the next commit.
@@ -76,7 +76,9 @@ class Store(Reads):
         database = Database(url, backups=backups)
         if keys is None and database.path is not None:
             keys = database.path.with_name(KEY_FILE)
-        ring = None if keys is None and database.is_shared else Keyring(keys)
+        ring = (
+            keys if isinstance(keys, Keyring) else Keyring(keys) if keys or not database.is_shared else None
+        )
         store = cls(database, ids=ids, clock=clock, inline=inline, keys=ring)
         try:
             await store._lane.call(store._open)
