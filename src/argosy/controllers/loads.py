@@ -62,6 +62,7 @@ class Load:
     def __init__(self) -> None:
         self.seconds: deque[Second] = deque(maxlen=KEPT_S)
         self.used_ms = 0
+        self.weighs = False  # gateways say how much work requests are
         self.rates = Rates()
         self._last: ServiceCounters | None = None
         self._at_ms = 0
@@ -106,6 +107,7 @@ class Load:
             errors=errors,
             latency=tuple(latency),
         )
+        self.weighs = self.weighs or second.work > 0
         self.seconds.extend([second] * max(1, min(KEPT_S, round(seconds))))
 
     def counts(self, counters: ServiceCounters, older: int) -> Mapping[int, Count]:
@@ -122,9 +124,9 @@ class Load:
     def rate(self) -> Rate:
         """Over the last minute."""
         last = list(self.seconds)[-_RATE_S:]
-        if not last:
+        if not any(each.requests for each in last):
             return Rate()
-        latency = [sum(each.latency[place] for each in last) for place in range(_BUCKETS)]
+        latency = [sum(column) for column in zip(*(each.latency for each in last), strict=True)]
         return Rate(
             requests_milli=round(1000 * sum(each.requests for each in last) / len(last)),
             errors=sum(each.errors for each in last),
@@ -143,11 +145,6 @@ class Load:
             TOKENS: [each.tokens for each in self.seconds],
             **({WORK: [each.work for each in self.seconds]} if self.weighs else {}),
         }
-
-    @property
-    def weighs(self) -> bool:
-        """Gateways say how much work requests are."""
-        return any(each.work for each in self.seconds)
 
     @property
     def work_each_s(self) -> float:

@@ -17,6 +17,7 @@ from argosy.model.served import Rate
 
 _EVERY_MS: Final = 10_000
 _KEPT: Final = 7
+_TOLD_MS: Final = 5_000  # a rate is worked out again after so long
 _NONE: Final = Rate()
 
 
@@ -38,6 +39,7 @@ class Rates:
     def __init__(self) -> None:
         self._past: deque[tuple[int, Marks, Marks]] = deque(maxlen=_KEPT)
         self._now: tuple[int, Marks, Marks] = (0, {}, {})
+        self._told: dict[int, tuple[int, dict[str, Rate]]] = {}  # when, and what
 
     def add(self, counters: ServiceCounters, now_ms: int) -> None:
         """The counters as they are now."""
@@ -54,6 +56,9 @@ class Rates:
 
     def _rates(self, which: int) -> dict[str, Rate]:
         now_ms, now = self._now[0], self._now[which]
+        told_ms, told = self._told.get(which, (0, {}))
+        if now_ms - told_ms < _TOLD_MS:
+            return told
         if not self._past:
             return {}
         then_ms, then = self._past[0][0], self._past[0][which]
@@ -61,7 +66,9 @@ class Rates:
         assert isinstance(now, Mapping)
         assert isinstance(then, Mapping)
         found = {id: _rate(seen, then.get(id), seconds) for id, seen in now.items()}
-        return {id: rate for id, rate in found.items() if rate != _NONE}
+        told = {id: rate for id, rate in found.items() if rate != _NONE}
+        self._told[which] = now_ms, told
+        return told
 
 
 def _marks(counters: Iterable[ReplicaCounters | RevisionCounters]) -> Marks:

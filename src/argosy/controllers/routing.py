@@ -18,7 +18,7 @@ import msgspec
 from argosy.controllers.loads import Load
 from argosy.controllers.observed import Facts
 from argosy.controllers.service.routes import endpoints_of, routes_of
-from argosy.controllers.service.scaling import FRESH, wanted_replicas
+from argosy.controllers.service.scaling import FRESH, is_due, wanted_replicas
 from argosy.controllers.service.target import scaling_policy
 from argosy.controllers.usage import Usage
 from argosy.infra.border import BorderError
@@ -240,13 +240,16 @@ class Routing:
         if service_spec(row).fixed is not None or policy.min_replicas >= policy.max_replicas:
             self._memories.pop(row.id, None)
             return -1, ""
+        now_ms, memory = self._clock.now_ms(), self._memories.get(row.id, FRESH)
+        if not is_due(policy, memory, now_ms, held):
+            return memory.replicas, memory.why
         mine = [each for each in state.replicas if each.revision == revision.number]
         seen = Seen(
-            now_ms=self._clock.now_ms(),
+            now_ms=now_ms,
             ready=sum(each.state is ReplicaState.READY for each in mine),
             starting=sum(each.state in _COMING for each in mine),
             held=held,
-            held_work_s=held * load.work_each_s,
+            held_work_s=held * load.work_each_s if held else 0.0,
             cold_start_s=float(state.start_s or 30),
             active_ms=max([load.used_ms, *(each.ready_ms for each in mine)]),
             signals={
@@ -255,7 +258,7 @@ class Routing:
                 **self._usage.signals(row.id, mine, self._facts, [each.signal for each in policy.targets]),
             },
         )
-        scaled = wanted_replicas(policy, seen, self._memories.get(row.id, FRESH))
+        scaled = wanted_replicas(policy, seen, memory)
         self._memories[row.id] = scaled.memory
         return scaled.replicas, scaled.why
 

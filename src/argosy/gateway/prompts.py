@@ -30,12 +30,12 @@ def read_prompt(body: bytes | None, asked: object = None) -> Prompt:
         read = asked if isinstance(asked, ModelRequest) else parse_model_request(body)
     except ValueError:
         return Prompt((), max(1, len(body) // TOKEN_BYTES), 0)
-    text = memoryview(bytes(read.messages or read.prompt or read.input))
+    text = bytes(read.messages or read.prompt or read.input)
     head = hash((read.model, *map(bytes, (read.tools, read.system, read.instructions, read.cache_salt))))
     before = len(read.tools) + len(read.system) + len(read.instructions)
     keys = []
     for at in range(0, len(text) - BLOCK_BYTES + 1, BLOCK_BYTES):
-        head = hash((head, hash(text[at : at + BLOCK_BYTES])))  # of a view: nothing is copied
+        head = hash((head, text[at : at + BLOCK_BYTES]))
         keys.append(head)
     answer = read.most_tokens or ANSWER
     return Prompt(keys, max(1, (before + len(text)) // TOKEN_BYTES), max(1, answer))

@@ -41,14 +41,9 @@ def wanted_replicas(policy: Policy, seen: Seen, memory: Memory = FRESH) -> Scale
     Keep `memory` of the answer for the next call; calls before the next interval repeat the last answer.
     """
     interval_ms = int(policy.interval_s * 1000)
-    waits = memory.decided_ms + interval_ms - seen.now_ms
-    wakes = seen.held > 0 and memory.replicas == 0
-    if memory.replicas >= 0 and waits > 0 and not wakes:
-        within = min(max(memory.replicas, policy.min_replicas), max(policy.max_replicas, policy.min_replicas))
-        if within == memory.replicas:
-            return Scaled(
-                replicas=within, why=memory.why, memory=memory, again_ms=memory.decided_ms + interval_ms
-            )
+    if not is_due(policy, memory, seen.now_ms, seen.held):
+        again_ms = memory.decided_ms + interval_ms
+        return Scaled(replicas=memory.replicas, why=memory.why, memory=memory, again_ms=again_ms)
     memory = replace(
         memory, began_ms=memory.began_ms or seen.now_ms, active_ms=memory.active_ms or seen.now_ms
     )
@@ -61,6 +56,17 @@ def wanted_replicas(policy: Policy, seen: Seen, memory: Memory = FRESH) -> Scale
         memory = replace(memory, grown_ms=seen.now_ms)
     again = AT_ZERO_MS if wished.replicas == 0 else interval_ms
     return Scaled(replicas=wished.replicas, why=wished.why, memory=memory, again_ms=seen.now_ms + again)
+
+
+def is_due(policy: Policy, memory: Memory, now_ms: int, held: int) -> bool:
+    """Whether there is anything to decide: the interval is over, somebody waits for a service at zero, or the
+    bounds have changed."""
+    if memory.replicas < 0 or now_ms >= memory.decided_ms + int(policy.interval_s * 1000):
+        return True
+    if held > 0 and memory.replicas == 0:
+        return True
+    most = max(policy.max_replicas, policy.min_replicas)
+    return not policy.min_replicas <= memory.replicas <= most
 
 
 def _wished(policy: Policy, seen: Seen, memory: Memory) -> Wished:

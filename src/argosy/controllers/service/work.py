@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
 
 import msgspec
@@ -72,12 +73,8 @@ def arrived(policy: Policy, seen: Seen) -> tuple[Sequence[float], float]:
 def _smoothed(values: Sequence[float], width: int) -> list[float]:
     """Means over `width` values."""
     width = min(width, len(values))
-    total = sum(values[:width])
-    means = [total / width]
-    for new, old in zip(values[width:], values, strict=False):
-        total += new - old
-        means.append(total / width)
-    return means
+    sums = [0.0, *accumulate(values)]
+    return [(late - early) / width for early, late in zip(sums, sums[width:], strict=False)]
 
 
 def _trend(values: Sequence[float], cold_start_s: float) -> float:
