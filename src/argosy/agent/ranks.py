@@ -187,9 +187,8 @@ class Ranks:
             rank.stage = "setup"
             self._ending.conclude(rank, 1, refusal or "its lease had ended before it was ordered")
             return
-        if order["pids_max"] or order["memory_bytes"]:
-            cap, memory = order["app"]["cpus_milli"] if order["app"] else 0, order["memory_bytes"]
-            rank.groups = self._shared.cgroups.create(rank.id, order["pids_max"], memory, cap)
+        cap, memory = order["app"]["cpus_milli"] if order["app"] else 0, order["memory_bytes"]
+        rank.groups = self._shared.cgroups.create(rank.id, order["pids_max"], memory, cap)
         if wish.must_be_taken:
             self._shared.start_task(self._take_shares(rank, wish, order["tenant"]))
         else:
