@@ -1,11 +1,13 @@
 """The parallel file tools beside GNU's, in one run. A table, and JSON with --json FILE.
 
-    python benchmarks/file_tools.py [--large] [--python] [--runs 3] [--local DIR] [--json FILE]
+    python benchmarks/file_tools.py [--large] [--python] [--runs 3] [--local DIR] [--filer] [--json FILE]
 
 On a slow filer: trees on tmpfs, and a library (`slow_calls.c`) that makes each call sleep for one round
 trip. 20,000 files; with --large also 200,000, where GNU's time is ten times that of 20,000 (said in the
-table). On a local disk and in the cache (--local DIR): medians of --runs, GNU and ours in turns. Needs a
-C compiler; cold caches need root.
+table). On a filer by FUSE (--filer; `slow_filer.c`), whose own work on this machine is the ceiling. On a
+local disk and in the cache (--local DIR): medians of --runs, GNU and ours in turns, also of the processor's
+time, which a busy machine does not change; --shipped: the static program that a release has. Needs a C
+compiler, --filer also libfuse3-dev and root; cold caches need root.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,6 +52,7 @@ class Row:
     times: float
     threads: int
     python_s: float | None = None
+    cpu_times: float | None = None  # GNU's time of the processor for each second of ours
 
 
 def main() -> None:
@@ -58,6 +63,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--latency-us", type=int, default=500)
     parser.add_argument("--local", type=Path, help="a folder on a local disk")
+    parser.add_argument("--filer", action="store_true", help="a filer by FUSE")
+    parser.add_argument("--skip-slow", action="store_true", help="not the filer whose calls sleep")
+    parser.add_argument("--no-copies", action="store_true", help="without cp and rm on the local disk")
+    parser.add_argument("--shipped", type=Path, help="the static program, for the disk and the cache")
     parser.add_argument("--python", action="store_true", help="the engine in Python too, on the slow filer")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -65,9 +74,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         room = Path(folder)
         program, shim = build(room)
-        rows += list(slow_filer(room, program, shim, options))
+        if not options.skip_slow:
+            rows += list(slow_filer(room, program, shim, options))
+        if options.filer:
+            rows += list(fuse_filer(room, program, options.latency_us))
         if options.local is not None:
-            rows += list(local_disk(options.local, program, options.runs))
+            rows += list(local_disk(options, options.shipped or program))
     print(table(rows))
     if options.json is not None:
         found = {
@@ -139,6 +151,55 @@ def slow_filer(room: Path, program: Path, shim: Path, options: argparse.Namespac
         shutil.rmtree(large)
 
 
+def fuse_filer(room: Path, program: Path, latency_us: int) -> Iterator[Row]:
+    """20,000 files, each tool once by GNU and once by ours, on a cold mount, with and without attributes that
+    the kernel keeps."""
+    filer, root, mount = room / "slow_filer", room / "filer", room / "mount"
+    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "fuse3"], capture_output=True, check=True)
+    source = str(HERE / "slow_filer.c")
+    subprocess.run(["cc", "-O2", "-o", filer, source, *flags.stdout.decode().split()], check=True)
+    mount.mkdir()
+    for keep_s in (3, 0):
+        (root / "tree").mkdir(parents=True)
+        make_tree(root / "tree", 200)
+        told = {"FILER_ROOT": str(root), "FILER_US": str(latency_us), "FILER_KEEP_S": str(keep_s)}
+        where = f"FUSE, {latency_us / 1000:g} ms, " + (f"attributes {keep_s} s" if keep_s else "nothing kept")
+        for name, command, tool in TOOLS:
+            if not keep_s and tool in ("cp", "rm"):
+                continue
+            taken, threads = {}, 0
+            for who in ("gnu", "ours"):
+                with mounted(filer, mount, told):
+                    line = [str(program), tool, "--progress"] if who == "ours" else [command[0]]
+                    begun = time.perf_counter()
+                    done = subprocess.run(
+                        [*line, *words(command[1:], mount / "tree", mount / f"copy-{who}")],
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.PIPE,
+                        check=True,
+                    )
+                    taken[who] = time.perf_counter() - begun
+                    threads = int(done.stderr.split()[-2]) if who == "ours" else 0
+            times = taken["gnu"] / taken["ours"]
+            yield Row(where, name, 20_000, taken["gnu"], "measured", taken["ours"], times, threads)
+        shutil.rmtree(root)
+
+
+@contextmanager
+def mounted(filer: Path, mount: Path, told: dict[str, str]) -> Iterator[None]:
+    options = "max_threads=200,max_idle_threads=200,allow_other,default_permissions"
+    process = subprocess.Popen([filer, "-f", "-o", options, mount], env={**os.environ, **told})
+    try:
+        while not os.path.ismount(mount):
+            if process.poll() is not None:
+                raise SystemExit("error: the filer does not start\nhint: it needs /dev/fuse and root")
+            time.sleep(0.02)
+        yield
+    finally:
+        subprocess.run(["fusermount3", "-u", mount], check=False)
+        process.wait(20)
+
+
 def parallel(
     program: Path,
     command: tuple[str, ...],
@@ -175,8 +236,9 @@ def in_python(command: tuple[str, ...], tool: str, tree: Path, copy: Path, envir
     return timed(order, {**environ, "ARGOSY_FILES_PROGRAM": "none", "PYTHONPATH": source})
 
 
-def local_disk(folder: Path, program: Path, runs: int) -> Iterator[Row]:
+def local_disk(options: argparse.Namespace, program: Path) -> Iterator[Row]:
     """100,000 files; GNU and ours in turns, cold where caches can be dropped, then cached."""
+    folder, runs = options.local, options.runs
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as made:
         tree, copies = Path(made) / "tree", Path(made)
@@ -185,7 +247,7 @@ def local_disk(folder: Path, program: Path, runs: int) -> Iterator[Row]:
         cold = os.access("/proc/sys/vm/drop_caches", os.W_OK)
         for state in ("local disk, cold", "cached") if cold else ("cached",):
             for name, command, tool in TOOLS:
-                if state == "cached" and tool in ("cp", "rm"):
+                if (state == "cached" or options.no_copies) and tool in ("cp", "rm"):
                     continue
                 yield beside(state, name, command, tool, tree, copies, program, runs)
 
@@ -201,6 +263,7 @@ def beside(
     runs: int,
 ) -> Row:
     taken: dict[str, list[float]] = {"gnu": [], "ours": []}
+    cpu: dict[str, list[float]] = {"gnu": [], "ours": []}
     threads = 0
     for run in range(runs):
         for who in ("gnu", "ours"):
@@ -210,6 +273,7 @@ def beside(
                 os.sync()
             if state != "cached":
                 Path("/proc/sys/vm/drop_caches").write_text("3")
+            used = _children_cpu_s()
             if who == "gnu":
                 taken[who].append(timed(words(command, tree, copy)))
             else:
@@ -218,24 +282,32 @@ def beside(
                 done = subprocess.run(order, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True)
                 taken[who].append(time.perf_counter() - begun)
                 threads = int(done.stderr.split()[-2])
+            cpu[who].append(_children_cpu_s() - used)
             if tool == "cp":
                 os.sync()
                 shutil.rmtree(copy)
     gnu, ours = statistics.median(taken["gnu"]), statistics.median(taken["ours"])
-    return Row(state, name, 100_000, gnu, "measured", ours, gnu / ours, threads)
+    of_cpu = statistics.median(cpu["gnu"]) / statistics.median(cpu["ours"])
+    return Row(state, name, 100_000, gnu, "measured", ours, gnu / ours, threads, cpu_times=of_cpu)
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def table(rows: list[Row]) -> str:
     lines = [
-        "| where | tool | files | GNU | ours | × | threads | Python |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| where | tool | files | GNU | ours | × | × by CPU | threads | Python |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         gnu = f"{row.gnu_s:.2f} s" + ("" if row.gnu_from == "measured" else f" ({row.gnu_from})")
+        cpu = f"{row.cpu_times:.2f}" if row.cpu_times is not None else ""
         python = f"{row.python_s:.2f} s" if row.python_s is not None else ""
         lines.append(
-            f"| {row.where} | {row.tool} | {row.files:,} | {gnu} | {row.ours_s:.2f} s | {row.times:.1f} "
-            f"| {row.threads} | {python} |"
+            f"| {row.where} | {row.tool} | {row.files:,} | {gnu} | {row.ours_s:.2f} s | {row.times:.2f} "
+            f"| {cpu} | {row.threads} | {python} |"
         )
     return "\n".join(lines)
 

@@ -25,7 +25,7 @@ def files() -> Iterator[SecretFiles]:
     made = SecretFiles(f"test-{os.getpid()}")
     yield made
     made.sweep(set())
-    Path(made._folder).rmdir()
+    assert not Path(made._folder).exists()
 
 
 def one(name: str, path: str = "", value: str = "s3cret") -> dict[str, str]:
@@ -82,10 +82,12 @@ def test_never_on_a_disk_nor_in_a_folder_of_somebody_else(tmp_path: Path) -> Non
     open_one = SecretFiles(f"open-{os.getpid()}")
     os.mkdir(open_one._folder, 0o777)
     os.chmod(open_one._folder, 0o777)
+    os.mkdir(open_one._folder + "/theirs")
     try:
         with pytest.raises(Refused, match="belongs to somebody else"):
             open_one.write("a.0", [one("TOKEN")])
     finally:
+        os.rmdir(open_one._folder + "/theirs")
         os.rmdir(open_one._folder)
 
 
@@ -99,7 +101,7 @@ def test_a_program_has_them_and_they_go_with_it(agent: AgentProcess, tmp_path: P
     fact, log = agent.run_one(script, secret_files=secrets)
     text, folder = log.decode().rsplit(" ", 1)
     assert (fact.phase, text) == (RankPhase.EXITED, "s3cret+k3y 400 []")
-    assert not Path(folder.strip()).exists() and not (tmp_path / "key").is_symlink()
+    assert not Path(folder.strip()).parent.exists() and not (tmp_path / "key").is_symlink()
     kept = [path for path in Path(agent.root).rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
     assert [path.name for path in kept if not path.name.startswith("log")] == [], (
         "on no disk but in what it printed"

@@ -14,7 +14,7 @@ from argosy.controllers.job.decide import decide as decide_job
 from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.observed import Facts
 from argosy.controllers.pool.decide import decide_owned
-from argosy.controllers.view import Action, Policy, Put, View
+from argosy.controllers.view import Action, Policy, Put, View, WakeAt
 from argosy.model.facts import NodeFacts, RankFact, RankPhase
 from argosy.model.kinds.job import job_state
 from argosy.model.offer import Capacity, Offer, Placement
@@ -215,6 +215,9 @@ def test_after_a_loss_it_goes_on_with_the_nodes_that_are_left() -> None:
     assert rows_of(decide_claim(view, claim, new_id), Claim) == []  # and is not given up for the lost ones
     [starting] = rows_of(decide_job(view, job, new_id), Workload)
     view = a_view(starting, claim, *view.rows.nodes.values(), facts=Facts(), now_ms=NOW + 1)
+    decided = decide_claim(view, claim, new_id)
+    assert rows_of(decided, Claim) == []  # nor while it starts; and nobody looks again at once, for ever
+    assert min(action.at_ms for action in decided if isinstance(action, WakeAt)) > view.now_ms
     [attempt] = rows_of(decide_job(view, starting, new_id), Attempt)
     assert [place.node_id for place in attempt.placements] == ["nod-2", "nod-3", "nod-4"]
     assert [place.rank for place in attempt.placements] == [0, 1, 2]

@@ -161,3 +161,29 @@ def test_a_bucket_is_made_and_filled_for_a_task(house: House) -> None:
     again = house.run("exec", name, task)
     assert "files: 2 entries, 12 B sent" in again.stderr
     assert house.run("storage", "cat", f"argosy://{name}-corpus/deep/b.txt").stdout == "second"
+
+
+def test_several_nodes_see_the_same_bytes_of_a_folder(house: House) -> None:
+    """What one node writes, the others and the server see; in a copy that is only read, they do not."""
+    name = house.name()
+    nas = house.root / f"{name}-nas"
+    nas.mkdir()
+    house.run("folder", "volumes", "--add", name, nas, "--on-nodes", nas)
+    house.run("folder", "create", f"{name}-runs", "--volume", name)
+    house.run("folder", "create", f"{name}-data")
+    house.run("folder", "upload", f"{name}-data", house.file(f"{name}/in.txt", "given"))
+    at = house.root / f"{name}-at"
+    task = house.file(
+        f"{name}.yaml",
+        f"num_nodes: 2\nvolumes:\n  {at}/runs: {name}-runs\n  {at}/data: {name}-data:ro\n"
+        f"run: |\n  cat {at}/data/in.txt\n  echo from $ARGOSY_NODE_RANK > {at}/runs/$ARGOSY_NODE_RANK\n"
+        f"  cd {at}/runs; until [ -s 0 ] && [ -s 1 ]; do sleep 0.05; done\n  cat 0 1\n",
+    )
+    planned = house.run("launch", "--dryrun", "-c", name, task).stdout
+    assert f"`{at}/runs` is a link to {nas}/" in planned
+    assert f"`{at}/data` is a copy of `{name}-data`, as it is at the launch: 1 file (5 B)" in planned
+    text = house.run("launch", "-y", "-c", name, task).stdout
+    assert text.count("from 0") == text.count("from 1") == 2 and text.count("given") == 2
+    listed = house.json("folder", "ls", f"{name}-runs")
+    assert [each["name"] for each in listed["files"]] == ["0", "1"]
+    house.run("down", "-y", name)

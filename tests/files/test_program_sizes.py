@@ -1,12 +1,17 @@
-"""Both programs in C as a release ships them: small, static, and for the machine that their name says."""
+"""Both programs in C as a release ships them: small, static, and for the machine that their name says; the
+one for arm64 runs, where an emulator of its processor is installed."""
 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
+import test_same_as_gnu as same
+from file_tools import run
 
 from argosy.files.building import LIMIT_BYTES, build_programs
 
@@ -31,3 +36,31 @@ def test_both_programs_are_static_and_within_the_limit(tmp_path: Path) -> None:
         )
         parts = {struct.unpack_from("<I", data, at + number * size)[0] for number in range(count)}
         assert _LINKS not in parts, f"{path.name} is not static"
+
+
+@pytest.mark.nightly
+def test_the_program_for_arm64_gives_what_gnu_gives(tmp_path: Path) -> None:
+    emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    if emulator is None:
+        pytest.skip("no qemu-aarch64: the program for arm64 was not run (apt-get install qemu-user-static)")
+    if importlib.util.find_spec("ziglang") is None:
+        pytest.skip("ziglang is not installed: the program for arm64 was not run (pip install ziglang)")
+    program = next(path for path in build_programs(tmp_path) if path.name == "pf-aarch64")
+
+    def engine(*words: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
+        return run([emulator, str(program), *words], cwd=cwd)
+
+    tests = (
+        same.test_find_finds_the_same,
+        same.test_du_sums_the_same,
+        same.test_chmod_sets_the_same_modes,
+        same.test_chown_gives_the_same_owners,
+        same.test_cp_copies_the_same,
+        same.test_sync_makes_a_copy_and_keeps_it_one,
+        same.test_rm_removes_the_same,
+    )
+    for seed in range(3):
+        for number, test in enumerate(tests):
+            folder = tmp_path / f"{seed}-{number}"
+            folder.mkdir()
+            test(engine, folder, seed)

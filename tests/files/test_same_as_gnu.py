@@ -135,6 +135,33 @@ def test_chmod_sets_the_same_modes(engine: Engine, tmp_path: Path, seed: int) ->
         assert facts(tmp_path / "ours") == facts(tmp_path / "theirs"), mode
 
 
+OWNERS = (
+    ("-R", "11:12"),
+    ("-R", ":13"),
+    ("-R", "14"),
+    ("-Rh", "15:16"),
+    ("-R", "--from=15", "17:18"),
+    ("-R", "--from=:12", "0"),
+    ("--reference=a-file", "-R"),
+)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("seed", SEEDS)
+def test_chown_gives_the_same_owners(engine: Engine, tmp_path: Path, seed: int) -> None:
+    if os.getuid():
+        pytest.skip("needs root: what chown does was not compared")
+    for side in ("ours", "theirs"):
+        make_tree(tmp_path / side / "tree", seed)
+        (tmp_path / side / "a-file").touch()
+        os.chown(tmp_path / side / "a-file", 21, 22)
+    for words in OWNERS:
+        theirs = run(["chown", *words, "tree"], cwd=tmp_path / "theirs")
+        ours = engine("chown", *words, "tree", cwd=tmp_path / "ours")
+        assert ours.returncode == theirs.returncode, (words, ours.stderr)
+        assert facts(tmp_path / "ours") == facts(tmp_path / "theirs"), words
+
+
 def contents(root: Path, *, meta: bool) -> dict[bytes, tuple[object, ...]]:
     """What copies must agree on. Names of one file are told by the first of them; holes by the blocks."""
     found: dict[bytes, tuple[object, ...]] = {}

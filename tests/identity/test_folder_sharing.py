@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import base64
+import urllib.error
+import urllib.request
 
 import pytest
 from site_of_people import Site
+
+from argosy.client.client import Client
+from argosy.client.folder_bridge import Bridge
+from argosy.client.folders import FolderFiles
 
 
 @pytest.fixture
@@ -91,3 +97,36 @@ def test_dot_folders_and_credentials_that_only_read(site: Site, people: dict[str
         assert made.status == 200
     assert write(site, people["bob"], ".config", "mine") == 201
     assert site.ask("GET", "/folders/.config/files", token=people["ann"]).json["files"] == []
+
+
+def test_who_loses_a_folder_loses_it_in_a_mount_that_is_open(site: Site, people: dict[str, str]) -> None:
+    """What a mount asks, the server decides with each call: reading, writing, and nothing any more."""
+    ann = people["ann"]
+    made = site.ask("POST", "/folders", {"name": "train", "project": "vision"}, token=ann).json["id"]
+    assert write(site, ann, made) == 201
+    env = {"ARGOSY_SERVER": f"http://{site.address.rpartition('/')[2]}", "ARGOSY_TOKEN": people["dan"]}
+    client = Client(env=env, start=False)
+    files = FolderFiles(client.location, made)
+    bridge = Bridge(made, lambda: Client(env=env, start=False), files, "secret")
+    bridge.start()
+
+    def put() -> int:
+        head = {"authorization": "Bearer secret", "content-length": "3"}
+        request = urllib.request.Request(f"{bridge.url}/new", b"new", head, method="PUT")
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    try:
+        for level, status in (("ro", 403), ("rw", 201), ("", 404)):
+            if level:
+                site.ask("POST", f"/folders/{made}/grants", {"to": "dan", "level": level}, token=ann)
+            else:
+                site.ask("DELETE", f"/folders/{made}/grants/dan", token=ann)
+            assert put() == status, level
+    finally:
+        bridge.shutdown()
+        bridge.server_close()
+        files.close()

@@ -3,6 +3,7 @@ along."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,3 +190,64 @@ def test_a_dot_folder_too_large_for_a_copy_is_left_out_and_the_plan_says_so(
     assert moved.do(mounts_of(moved).dots(OWNER, "ann")) == []
     (line,) = moved.do(mounts_of(moved).told(Task(run="true"), OWNER, "ann"))
     assert line == "`.cache` is left out: a dot folder that is copied has at most 2 files and 256 MB"
+
+
+def test_what_comes_past_the_server_is_counted_within_a_minute_and_then_nothing_more_comes_in(
+    moved: IdleServer, clock: FixedClock
+) -> None:
+    raw = Raw(moved.socket)
+    made = make(moved, "train", quota_bytes=1_000_000)
+    inside = moved.home / "folders" / made["id"]
+    headers = {"Upload-Length": "300000", "Upload-Metadata": "path eA=="}
+    begun = raw.ask("POST", "/folders/train/uploads", headers=headers)
+    where = begun.headers["location"].removeprefix("/v1")
+    (inside / "big").write_bytes(b"x" * 950_000)  # by a program on the volume
+    clock.advance(15.0)
+    moved.do(moved.application.housekeeping.look())
+    used = raw.ask("GET", "/folders/train").json["used_bytes"]
+    assert abs(used - 950_000) <= 9_500
+    late = raw.ask("PATCH", where, b"y" * 300_000, {"Upload-Offset": "0"})
+    assert (late.status, late.json["code"]) == (403, "over-quota")
+    (inside / "big").unlink()
+    clock.advance(30.0)
+    moved.do(moved.application.housekeeping.look())
+    assert raw.ask("GET", "/folders/train").json["used_bytes"] == used  # not all the time
+    clock.advance(30.0)
+    moved.do(moved.application.housekeeping.look())
+    assert raw.ask("PATCH", where, b"y" * 300_000, {"Upload-Offset": "0"}).status == 204
+
+
+def test_uploads_that_nobody_goes_on_with_are_forgotten(moved: IdleServer, clock: FixedClock) -> None:
+    raw = Raw(moved.socket)
+    make(moved, "train")
+    headers = {"Upload-Length": "10", "Upload-Metadata": "path eA=="}
+    assert raw.ask("POST", "/folders/train/uploads", headers=headers).status == 201
+    parts = moved.home / "folders" / ".argosy" / "upload"
+    prune(moved)
+    assert len(list(parts.iterdir())) == 2
+    for part in parts.iterdir():
+        os.utime(part, (1.0, 1.0))
+    clock.advance(8 * DAY_MS / 1000)
+    prune(moved)
+    assert list(parts.iterdir()) == []
+
+
+def test_what_goes_in_and_out_is_told(moved: IdleServer, tmp_path: Path) -> None:
+    raw = Raw(moved.socket)
+    raw.ask("POST", "/volumes", {"name": "nas", "path": str(tmp_path)})
+    make(moved, "train", volume="nas")
+    told = {"Content-Type": "application/offset+octet-stream", "Upload-Metadata": "path eA=="}
+    raw.ask("POST", "/folders/train/uploads", b"x" * 5000, {"Upload-Length": "5000", **told})
+    for _ in range(2):
+        raw.ask("GET", "/folders/train/content?path=x", headers={"Range": "bytes=0-99"})
+    raw.ask("GET", "/folders/train/archive")
+    io = raw.ask("GET", "/folders/train").json["io"]
+    assert (io["writes"], io["written_bytes"], io["reads"]) == (1, 5000, 3)
+    assert io["read_bytes"] == 200 + 512 + 5120 + 1024  # a tar has heads and whole blocks
+    (nas, own) = raw.ask("GET", "/volumes").json["volumes"]
+    assert nas["io"]["written_bytes"] == 5000 and own["io"].get("written_bytes", 0) == 0
+    answer = raw.ask("GET", "/volumes/metrics")
+    lines = answer.body.decode().splitlines()
+    assert "# TYPE argosy_folder_written_bytes_total counter" in lines
+    assert any(line.endswith(" 5000") and 'folder="train"' in line for line in lines if "written" in line)
+    assert 'argosy_volume_read_bytes_total{volume="nas"} 6856' in lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import io
 import os
@@ -16,6 +17,7 @@ from argosy.api.folders import FolderChange
 from argosy.client.client import Client
 from argosy.client.folders import FolderFiles
 from argosy.model.errors import ArgosyError
+from argosy.storage.folders import uploads
 from argosy.testing.idle_server import IdleServer
 
 
@@ -105,6 +107,44 @@ def test_uploads_under_way_count_for_the_quota(raw: Raw) -> None:
         answer = raw.ask("POST", "/folders/train/uploads", headers=headers)
         assert answer.status == status
     assert answer.json["code"] == "over-quota" and "are on their way" in answer.json["what"]
+
+
+def test_large_bodies_go_past_the_parser_and_come_whole(raw: Raw) -> None:
+    make(raw, "train")
+    data = os.urandom(5_000_001)
+    headers = {"Upload-Length": str(len(data)), "Upload-Metadata": metadata(path="big")}
+    where = raw.ask("POST", "/folders/train/uploads", headers=headers).headers["location"].removeprefix("/v1")
+    sent = raw.ask("PATCH", where, data, {"Upload-Offset": "0"})
+    assert (sent.status, sent.headers["connection"]) == (204, "close")
+    content = "/folders/train/content?path=big"
+    assert raw.ask("GET", content).body == data
+    part = raw.ask("GET", content, headers={"Range": "bytes=1000000-4500000"})
+    assert (part.status, part.body) == (206, data[1_000_000:4_500_001])
+
+
+def test_a_full_disk_is_told_also_to_who_sends_much(raw: Raw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file system refuses in the middle of a large body: all of it is read, then it is said."""
+    make(raw, "train")
+    data = os.urandom(6_000_000)
+    headers = {"Upload-Length": str(len(data)), "Upload-Metadata": metadata(path="big")}
+    where = raw.ask("POST", "/folders/train/uploads", headers=headers).headers["location"].removeprefix("/v1")
+    real = os.pwrite
+
+    def full(fd: int, piece: bytes, offset: int) -> int:
+        if offset > 2_000_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, piece, offset)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(uploads, "_ROOM_BYTES", 1 << 60)  # the volume has none, either
+    refused = raw.ask("PATCH", where, data, {"Upload-Offset": "0"})
+    assert (refused.status, refused.json["code"]) == (507, "disk-full")
+    assert refused.json["what"] == "the volume is full: `big` was not written"
+    monkeypatch.setattr(os, "pwrite", real)
+    at = int(raw.ask("HEAD", where).headers["upload-offset"])
+    assert 2_000_000 < at < 4_000_000  # what came before is there
+    assert raw.ask("PATCH", where, data[at:], {"Upload-Offset": str(at)}).status == 204
+    assert raw.ask("GET", "/folders/train/content?path=big").body == data
 
 
 def test_trash_restore_and_names(raw: Raw) -> None:

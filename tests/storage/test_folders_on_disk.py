@@ -9,15 +9,17 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from argosy.model.errors import ArgosyError
 from argosy.storage.folders.beneath import Beneath, split
-from argosy.storage.folders.disk import VolumeDisk
+from argosy.storage.folders.disk import VolumeDisk, run_gently
 from argosy.storage.folders.uploads import KEPT_MS, Upload
 
 
@@ -289,6 +291,15 @@ def test_trash_is_a_rename_and_back(volume: VolumeDisk) -> None:
 
 
 @pytest.mark.process
+def test_what_is_run_gently_rests_when_it_has_had_its_share() -> None:
+    began = os.times()
+    busy = "import time, sys\nwhile time.process_time() < 0.3: pass\nsys.exit(7)"
+    assert run_gently([sys.executable, "-S", "-c", busy], share=0.25) == 7
+    ended = os.times()
+    assert ended.elapsed - began.elapsed > 0.3 / 0.25 * 0.8  # a busy machine only makes it longer
+
+
+@pytest.mark.process
 def test_btrfs_holds_the_quota_itself(tmp_path: Path) -> None:
     if os.getuid() or not shutil.which("mkfs.btrfs"):
         pytest.skip("needs root and btrfs-progs: the quota of a btrfs subvolume was not tested")
@@ -304,17 +315,28 @@ def test_btrfs_holds_the_quota_itself(tmp_path: Path) -> None:
         pytest.skip(f"a btrfs file cannot be mounted here: {mounted.stderr.strip()}")
     try:
         disk = VolumeDisk(mount)
-        assert disk.make("fld-1", 8 << 20)
+        assert disk.make("fld-1", 8 << 20) == "btrfs"
         upload = Upload(id="up-1", folder_id="fld-1", path="big", size=1)
         with pytest.raises(OSError, match="quota"), open(disk.path("fld-1") / "big", "wb") as file:
             for _ in range(40):
                 file.write(os.urandom(1 << 20))
                 file.flush()
                 os.fsync(file.fileno())
-        assert upload.size == 1 and (disk.path("fld-1") / "big").stat().st_size <= 9 << 20
+        upload = Upload(id="up-2", folder_id="fld-1", path="a/small", size=3, replace=True)
+        (disk.path("fld-1") / "big").unlink()
+        os.sync()
+        for name in ("up-2", "up-3"):  # into a subvolume, which is a file system by itself
+            upload = msgspec.structs.replace(upload, id=name)
+            disk.uploads.begin(upload)
+            disk.uploads.append(upload, 0, b"abc")
+            disk.uploads.finish(upload, disk.beneath("fld-1"))
+        assert [each.name for each in disk.beneath("fld-1").list("a")] == ["small"]
+        assert 3 <= disk.used_bytes("fld-1") < 2 << 20
+        (disk.path("fld-1") / "big").write_bytes(b"x")
+        assert (disk.path("fld-1") / "big").stat().st_size <= 9 << 20
         disk.clone("fld-1", "fld-2")
         assert (disk.path("fld-2") / "big").exists()
-        assert disk.limit("fld-1", 0) is False
+        assert disk.limit("fld-1", 0) == ""
         disk.trash("fld-1")
         disk.purge("fld-1")
         assert not (mount / ".argosy" / "trash" / "fld-1").exists()

@@ -49,9 +49,9 @@ class SecretFiles:
             raise Refused(
                 "secret_files", "%s is no memory file system: secrets are not kept on disks" % self._memory
             )
-        self._own(self._folder)
         folder = self._folder + "/" + rank_id
         self.remove(rank_id)
+        self._own(self._folder)
         os.mkdir(folder, 0o700)
         env = {"ARGOSY_SECRETS_DIR": folder}
         links = []
@@ -84,6 +84,10 @@ class SecretFiles:
             if self._is_ours(link, folder):
                 os.unlink(link)
         shutil.rmtree(folder, ignore_errors=True)
+        try:
+            os.rmdir(self._folder)  # the last one leaves nothing behind
+        except OSError:
+            pass
 
     def sweep(self, living: set[str]) -> None:
         """Remove what belongs to no rank that lives."""

@@ -17,6 +17,31 @@ class GrantView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     until_ms: int = 0
 
 
+class IoView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """What went through the server since it started."""
+
+    reads: int = 0  # requests
+    read_bytes: int = 0
+    writes: int = 0  # requests
+    written_bytes: int = 0
+    since_ms: int = 0
+
+
+class NfsView(Reply, frozen=True, kw_only=True, omit_defaults=True):
+    """What the server's kernel has counted of an NFS mount since it was mounted, whoever read and wrote.
+    Times are means of a call, in milliseconds."""
+
+    server: str  # filer:/export
+    calls: int = 0
+    sent_again: int = 0
+    timeouts: int = 0
+    read_bytes: int = 0  # from the filer: without what the cache answers
+    written_bytes: int = 0
+    read_ms: float = 0.0
+    write_ms: float = 0.0
+    waiting_ms: float = 0.0  # before it is sent, of the kind of call that waits longest
+
+
 class FolderView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     name: str
@@ -26,12 +51,16 @@ class FolderView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     use: str = "general"  # general | data | model
     access: str = ""  # of the caller: ro | rw | rw+delete | manage; "": only invited
     quota_bytes: int = 0
+    quota_by: str = (
+        ""  # the file system that stops every write beyond it; "": counted, writes through us stop
+    )
     used_bytes: int = 0
     counted_ms: int = 0
     created_ms: int = 0
     trashed_ms: int = 0
     purge_at_ms: int = 0  # when the trash gives it up for good
     invited_by: str = ""  # an invitation waits for the caller
+    io: IoView | None = None
     grants: tuple[GrantView, ...] = ()  # for who manages it
     invitations: tuple[GrantView, ...] = ()
 
@@ -86,6 +115,7 @@ class FileList(Reply, frozen=True, kw_only=True):
 class PathRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     path: str
     to: str = ""  # rename to; "": make a folder
+    replace: bool = False  # a file that is at `to`
 
 
 class VolumeView(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -95,6 +125,8 @@ class VolumeView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     folders: int = 0
     free_bytes: int = 0
     total_bytes: int = 0
+    io: IoView | None = None  # of the folders that the caller may use
+    nfs: NfsView | None = None
 
 
 class VolumeList(Reply, frozen=True, kw_only=True):
@@ -158,7 +190,7 @@ class FolderCalls:
         """What is in it. Errors: "not-found"."""
 
     @endpoint("POST", "/folders/{folder}/files", PathRequest, permission="folders.write")
-    def change_files(self, folder: str, path: str, to: str = "") -> Done:
+    def change_files(self, folder: str, path: str, to: str = "", replace: bool = False) -> Done:
         """Make a folder in it, or rename within it. Errors: "not-found", "conflict", "forbidden"."""
 
     @endpoint("DELETE", "/folders/{folder}/files", permission="folders.write")
@@ -196,6 +228,10 @@ class FolderCalls:
     @endpoint("GET", "/volumes", permission="folders.read")
     def volumes(self) -> VolumeList:
         """Where folders may be."""
+
+    @endpoint("GET", "/volumes/metrics", permission="folders.read")
+    def volume_metrics(self) -> bytes:
+        """What folders and volumes hold, and what goes in and out, for Prometheus."""
 
     @endpoint("POST", "/volumes", VolumeRequest, permission="server.write")
     def make_volume(self, name: str, path: str, node_path: str = "") -> VolumeView:

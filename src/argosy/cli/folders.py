@@ -14,7 +14,7 @@ from argosy.model.folders import TRASH_DAYS
 from argosy.model.units import many, parse_size, render_bytes
 
 if TYPE_CHECKING:
-    from argosy.api.folders import FolderView
+    from argosy.api.folders import FolderView, IoView, NfsView
     from argosy.client.folders import FolderFiles
 
 
@@ -133,7 +133,10 @@ def info(session: Session, name: str, as_json: bool) -> None:
         return
     rows = [("id", found.id), ("project", found.project), ("owner", found.owner or "the project")]
     rows += [("use", found.use), ("volume", found.volume), ("your access", found.access)]
-    rows += [("used", render_bytes(found.used_bytes)), ("quota", _bytes(found.quota_bytes) or "none")]
+    rows += [("used", render_bytes(found.used_bytes)), ("quota", _quota_words(found))]
+    rows += [("through the server", _io_words(found.io))] if found.io is not None else []
+    nfs = next((each.nfs for each in session.client.volumes().volumes if each.name == found.volume), None)
+    rows += [("its volume by NFS", _nfs_words(nfs))] if nfs is not None else []
     rows += [(f"shared with {each.to}", each.level) for each in found.grants]
     rows += [(f"invited {each.to}", each.level) for each in found.invitations]
     session.screen.table(("FOLDER", found.name), rows)
@@ -294,7 +297,7 @@ def quota(session: Session, name: str, size: str, as_json: bool) -> None:
 
     limit = 0 if size == "none" else _size(size)
     changed = session.client.change_folder(name, FolderChange(quota_bytes=limit))
-    _told(session, changed, f"{changed.name}: {_bytes(limit) or 'no limit'}.", as_json=as_json)
+    _told(session, changed, f"{changed.name}: {_quota_words(changed)}.", as_json=as_json)
 
 
 @folder.command(
@@ -353,6 +356,40 @@ def download(session: Session, place: str, target: Path, recursive: bool, as_jso
 @folder.command(
     epilog="""\b
 Examples:
+  argosy folder mount train ~/train
+  argosy folder mount train ~/train --read-only
+"""
+)
+@click.argument("name")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--read-only", is_flag=True, help="Nothing is written there.")
+@pass_session
+def mount(session: Session, name: str, target: Path, read_only: bool) -> None:
+    """Show a folder at a path of this machine, until Ctrl-C or fusermount -u. Needs rclone and FUSE."""
+    from argosy.client.client import Client
+    from argosy.client.folders import FolderFiles
+    from argosy.client.mounting import mounted
+
+    found = session.client.folder(name)
+    here = session.cwd / target
+    reads = read_only or found.access == "ro"
+    files = FolderFiles(session.client.location, found.id)
+
+    def make_client() -> Client:
+        return Client(env=session.env, start=False)
+
+    with mounted(found.id, here, make_client, files, session.env, read_only=reads) as process:
+        how = "read-only" if reads else "read and write"
+        session.screen.say(f"{name} is at {here} ({how}). Ctrl-C unmounts it.")
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            session.screen.say("What was written is sent, then it is unmounted.")
+
+
+@folder.command(
+    epilog="""\b
+Examples:
   argosy folder volumes
   argosy folder volumes --add nas /mnt/nas/argosy --on-nodes /nas/argosy
 """
@@ -379,6 +416,9 @@ def volumes(
         for each in found.volumes
     ]
     session.screen.table(("VOLUME", "PATH", "ON NODES", "FOLDERS", "FREE"), rows)
+    for each in found.volumes:
+        if each.nfs is not None:
+            session.screen.print(f"{each.name}: {_nfs_words(each.nfs)}")
 
 
 @contextmanager
@@ -414,6 +454,34 @@ def _size(text: str) -> int:
 
 def _bytes(size: int) -> str:
     return render_bytes(size) if size else ""
+
+
+def _io_words(io: IoView) -> str:
+    return (
+        f"{render_bytes(io.read_bytes)} read by {many(io.reads, 'request')}, "
+        f"{render_bytes(io.written_bytes)} written by {many(io.writes, 'request')}, since it started"
+    )
+
+
+def _nfs_words(nfs: NfsView) -> str:
+    again = f", {nfs.sent_again} sent again" if nfs.sent_again else ""
+    return (
+        f"{nfs.server}: {render_bytes(nfs.read_bytes)} read at {nfs.read_ms:.1f} ms, "
+        f"{render_bytes(nfs.written_bytes)} written at {nfs.write_ms:.1f} ms{again}"
+    )
+
+
+def _quota_words(folder: FolderView) -> str:
+    """The limit, and who holds it."""
+    if not folder.quota_bytes:
+        return "no limit"
+    size = render_bytes(folder.quota_bytes)
+    if folder.quota_by:
+        return f"{size}, held by the file system ({folder.quota_by}): a write beyond it fails, whoever writes"
+    return (
+        f"{size}, counted by Argosy: what comes through it is refused beyond that; what nodes write to the "
+        "volume itself is counted within a minute"
+    )
 
 
 def _told(session: Session, view: FolderView, text: str, *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from argosy.api.endpoint import PREFIX
 from argosy.api.location import Location
@@ -125,7 +125,8 @@ class FolderFiles:
                 elif "coming already" not in error.what or tries == _TRIES * 2 - 1:
                     raise
             else:
-                going.where, going.at = answer.get("location", ""), int(answer["upload-offset"])
+                going.where = urlsplit(answer.get("location", "")).path
+                going.at = int(answer.get("upload-offset", 0))
                 going.done = status == 200 or bool(body and going.at == going.size) or not going.size
                 return
             time.sleep(0.1 * tries)
@@ -167,6 +168,23 @@ class FolderFiles:
             raise _refusal(parser.status, b"".join(wrong))
         return parser.headers
 
+    def write(self, path: str, size: int, pieces: Iterator[bytes]) -> None:
+        """A file from a stream that comes once, in place of what is there. Raises what `pieces` raises."""
+        metadata = f"path {base64.b64encode(os.fsencode(path)).decode()},replace dHJ1ZQ=="
+        headers = [("upload-length", str(size)), ("upload-metadata", metadata)]
+        where = urlsplit(self._ask("POST", f"{self._base}/uploads", headers)["location"]).path
+        if size:
+            headers = [("upload-offset", "0"), ("content-type", _BYTES)]
+            wrong: list[bytes] = []
+            try:
+                parser = self._links.put(
+                    where, self._with_own(headers), size, pieces, wrong.append, method="PATCH"
+                )
+            except Broken as error:
+                raise unreachable(self._location, str(error)) from None
+            if parser.status >= 300:
+                raise _refusal(parser.status, b"".join(wrong))
+
     # -- down -----------------------------------------------------------------------------------------
 
     def download(self, path: str, target: Path) -> Sent:
@@ -193,6 +211,25 @@ class FolderFiles:
         part.replace(target)
         etag_file.unlink(missing_ok=True)
         return Sent(1, size)
+
+    def read(
+        self,
+        path: str,
+        span: str,
+        begin: Callable[[int, dict[str, str]], object],
+        take: Callable[[bytes], object],
+    ) -> None:
+        """The bytes of a file, or those that `span` (as the header `Range`) names. `begin` gets status and
+        the headers before the first of them."""
+        where = f"{self._base}/content?{urlencode({'path': os.fsencode(path)})}"
+        headers = self._with_own([("range", span)] if span else [])
+        wrong: list[bytes] = []
+        try:
+            parser = self._links.ask("GET", where, headers, (), take, wrong.append, begin)
+        except Broken as error:
+            raise unreachable(self._location, str(error)) from None
+        if parser.status >= 300:
+            raise _refusal(parser.status, b"".join(wrong))
 
     def _head(self, where: str) -> dict[str, str]:
         """What a file is, by its first byte: `etag`, and its size as `content-length`."""

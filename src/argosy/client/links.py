@@ -31,14 +31,15 @@ class Links:
         body: Sequence[bytes],
         take: Take,
         take_error: Take,
+        begin: Callable[[int, dict[str, str]], object] = lambda status, headers: None,
     ) -> ReplyParser:
-        """The reply's head; its body went to `take`, or to `take_error` when it is no success. Raises
-        Broken."""
+        """The reply's head; its body went to `take`, or to `take_error` when it is no success. `begin` gets
+        the status and the headers of a success before its body. Raises Broken."""
 
         def send(connection: Connection) -> None:
             connection.send(method, target, headers, body, _TIMEOUT_S)
 
-        return self._asked(method, send, take, take_error)
+        return self._asked(method, send, take, take_error, begin)
 
     def put(
         self,
@@ -57,14 +58,25 @@ class Links:
         return self._asked(method, send, take_error, take_error)
 
     def _asked(
-        self, method: str, send: Callable[[Connection], None], take: Take, take_error: Take
+        self,
+        method: str,
+        send: Callable[[Connection], None],
+        take: Take,
+        take_error: Take,
+        begin: Callable[[int, dict[str, str]], object] = lambda status, headers: None,
     ) -> ReplyParser:
         connection = self._connection()
         parser = ReplyParser(without_body=method == "HEAD")
         try:
             send(connection)
+            began = False
             for piece in connection.read(parser, _TIMEOUT_S):
+                if not began and parser.status < 300:
+                    began = True
+                    begin(parser.status, parser.headers)
                 (take if parser.status < 300 else take_error)(piece)
+            if not began and parser.status < 300:
+                begin(parser.status, parser.headers)
         except BaseException:
             connection.close()
             raise

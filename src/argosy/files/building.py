@@ -12,6 +12,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -113,6 +114,8 @@ def compile_program(command: list[str], path: Path, *, timeout_s: float = 900) -
         done = subprocess.run([*command, "-o", temporary, *sources], check=False, timeout=timeout_s)
         if done.returncode:
             return False
+        if "-static" in command:
+            Path(temporary).write_bytes(without_sections(Path(temporary).read_bytes()))
         Path(temporary).chmod(0o755)
         Path(temporary).replace(path)
         return True
@@ -120,3 +123,17 @@ def compile_program(command: list[str], path: Path, *, timeout_s: float = 900) -
         return False
     finally:
         Path(temporary).unlink(missing_ok=True)
+
+
+def without_sections(program: bytes) -> bytes:
+    """An ELF program of 64 bits without what only linkers and debuggers read: the table of sections, and what
+    lies behind the last part that is loaded."""
+    first, count = struct.unpack_from("<Q", program, 32)[0], struct.unpack_from("<H", program, 56)[0]
+    ends = [
+        sum(struct.unpack_from("<Q", program, first + number * 56 + at)[0] for at in (8, 32))
+        for number in range(count)
+    ]
+    head = bytearray(program[:64])
+    struct.pack_into("<Q", head, 40, 0)  # where the table is
+    struct.pack_into("<HHH", head, 58, 0, 0, 0)
+    return bytes(head) + program[64 : max(ends)]

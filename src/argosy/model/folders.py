@@ -81,6 +81,7 @@ class Folder(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="folder")
     volume: str = OWN_VOLUME
     use: str = "general"  # general | data | model
     quota_bytes: int = 0  # 0: none
+    quota_by: str = ""  # the file system that holds it: a write beyond it fails, whoever writes; "": we count
     used_bytes: int = 0  # when it was last counted, with what came through us since
     counted_ms: int = 0  # 0: never
     trashed_ms: int = 0  # 0: it is there

@@ -80,6 +80,12 @@ class Exchange:
         wanted = name.encode()
         return next((value.decode("latin-1") for key, value in self.scope["headers"] if key == wanted), "")
 
+    @property
+    def length(self) -> int:
+        """Of the body, as it was announced; 0: it was not."""
+        text = self.header("content-length")
+        return int(text) if text.isdigit() else 0
+
     async def stream(self, limit_bytes: int) -> AsyncIterator[bytes]:
         """The body piece by piece; the client is slowed down to the reader's pace. Raises `too-large`."""
         self._refuse_announced(limit_bytes)

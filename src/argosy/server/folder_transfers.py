@@ -12,7 +12,9 @@ from typing import Final
 
 from argosy.model.errors import ArgosyError
 from argosy.server.exchange import Exchange
+from argosy.server.folder_traffic import FolderTraffic
 from argosy.server.folders import Folders
+from argosy.server.raw_bodies import send_file
 from argosy.storage.folders.beneath import Beneath
 
 _PIECE: Final = 1 << 20
@@ -21,13 +23,14 @@ _TUS: Final = [(b"tus-resumable", b"1.0.0"), (b"cache-control", b"no-store")]
 
 
 class FolderDownloads:
-    def __init__(self, folders: Folders) -> None:
-        self._folders = folders
+    def __init__(self, folders: Folders, traffic: FolderTraffic) -> None:
+        self._folders, self._traffic = folders, traffic
 
     async def content(self, exchange: Exchange) -> None:
         folder = await self._folders.find(exchange.caller, exchange.path["folder"])
         beneath = await self._folders.beneath(folder)
         fd, size = await asyncio.to_thread(beneath.open_file, exchange.text("path"))
+        sent = 0
         try:
             first, last = _range(exchange.header("range"), size)
             whole = last - first == size
@@ -43,21 +46,29 @@ class FolderDownloads:
             await exchange.send(
                 {"type": "http.response.start", "status": 200 if whole else 206, "headers": headers}
             )
+            went = await send_file(exchange, fd, first, last)
+            first, sent = first + went, sent + went
             while first < last:
                 piece = await asyncio.to_thread(os.pread, fd, min(_PIECE, last - first), first)
                 if not piece:
                     raise ArgosyError("conflict", "the file became shorter while it was read")
                 first += len(piece)
+                sent += len(piece)
                 await exchange.send({"type": "http.response.body", "body": piece, "more_body": True})
             await exchange.send({"type": "http.response.body", "body": b""})
         finally:
             os.close(fd)
+            self._traffic.read(folder.id, sent)
 
     async def archive(self, exchange: Exchange) -> None:
         folder = await self._folders.find(exchange.caller, exchange.path["folder"])
         beneath, path = await self._folders.beneath(folder), exchange.text("path")
         await asyncio.to_thread(beneath.list, path)  # what is wrong with it is told before the stream begins
-        await exchange.reply_stream("application/x-tar", _pieces(_tar(beneath, path)))
+        sent = [0]
+        try:
+            await exchange.reply_stream("application/x-tar", _pieces(_tar(beneath, path), sent))
+        finally:
+            self._traffic.read(folder.id, sent[0])
 
 
 def _tar(beneath: Beneath, path: str) -> Iterator[bytes]:
@@ -79,8 +90,8 @@ def _tar(beneath: Beneath, path: str) -> Iterator[bytes]:
     yield b"\0" * (2 * tarfile.BLOCKSIZE)
 
 
-async def _pieces(made: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Made in threads; small ones go together."""
+async def _pieces(made: Iterator[bytes], sent: list[int]) -> AsyncGenerator[bytes, None]:
+    """Made in threads; small ones go together. `sent`: how much it was, so far."""
 
     def some() -> bytes:
         held: list[bytes] = []
@@ -95,6 +106,7 @@ async def _pieces(made: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
     with closing(made):  # type: ignore[type-var]
         while data := await asyncio.to_thread(some):
             yield data
+            sent[0] += len(data)
 
 
 def _range(text: str, size: int) -> tuple[int, int]:

@@ -22,12 +22,14 @@ from argosy.server.folders import Folders
 from argosy.store.errors import Conflict
 from argosy.store.store import Store
 
+_PATIENCE_S: Final = 5.0  # so long a request waits for what it removes
 _log: Final = logging.getLogger(__name__)
 
 
 class FolderTrash:
     def __init__(self, folders: Folders, store: Store, clock: Clock) -> None:
         self._folders, self._store, self._clock = folders, store, clock
+        self._purging: set[asyncio.Future[bool]] = set()
 
     async def holders(self, folder: Folder) -> list[str]:
         """What runs, or waits to run, with a link to the folder: `job 3 of ann`."""
@@ -40,10 +42,14 @@ class FolderTrash:
         ]
 
     async def purge(self, caller: Caller, name: str) -> Folder:
-        """For good. Raises "conflict" for what is not in the trash, "disk-full" never, "transient" for what
-        could not be removed whole."""
+        """For good. What takes long goes on after the answer, gently. Raises "conflict" for what is not in
+        the trash, "transient" for what could not be removed whole."""
         folder = await self._folders.find(caller, name, Access.MANAGE)
-        if not await self._purge(rules.going(folder)):
+        purging = asyncio.ensure_future(self._purge(rules.going(folder)))
+        self._purging.add(purging)
+        purging.add_done_callback(self._purging.discard)
+        done, _ = await asyncio.wait({purging}, timeout=_PATIENCE_S)
+        if done and not purging.result():
             raise ArgosyError(
                 "transient",
                 f"not all of `{folder.name}` could be removed",

@@ -23,7 +23,9 @@ from argosy.model.errors import ArgosyError
 from argosy.model.folders import Access, Folder, check_room
 from argosy.model.ids import Clock, Ids
 from argosy.server.exchange import Disconnected, Exchange
+from argosy.server.folder_traffic import FolderTraffic
 from argosy.server.folders import Folders
+from argosy.server.raw_bodies import RawBody, raw_body, take
 from argosy.storage.folders.beneath import Beneath
 from argosy.storage.folders.uploads import Upload, Uploads
 
@@ -40,7 +42,7 @@ class _Sum:
     def __init__(self) -> None:
         self.at, self._sum = 0, hashlib.sha256()
 
-    def add(self, at: int, pieces: Sequence[bytes]) -> None:
+    def add(self, at: int, pieces: Sequence[bytes | memoryview]) -> None:
         """What comes behind a gap is left out: then the sum is of less than the file."""
         if at == self.at:
             for piece in pieces:
@@ -53,8 +55,8 @@ class _Sum:
 
 
 class FolderUploads:
-    def __init__(self, folders: Folders, clock: Clock, ids: Ids) -> None:
-        self._folders, self._clock, self._ids = folders, clock, ids
+    def __init__(self, folders: Folders, clock: Clock, ids: Ids, traffic: FolderTraffic) -> None:
+        self._folders, self._clock, self._ids, self._traffic = folders, clock, ids, traffic
         self._busy: set[str] = set()  # uploads that bytes come for now
         self._sums: dict[str, _Sum] = {}
 
@@ -82,7 +84,7 @@ class FolderUploads:
             await self._finish(folder, upload, beneath)
         elif upload.id in self._busy:
             raise _busy()
-        where = f"{PREFIX}/folders/{quote(folder.id)}/uploads/{upload.id}"
+        where = f"{_origin(exchange)}{PREFIX}/folders/{quote(folder.id)}/uploads/{upload.id}"
         await _reply(exchange, 201, [(b"location", where.encode()), _offset(at), *_TUS])
 
     def _announced(self, exchange: Exchange, folder: Folder) -> Upload:
@@ -132,7 +134,14 @@ class FolderUploads:
                     hint="ask where it is (HEAD), and go on from there",
                 )
             check_room(folder, upload.size)
-            at = await self._take(exchange, disk.uploads, upload, at)
+            began = at
+            try:
+                at = await self._take(exchange, disk.uploads, upload, at)
+            except Disconnected:
+                _, at = await asyncio.to_thread(disk.uploads.find, id, folder.id)
+                raise
+            finally:
+                self._traffic.wrote(folder.id, at - began)
             await asyncio.to_thread(disk.uploads.sync, upload)
             if at == upload.size:
                 told = exchange.header("upload-sha256")
@@ -144,6 +153,10 @@ class FolderUploads:
 
     async def _take(self, exchange: Exchange, uploads: Uploads, upload: Upload, at: int) -> int:
         """One piece is written while the next one comes."""
+        raw = raw_body(exchange) if upload.size - at >= exchange.length else None
+        if raw is not None:
+            exchange.headers.append((b"connection", b"close"))
+            return await self._take_raw(raw, uploads, upload, at)
         held: list[bytes] = []
         size, writing = 0, asyncio.ensure_future(asyncio.sleep(0))
         try:
@@ -163,14 +176,31 @@ class FolderUploads:
         await self._write(uploads, upload, at, held)
         return at + size
 
+    async def _take_raw(self, raw: RawBody, uploads: Uploads, upload: Upload, at: int) -> int:
+        summed = self._sum_of(upload)
+        try:
+            return await take(
+                raw,
+                at,
+                lambda: uploads.writing(upload, at),
+                None if summed is None else lambda place, piece: summed.add(place, [piece]),
+            )
+        except Disconnected:
+            await asyncio.to_thread(uploads.sync, upload)
+            raise
+
+    def _sum_of(self, upload: Upload) -> _Sum | None:
+        """None: nobody asks for it."""
+        if not upload.sha256 and not upload.key:
+            return None
+        if len(self._sums) > _SUMS_MAX:
+            self._sums.clear()
+        return self._sums.setdefault(upload.id, _Sum())
+
     async def _write(self, uploads: Uploads, upload: Upload, at: int, held: list[bytes]) -> None:
         if not held:
             return
-        summed = None
-        if upload.sha256 or upload.key:
-            if len(self._sums) > _SUMS_MAX:
-                self._sums.clear()
-            summed = self._sums.setdefault(upload.id, _Sum())
+        summed = self._sum_of(upload)
 
         def write() -> None:
             uploads.append(upload, at, *held)
@@ -184,6 +214,14 @@ class FolderUploads:
         digest = self._sums.pop(upload.id, _Sum()).of_all(upload.size)
         await asyncio.to_thread(disk.uploads.finish, upload, beneath, digest)
         await self._folders.add_used(folder, upload.size)
+
+    async def sweep(self) -> int:
+        """Forget uploads that nobody goes on with, on every volume; how many."""
+        gone = 0
+        for volume in await self._folders.volumes():
+            uploads = self._folders.disk_of(volume).uploads
+            gone += await asyncio.to_thread(uploads.sweep, self._clock.now_ms())
+        return gone
 
     async def give_up(self, exchange: Exchange) -> None:
         folder = await self._folders.find(exchange.caller, exchange.path["folder"], Access.WRITE)
@@ -208,6 +246,15 @@ def _is_there(beneath: Beneath, upload: Upload) -> bool:
     return beneath.sha256_of(upload.path) == upload.sha256 or not upload.size
 
 
+def _origin(exchange: Exchange) -> str:
+    """Of the address that was asked: some clients take only whole ones. "": over the unix socket."""
+    host = exchange.header("host")
+    if exchange.is_local or not re.fullmatch(r"[A-Za-z0-9.:\[\]-]{1,255}", host):
+        return ""
+    encrypted = "https" in (exchange.scope.get("scheme"), exchange.header("x-forwarded-proto"))
+    return f"http{'s' if encrypted else ''}://{host}"
+
+
 def _busy() -> ArgosyError:
     return ArgosyError("conflict", "bytes of this upload are coming already", hint="one at a time")
 
@@ -218,6 +265,7 @@ def _offset(at: int) -> tuple[bytes, bytes]:
 
 async def _reply(exchange: Exchange, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
     exchange.answered = True
+    headers = [*headers, *exchange.headers]
     length = [] if status == 204 else [(b"content-length", b"0")]
     await exchange.send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
     await exchange.send({"type": "http.response.body", "body": b""})

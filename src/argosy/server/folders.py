@@ -160,12 +160,12 @@ class Folders:
         assert isinstance(made, Folder)
         try:
             if source is not None:
-                await asyncio.to_thread(disk.clone, source.id, made.id)
-            await asyncio.to_thread(disk.make, made.id, made.quota_bytes)
+                await asyncio.to_thread(disk.clone, source.id, made.id, made.quota_bytes)
+            held = await asyncio.to_thread(disk.make, made.id, made.quota_bytes)
         except (ArgosyError, OSError):
             await self._store.commit([msgspec.structs.replace(made, removed_ms=self._clock.now_ms())])
             raise
-        return made
+        return await self._note(made, quota_by=held) if held else made
 
     async def change(self, caller: Caller, name: str, turn: Turn, least: Access) -> Folder:
         """Write what `turn` makes of the folder. Raises what it raises, and what `find` does."""
@@ -181,18 +181,19 @@ class Folders:
             except Conflict:
                 continue  # somebody else was faster: look again
             assert isinstance(written, Folder)
-            await self._carry_out(folder, written)
-            return written
+            return await self._carry_out(folder, written)
         raise ArgosyError("conflict", f"`{name}` is being changed by many at a time", hint="try again")
 
-    async def _carry_out(self, before: Folder, after: Folder) -> None:
+    async def _carry_out(self, before: Folder, after: Folder) -> Folder:
         disk = await self.disk(after)
         if after.trashed_ms and not before.trashed_ms:
             await asyncio.to_thread(disk.trash, after.id)
         elif before.trashed_ms and not after.trashed_ms:
             await asyncio.to_thread(disk.restore, after.id)
         if after.quota_bytes != before.quota_bytes:
-            await asyncio.to_thread(disk.limit, after.id, after.quota_bytes)
+            held = await asyncio.to_thread(disk.limit, after.id, after.quota_bytes)
+            return await self._note(after, quota_by=held)
+        return after
 
     async def answer(self, name: str, folder_name: str, now_ms: int, *, accepts: bool) -> Folder:
         """Whoever was invited says yes or no. Raises "not-found", "conflict"."""
@@ -215,17 +216,27 @@ class Folders:
             return written
         raise ArgosyError("conflict", f"`{folder_name}` is being changed by many at a time", hint="try again")
 
-    async def add_used(self, folder: Folder, more_bytes: int, *, counted: bool = False) -> Folder:
-        """What came or went through us; `counted`: all that there is."""
+    async def add_used(self, folder: Folder, more_bytes: int) -> Folder:
+        """What came or went through us."""
+        return await self._note(folder, more_bytes=more_bytes)
+
+    async def _note(
+        self, folder: Folder, *, more_bytes: int = 0, counted: int | None = None, quota_by: str | None = None
+    ) -> Folder:
+        """Written beside whatever else changes in it. `counted`: all bytes that there are."""
         for _ in range(_TRIES):
             rows = await self._store.snapshot()
             now = rows.people.get(folder.id)
             if not isinstance(now, Folder):
                 return folder
-            used = more_bytes if counted else max(0, now.used_bytes + more_bytes)
+            used = max(0, now.used_bytes + more_bytes) if counted is None else counted
             changed = msgspec.structs.replace(now, used_bytes=used)
-            if counted:
+            if counted is not None:
                 changed = msgspec.structs.replace(changed, counted_ms=self._clock.now_ms())
+            if quota_by is not None:
+                changed = msgspec.structs.replace(changed, quota_by=quota_by)
+            if msgspec.structs.replace(changed, counted_ms=now.counted_ms) == now and now.counted_ms:
+                return changed  # nothing new: no row is written for the time alone
             try:
                 [written] = await self._store.commit([changed])
             except Conflict:
@@ -237,7 +248,7 @@ class Folders:
     async def count(self, folder: Folder) -> Folder:
         """Count its bytes on the disk."""
         disk = await self.disk(folder)
-        return await self.add_used(folder, await asyncio.to_thread(disk.used_bytes, folder.id), counted=True)
+        return await self._note(folder, counted=await asyncio.to_thread(disk.used_bytes, folder.id))
 
     # -- volumes --------------------------------------------------------------------------------------
 
@@ -294,7 +305,9 @@ class Folders:
         await self._store.commit([msgspec.structs.replace(volume, removed_ms=self._clock.now_ms())])
 
     async def disk(self, folder: Folder) -> VolumeDisk:
-        volume = await self.volume(folder.volume)
+        return self.disk_of(await self.volume(folder.volume))
+
+    def disk_of(self, volume: Volume) -> VolumeDisk:
         return self._disks.setdefault(volume.path, VolumeDisk(Path(volume.path)))
 
     async def beneath(self, folder: Folder) -> Beneath:

@@ -1,4 +1,5 @@
-"""What is done once a day: the backup, and the end of what is old, too much, or belongs to nobody."""
+"""What is done once a day: the backup, and the end of what is old, too much, or belongs to nobody. And what
+is looked at all the time."""
 
 from __future__ import annotations
 
@@ -71,6 +72,7 @@ class Housekeeping:
         retention: Retention | None = None,
         sweep: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
+        self._often = list[Callable[[], Awaitable[None]]]()
         self._more = [sweep] if sweep is not None else []  # sweeps of other files: how many went
         self._store, self._blobs, self._logs, self._clock = store, blobs, logs, clock
         self.retention = retention or Retention()
@@ -79,6 +81,15 @@ class Housekeeping:
     def also(self, sweep: Callable[[], Awaitable[int]]) -> None:
         """Do this too, once a day. It returns how many it removed."""
         self._more.append(sweep)
+
+    def often(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Do this every few seconds; it knows by itself what is due."""
+        self._often.append(look)
+
+    async def look(self) -> None:
+        """What is done often, once."""
+        for look in self._often:
+            await look()
 
     async def prune(self, *, days: int = 0, dry_run: bool = False) -> PruneReply:
         """Forget what is old. `days`: another age than the usual, for this time. `dry_run`: only count."""

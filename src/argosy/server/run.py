@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("argosy.server")
 _COLLECT_S: Final = 600.0  # how often long-lived objects are taken out of garbage collection
 _CARE_S: Final = 3600.0  # how often backups and sweeps are looked at
+_LOOK_S: Final = 15.0  # how often what may change at any time is looked at
 _GUARD_S: Final = 0.5  # how often the state folder and the socket are looked at
 _BUCKETS_S: Final = 10.0
 _BUDGETS_S: Final = 120.0
@@ -307,6 +308,10 @@ async def _end(*tasks: asyncio.Task[None]) -> None:
 
 
 async def _care(store: Store, housekeeping: Housekeeping, clock: SystemClock) -> None:
+    await asyncio.gather(_care_daily(store, housekeeping, clock), _look_often(housekeeping))
+
+
+async def _care_daily(store: Store, housekeeping: Housekeeping, clock: SystemClock) -> None:
     """Daily things: the backup of the database, and the end of what is old or belongs to nobody."""
     await asyncio.sleep(_FIRST_CARE_S)
     swept_s = -1e9
@@ -324,6 +329,16 @@ async def _care(store: Store, housekeeping: Housekeeping, clock: SystemClock) ->
         except (ArgosyError, OSError) as error:
             _log.warning("housekeeping is tried again later: %s", error)
         await asyncio.sleep(_CARE_S)
+
+
+async def _look_often(housekeeping: Housekeeping) -> None:
+    await asyncio.sleep(_FIRST_CARE_S)
+    while True:
+        try:
+            await housekeeping.look()
+        except (ArgosyError, OSError) as error:
+            _log.warning("it is looked at again later: %s", error)
+        await asyncio.sleep(_LOOK_S)
 
 
 async def _watch(application: Application) -> None:

@@ -128,10 +128,11 @@ class FakeFolders:
                 told = dict(each.split(" ") for each in headers["upload-metadata"].split(","))
                 name, size = base64.b64decode(told["path"]).decode(), int(headers["upload-length"])
                 upload = f"upl-{len(self._uploads) + 1}"
-                self._uploads[upload] = (name, size, b"")
-                if not size:
-                    held[name] = b""
-                return _reply(201, b"", location=f"/v1/folders/{path['folder']}/uploads/{upload}")
+                self._uploads[upload] = (name, size, body)
+                if len(body) == size:
+                    held[name] = body
+                where = f"/v1/folders/{path['folder']}/uploads/{upload}"
+                return _reply(201, b"", location=where, upload_offset=str(len(body)))
             case "upload_offset" | "continue_upload":
                 name, size, data = self._uploads[path["upload"]]
                 data += body

@@ -204,9 +204,10 @@ def _hold(view: View, claim: Claim, tenants: Sequence[Workload]) -> list[Action]
             return _begin_release(view, claim, Reason.PREEMPTED, notice_text(*told, view.now_ms))
         # Healing does not bring back every node. What has not begun yet begins elsewhere.
         for node in nodes:
-            if (text := lost_text(view, node)) and not left_of(view, owner, claim):
+            text = lost_text(view, node)
+            if text and not left_of(view, owner, claim):
                 return _begin_release(view, claim, Reason.NODE_LOST, text)
-            if node.phase is NodePhase.UNREACHABLE:
+            if node.phase is NodePhase.UNREACHABLE and not text:
                 actions.append(WakeAt(claim.id, node.unreachable_ms + view.policy.lost_after_ms))
     heal = fact is not None and fact.state is ClaimState.STOPPED
     for node in nodes:

@@ -56,10 +56,9 @@ static bool before(Dir *dir) {
 }
 
 static void entry(Dir *dir, int fd, const char *name, int type) {
+  (void)dir;
   if (mode && type == DT_LNK) return;
-  char *path = join(dir->path, name);
-  change(fd, name, path, AT_SYMLINK_NOFOLLOW);
-  free(path);
+  change(fd, name, path_of(name), AT_SYMLINK_NOFOLLOW);
 }
 
 static int begin(char **paths, int count) {

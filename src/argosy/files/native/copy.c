@@ -310,7 +310,7 @@ bool make_target(Dir *dir, int fd) {
     free(path);
     return false;
   }
-  keep_fd(dir, 1, below);
+  keep_fd(dir, 1, below, 0);
   if (dir->fd[1] < 0) close(below);
   return true;
 }
@@ -331,16 +331,16 @@ bool remove_tree(int at, const char *name, const char *path) {
   if (!unlinkat(at, name, 0)) { told_change("remove", path, 0); return true; }
   if (errno != EISDIR && errno != EPERM) { complain("cannot remove", path, errno); return false; }
   int fd = open_dir_at(at, name);
-  DIR *stream = fd < 0 ? 0 : fdopendir(fd);
-  bool good = stream != 0;
-  for (struct dirent *entry; stream && (entry = readdir(stream));) {
-    if (is_dot(entry->d_name)) continue;
-    char *below = join(path, entry->d_name);
-    good &= remove_tree(dirfd(stream), entry->d_name, below);
+  bool good = fd >= 0;
+  Names names = {fd, 0, 0, 4096, good ? malloc(4096) : 0};
+  for (const Listed *entry; fd >= 0 && (entry = next_name(&names));) {
+    char *below = join(path, entry->name);
+    good &= remove_tree(fd, entry->name, below);
     free(below);
   }
-  if (stream) closedir(stream);
+  free(names.block);
+  if (fd >= 0) close(fd);
   if (good && !unlinkat(at, name, AT_REMOVEDIR)) { told_change("remove", path, 0); return true; }
-  if (good || !stream) complain("cannot remove", path, errno);
+  if (good || fd < 0) complain("cannot remove", path, errno);
   return false;
 }

@@ -60,18 +60,14 @@ static bool enter(Dir *dir, int fd) {
 static void entry(Dir *dir, int fd, const char *name, int type) {
   struct stat st;
   (void)type;
-  char *path = exclusions || (all && (uint64_t)dir->depth < deepest) ? join(dir->path, name) : 0;
-  if (exclusions && skipped(name, path)) { free(path); return; }
+  if (exclusions && skipped(name, path_of(name))) return;
   if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW)) {
-    char *whole = join(dir->path, name);
-    complain("cannot access", whole, errno);
-    free(whole);
+    complain("cannot access", path_of(name), errno);
   } else if (!(opt_one_fs && st.st_dev != dir->dev[0]) && counts(&st)) {
-    dir->own_bytes += size_of(&st);
-    dir->own_inodes++;
-    if (all && (uint64_t)dir->depth < deepest) print(path, size_of(&st), 1);
+    mine.bytes += size_of(&st);
+    mine.inodes++;
+    if (all && (uint64_t)dir->depth < deepest) print(path_of(name), size_of(&st), 1);
   }
-  free(path);
 }
 
 static void leave(Dir *dir) {

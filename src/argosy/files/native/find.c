@@ -222,11 +222,11 @@ static bool is_empty(Entry *entry) {
   if (entry->type == DT_REG) return known(entry) && entry->st.st_size == 0;
   if (entry->type != DT_DIR) return false;
   int fd = open_dir_at(entry->at, entry->name);
-  DIR *stream = fd < 0 ? 0 : fdopendir(fd);
-  if (!stream) { complain("cannot read directory", entry->path, errno); return false; }
-  bool empty = true;
-  for (struct dirent *found; empty && (found = readdir(stream));) empty = is_dot(found->d_name);
-  closedir(stream);
+  char block[2048];
+  Names names = {fd, 0, 0, sizeof block, block};
+  bool empty = fd >= 0 && !next_name(&names);
+  if (fd < 0 || names.got < 0) { complain("cannot read directory", entry->path, errno); empty = false; }
+  if (fd >= 0) close(fd);
   return empty;
 }
 
@@ -330,10 +330,11 @@ static void leave(Dir *dir) {
 }
 
 static void entry(Dir *dir, int fd, const char *name, int type) {
-  char *path = join(dir->path, name);
-  Entry found = {dir, fd, name, path, type, dir->depth + 1, false, false, {0}};
-  if ((uint64_t)found.depth <= deepest) look_at(&found);
-  free(path);
+  if ((uint64_t)dir->depth + 1 > deepest) return;
+  Entry found;
+  found.dir = dir, found.at = fd, found.name = name, found.path = path_of(name), found.type = type;
+  found.depth = dir->depth + 1, found.have = found.pruned = false;
+  look_at(&found);
 }
 
 static int start(int argc, char **argv) {

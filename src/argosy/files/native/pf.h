@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { SLICE = 64, MOST_THREADS = 256, FIRST_THREADS = 2 };
@@ -83,13 +84,23 @@ Job *work_job(Dir *dir, void (*work)(void *what), void *what);
 int grip(Dir *dir, int side, bool *temporary);       // an fd of an opened folder, or -1 with errno
 int parent_grip(Dir *dir, int side, bool *temporary);  // AT_FDCWD for what the user named
 void let_go(int fd, bool temporary);
-void keep_fd(Dir *dir, int side, int fd);
+void keep_fd(Dir *dir, int side, int fd, const struct stat *known);
 int open_dir_at(int at, const char *name);
+// A listing as the kernel gives it, without `.` and `..`; at its end `got` is 0, or negative with errno.
+typedef struct Listed { uint64_t ino; int64_t next; unsigned short size; unsigned char type; char name[]; } Listed;
+typedef struct Names { int fd; long at, got, room; char *block; } Names;
+const Listed *next_name(Names *names);
 char *join(const char *folder, const char *name);
+const char *path_of(const char *name);               // in the folder whose entries this thread is at; until the next call
 bool is_dot(const char *name);
 
 // What a thread has of its own: its number, what it has put out, blocks to copy and compare with.
-typedef struct Mine { long number; char *out; size_t used, room, whole; long slept; char *block, *other; } Mine;
+typedef struct Mine {
+  long number, slept, calm;
+  char *out, *block, *other, *listing, *path;
+  size_t used, room, whole, path_room, folder_size;
+  uint64_t bytes, inodes;  // du: of the slice that it is at
+} Mine;
 extern __thread Mine mine;
 
 // text.c

@@ -49,7 +49,8 @@ void push_jobs(Job *first, Job *last, long count) {
 void count_sleeps(void) {
   struct rusage usage;
   getrusage(RUSAGE_THREAD, &usage);
-  sleeps += usage.ru_nvcsw - mine.slept;
+  mine.calm = usage.ru_nvcsw == mine.slept;
+  if (!mine.calm) sleeps += usage.ru_nvcsw - mine.slept;
   mine.slept = usage.ru_nvcsw;
 }
 
@@ -62,21 +63,23 @@ static void count_waits(void) {
 
 static void *work(void *argument) {
   mine.number = (long)argument;
-  for (;;) {
+  bool waited = true;  // since its sleeps were counted
+  for (unsigned jobs = 0;;) {
     pthread_mutex_lock(&mutex);
     if (unfinished && (!head || mine.number >= allowed)) {
       pthread_mutex_unlock(&mutex);
       flush_output();
       pthread_mutex_lock(&mutex);
     }
-    while (unfinished && (!head || mine.number >= allowed)) pthread_cond_wait(&more, &mutex);
+    for (; unfinished && (!head || mine.number >= allowed); waited = true) pthread_cond_wait(&more, &mutex);
     if (!unfinished) break;
     Job *job = head;
     head = job->next;
     pthread_mutex_unlock(&mutex);
-    count_waits();
+    if (waited) count_waits();
     run_job(job);
-    count_sleeps();
+    waited = !mine.calm || jobs++ % 8 == 0;
+    if (waited) count_sleeps();
     pthread_mutex_lock(&mutex);
     if (!--unfinished) pthread_cond_broadcast(&more), pthread_cond_broadcast(&over);
     pthread_mutex_unlock(&mutex);

@@ -8,16 +8,12 @@ static void entry(Dir *dir, int fd, const char *name, int type) {
   (void)type;
   if (!opt_dryrun && unlinkat(fd, name, 0)) {
     if (errno == ENOENT && force) return;
-    char *path = join(dir->path, name);
-    complain("cannot remove", path, errno);
-    free(path);
+    complain("cannot remove", path_of(name), errno);
     dir->failed = true;
     return;
   }
   if (!opt_verbose && !opt_dryrun) { n_changed++; return; }
-  char *path = join(dir->path, name);
-  told_change("remove", path, 0);
-  free(path);
+  told_change("remove", path_of(name), 0);
 }
 
 // A folder in which something stays is not tried, nor those that it lies in. One that could not be opened may be

@@ -118,7 +118,7 @@ static bool open_target(Dir *dir) {
     free(path);
     return true;
   }
-  keep_fd(dir, 1, fd);
+  keep_fd(dir, 1, fd, 0);
   if (dir->fd[1] < 0) close(fd);
   return true;
 }
@@ -135,19 +135,19 @@ static bool before(Dir *dir) { return !dir->parent || dir->parent->fresh || clea
 // Names that the source does not have. Nothing goes where the source could not be read.
 static void remove_extra(Dir *dir, int from, int to) {
   int own = openat(to, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  DIR *stream = own < 0 ? 0 : fdopendir(own);
   struct stat st;
-  if (!stream) return;
-  char *folder = target_path(dir);
-  for (struct dirent *entry; (entry = readdir(stream));) {
-    if (is_dot(entry->d_name) || !fstatat(from, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) || errno != ENOENT) continue;
-    char *path = join(folder, entry->d_name);
+  if (own < 0) return;
+  char block[8192], *folder = target_path(dir);
+  Names names = {own, 0, 0, sizeof block, block};
+  for (const Listed *entry; (entry = next_name(&names));) {
+    if (!fstatat(from, entry->name, &st, AT_SYMLINK_NOFOLLOW) || errno != ENOENT) continue;
+    char *path = join(folder, entry->name);
     if (opt_dryrun) told_change("remove", path, 0);
-    else remove_tree(to, entry->d_name, path);
+    else remove_tree(to, entry->name, path);
     free(path);
   }
   free(folder);
-  closedir(stream);
+  close(own);
 }
 
 static void leave(Dir *dir) {

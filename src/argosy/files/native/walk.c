@@ -3,8 +3,8 @@
 // looked up one by one below descriptors.
 #include "pf.h"
 #include <sys/resource.h>
-#include <sys/syscall.h>
 
+enum { LISTING = 64 << 10 };
 static long open_limit;
 static atomic_long opened;
 
@@ -40,9 +40,10 @@ void let_go(int fd, bool temporary) {
   errno = kept;
 }
 
-void keep_fd(Dir *dir, int side, int fd) {
+void keep_fd(Dir *dir, int side, int fd, const struct stat *known) {
   struct stat st;
-  if (!fstat(fd, &st)) dir->dev[side] = st.st_dev, dir->ino[side] = st.st_ino;
+  if (!known && !fstat(fd, &st)) known = &st;
+  if (known) dir->dev[side] = known->st_dev, dir->ino[side] = known->st_ino;
   if (dir->named || atomic_fetch_add(&opened, 1) < open_limit) { dir->fd[side] = fd; return; }
   atomic_fetch_sub(&opened, 1);
   dir->fd[side] = -2;  // the caller's for now; whoever needs it later opens it anew
@@ -165,7 +166,7 @@ static int open_scanned(Dir *dir) {
   struct stat st;
   if (fstat(fd, &st)) { dir->failed = true; complain("cannot access", dir->path, errno); close(fd); return -1; }
   dir->st = st, dir->seen = true;
-  keep_fd(dir, 0, fd);
+  keep_fd(dir, 0, fd, &st);
   bool read = true;
   if (is_loop(dir)) {
     complain("not entered, it contains itself:", dir->path, ELOOP);
@@ -199,11 +200,41 @@ static int type_at(int fd, const char *name, int type) {
   return IFTODT(st.st_mode);
 }
 
+static void room_for_path(size_t size) {
+  if (size > mine.path_room) mine.path = realloc(mine.path, mine.path_room = size * 2 + 256);
+}
+
+static void at_folder(const char *path) {
+  size_t size = strlen(path);
+  room_for_path(size + 2);
+  memcpy(mine.path, path, size);
+  if (size && path[size - 1] != '/') mine.path[size++] = '/';
+  mine.folder_size = size;
+}
+
+const char *path_of(const char *name) {
+  size_t size = strlen(name) + 1;
+  room_for_path(mine.folder_size + size);
+  memcpy(mine.path + mine.folder_size, name, size);
+  return mine.path;
+}
+
+// What was done is told in steps: often while calls sleep, so that more threads come soon, seldom while none does.
 static void each(Dir *dir, int fd, char *names, int count) {
+  int untold = 0;
+  at_folder(dir->path);
   for (char *at = names; count-- > 0 && !stopping(); at += strlen(at + 1) + 2) {
-    if (!(n_entries++ & 15)) count_sleeps();
-    if (tool->entry) tool->entry(dir, fd, at + 1, (unsigned char)at[0]);
+    tool->entry(dir, fd, at + 1, (unsigned char)at[0]);
+    if (++untold < (mine.calm ? 64 : 16)) continue;
+    n_entries += untold;
+    untold = 0;
+    count_sleeps();
   }
+  n_entries += untold;
+  if (!mine.inodes) return;
+  dir->own_bytes += mine.bytes;
+  dir->own_inodes += mine.inodes;
+  mine.bytes = mine.inodes = 0;
 }
 
 // What was found beyond one slice becomes jobs of its own. Returns where the caller's own part begins.
@@ -232,32 +263,45 @@ static char *cut(Dir *dir, Found *found, int *left) {
   return at;
 }
 
+const Listed *next_name(Names *names) {
+  for (;;) {
+    if (names->at >= names->got) {
+      names->at = 0;
+      names->got = syscall(SYS_getdents64, names->fd, names->block, names->room);
+      if (names->got <= 0) return 0;
+    }
+    const Listed *entry = (Listed *)(names->block + names->at);
+    names->at += entry->size;
+    if (!is_dot(entry->name)) return entry;
+  }
+}
+
+// A folder is listed by few calls, each with a large buffer.
 static void scan(Dir *dir) {
   if (stopping() || (tool->before && !tool->before(dir))) return;
   int fd = open_scanned(dir);
   if (fd < 0) return;
-  DIR *stream = fdopendir(dir->fd[0] >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : fd);
+  if (!mine.listing) mine.listing = malloc(LISTING);
+  Names names = {fd, 0, 0, LISTING, mine.listing};
   Found found = {0};
   Job *first = 0, *last = 0;
   long jobs = 0;
-  errno = 0;
-  for (struct dirent *entry; stream && (entry = readdir(stream)); errno = 0) {
-    if (is_dot(entry->d_name)) continue;
-    int type = type_at(fd, entry->d_name, entry->d_type);
-    if (type != DT_DIR) { add(&found, entry->d_name, type); continue; }
-    Job *job = scan_job(new_dir(dir, join(dir->path, entry->d_name), strlen(entry->d_name)));
+  for (const Listed *entry; (entry = next_name(&names));) {
+    int type = type_at(fd, entry->name, entry->type);
+    if (type != DT_DIR) { add(&found, entry->name, type); continue; }
+    Job *job = scan_job(new_dir(dir, join(dir->path, entry->name), strlen(entry->name)));
     job->next = first;
     if (!last) last = job;
     first = job;
     jobs++;
   }
-  if (!stream || errno) { dir->failed = true; complain("cannot read directory", dir->path, errno); }
+  if (names.got < 0) { dir->failed = true; complain("cannot read directory", dir->path, errno); }
   if (first) push_jobs(first, last, jobs);
   int left;
   char *mine = cut(dir, &found, &left);
   each(dir, fd, mine, left);
   free(found.names);
-  if (stream) closedir(stream);
+  if (dir->fd[0] < 0) close(fd);
 }
 
 void run_job(Job *job) {

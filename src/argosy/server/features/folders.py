@@ -6,6 +6,8 @@ import asyncio
 import shutil
 from pathlib import Path
 
+import msgspec
+
 from argosy.api.endpoint import Done
 from argosy.api.folders import (
     AnswerRequest,
@@ -27,7 +29,9 @@ from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.folders import WORDS, Access, Folder, Volume
 from argosy.server.exchange import Exchange
+from argosy.server.folder_counting import FolderCounting
 from argosy.server.folder_mounts import FolderMounts
+from argosy.server.folder_traffic import FolderTraffic, prometheus
 from argosy.server.folder_transfers import FolderDownloads
 from argosy.server.folder_trash import FolderTrash
 from argosy.server.folder_uploads import FolderUploads
@@ -45,8 +49,11 @@ class FolderFeature:
         services.intake.folders = FolderMounts(self._folders, services.blobs)
         self._trash = FolderTrash(self._folders, services.store, services.clock)
         services.housekeeping.also(self._trash.sweep)
-        self._downloads = FolderDownloads(self._folders)
-        self._uploads = FolderUploads(self._folders, services.clock, services.ids)
+        self._traffic = FolderTraffic(services.clock)
+        self._downloads = FolderDownloads(self._folders, self._traffic)
+        self._uploads = FolderUploads(self._folders, services.clock, services.ids, self._traffic)
+        services.housekeeping.also(self._uploads.sweep)
+        services.housekeeping.often(FolderCounting(self._folders, services.store, services.clock).look)
 
     # -- folders --------------------------------------------------------------------------------------
 
@@ -149,11 +156,13 @@ class FolderFeature:
             use=folder.use,
             access=WORDS[has],
             quota_bytes=folder.quota_bytes,
+            quota_by=folder.quota_by,
             used_bytes=folder.used_bytes,
             counted_ms=folder.counted_ms,
             created_ms=folder.created_ms,
             trashed_ms=folder.trashed_ms,
             purge_at_ms=rules.purge_at_ms(folder),
+            io=self._traffic.of(folder.id) if has else None,
             invited_by=(asked.by or folder.owner or folder.project) if asked else "",
             grants=tuple(
                 GrantView(to=each.to, level=each.level, until_ms=each.until_ms) for each in folder.grants
@@ -181,9 +190,10 @@ class FolderFeature:
         folder = await self._folders.find(exchange.caller, exchange.path["folder"], least)
         beneath = await self._folders.beneath(folder)
         if request.to:
-            await asyncio.to_thread(beneath.rename, request.path, request.to)
+            await asyncio.to_thread(beneath.rename, request.path, request.to, replace=request.replace)
         else:
             await asyncio.to_thread(beneath.make_folder, request.path)
+        self._traffic.wrote(folder.id, 0)
         return Done(names=(request.to or request.path,))
 
     async def remove_files(self, exchange: Exchange) -> Done:
@@ -191,6 +201,7 @@ class FolderFeature:
         beneath = await self._folders.beneath(folder)
         gone = await asyncio.to_thread(beneath.remove, exchange.text("path"))
         await self._folders.add_used(folder, -gone)
+        self._traffic.wrote(folder.id, 0)
         return Done(names=(exchange.text("path"),))
 
     async def file_content(self, exchange: Exchange) -> None:
@@ -214,9 +225,27 @@ class FolderFeature:
     # -- volumes --------------------------------------------------------------------------------------
 
     async def volumes(self, exchange: Exchange) -> VolumeList:
-        held = [folder.volume for folder, _ in await self._folders.all(exchange.caller)]
-        rows = [_volume(each, held.count(each.name)) for each in await self._folders.volumes()]
+        held = [folder for folder, has in await self._folders.all(exchange.caller) if has]
+        rows = []
+        for each in await self._folders.volumes():
+            mine = [folder.id for folder in held if folder.volume == each.name]
+            seen = _volume(each, len(mine))
+            nfs = await self._traffic.nfs(each.path)
+            rows.append(msgspec.structs.replace(seen, io=self._traffic.of(*mine), nfs=nfs))
         return VolumeList(volumes=tuple(rows))
+
+    async def volume_metrics(self, exchange: Exchange) -> None:
+        folders = await self.folders(exchange)
+        volumes = await self.volumes(exchange)
+        mine = (each for each in folders.folders if each.access)
+        body = prometheus(mine, volumes.volumes)
+        exchange.answered = True
+        headers = [
+            (b"content-type", b"text/plain; version=0.0.4"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await exchange.send({"type": "http.response.body", "body": body})
 
     async def make_volume(self, exchange: Exchange) -> VolumeView:
         request = await exchange.decode(VolumeRequest)

@@ -154,12 +154,12 @@ class Beneath:
         with self.folder(parts[:-1]) as above, told(path):
             return _remove(above, parts[-1])
 
-    def rename(self, path: str, to: str) -> None:
-        """Within the folder. Nothing that is there is replaced ("conflict")."""
+    def rename(self, path: str, to: str, *, replace: bool = False) -> None:
+        """Within the folder. Nothing that is there is replaced ("conflict"), but with `replace` a file."""
         parts, target = split(path), split(to)
         if not parts or not target:
             raise ArgosyError("usage", "the folder itself is not renamed this way", hint="name what is in it")
-        if self.exists(to):
+        if not replace and self.exists(to):
             raise ArgosyError("conflict", f"`{to}` is there already", hint="remove it first")
         with self.folder(parts[:-1]) as above, self.folder(target[:-1], make=True) as below, told(path):
             os.rename(parts[-1], target[-1], src_dir_fd=above, dst_dir_fd=below)

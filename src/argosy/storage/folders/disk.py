@@ -10,19 +10,22 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from argosy.files.front import find_program
 from argosy.model.errors import ArgosyError
+from argosy.storage.folders import quotas
 from argosy.storage.folders.beneath import Beneath, told
 from argosy.storage.folders.uploads import Uploads
 
 _OWN: Final = ".argosy"
-_BTRFS_MAGIC: Final = "btrfs"
+_GLANCE_S: Final = 0.02
 
 
 class VolumeDisk:
@@ -30,7 +33,7 @@ class VolumeDisk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.uploads = Uploads(root / _OWN / "upload")
+        self.uploads = Uploads(root / _OWN / "upload", self.path)
 
     def path(self, folder_id: str) -> Path:
         return self.root / folder_id
@@ -39,8 +42,8 @@ class VolumeDisk:
         """Its files. Raises "not-found" when the volume does not have it."""
         return Beneath(str(self.path(folder_id)))
 
-    def make(self, folder_id: str, quota_bytes: int = 0) -> bool:
-        """Safe to repeat. Returns whether the file system itself holds the quota."""
+    def make(self, folder_id: str, quota_bytes: int = 0) -> str:
+        """Safe to repeat. Returns the file system that holds the quota, "" where we do."""
         with told(folder_id):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             path = self.path(folder_id)
@@ -49,19 +52,9 @@ class VolumeDisk:
                 path.mkdir(mode=0o770, exist_ok=True)
         return self.limit(folder_id, quota_bytes)
 
-    def limit(self, folder_id: str, quota_bytes: int) -> bool:
-        """Where the file system can hold a quota (a subvolume of btrfs whose quotas are on), it does."""
-        if not _is_btrfs(self.root):
-            return False
-        limit = str(quota_bytes) if quota_bytes else "none"
-        path = str(self.path(folder_id))
-        if (
-            quota_bytes
-            and not _ran("btrfs", "qgroup", "show", path)
-            and not _ran("btrfs", "quota", "enable", path)
-        ):
-            return False
-        return _ran("btrfs", "qgroup", "limit", limit, path) and bool(quota_bytes)
+    def limit(self, folder_id: str, quota_bytes: int) -> str:
+        """Where the file system can hold a quota, it does; its name."""
+        return quotas.limit_folder(self.path(folder_id), quota_bytes)
 
     def trash(self, folder_id: str) -> None:
         """Safe to repeat."""
@@ -86,22 +79,24 @@ class VolumeDisk:
         if _is_btrfs(self.root):
             _ran("btrfs", "subvolume", "delete", str(path))
         if path.exists():
-            _tool(("rm", "-rf", str(path)))
+            run_gently(_command(("rm", "-rf", str(path))))
         return not path.exists()
 
-    def clone(self, folder_id: str, new_id: str) -> None:
+    def clone(self, folder_id: str, new_id: str, quota_bytes: int = 0) -> None:
         """With all that it holds; shares the blocks where the file system can. Raises "disk-full"."""
         source, target = self.path(folder_id), self.path(new_id)
         if _is_btrfs(self.root) and _ran("btrfs", "subvolume", "snapshot", str(source), str(target)):
             return
+        self.make(new_id, quota_bytes)  # what comes counts for it from the first byte
         if _tool(("cp", "-aT", "--reflink=auto", str(source), str(target))):
             shutil.rmtree(target, ignore_errors=True)
             raise ArgosyError("disk-full", "the clone could not be made: the volume may be full")
 
     def used_bytes(self, folder_id: str) -> int:
-        """Counted now, in the trash too."""
+        """Counted now, in the trash too: by the file system where it does, else by a scan."""
         path = self.path(folder_id) if self.path(folder_id).exists() else self._trashed(folder_id)
-        return count_bytes(path)
+        told_bytes = quotas.used_bytes(path)
+        return count_bytes(path) if told_bytes is None else told_bytes
 
     def _trashed(self, folder_id: str) -> Path:
         return self.root / _OWN / "trash" / folder_id
@@ -124,11 +119,40 @@ def _tool(words: Sequence[str]) -> int:
     return subprocess.run(_command(words), capture_output=True, check=False).returncode
 
 
+def run_gently(command: Sequence[str], share: float = 0.2) -> int:
+    """Run a program with this share of one processor: whenever it has had more, it rests. Returns its
+    status. When we are killed, it ends."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # nobody's group: what rests when its parent dies is ended by the kernel
+    )
+    began_s = time.monotonic()
+    while True:
+        try:
+            return process.wait(_GLANCE_S)
+        except subprocess.TimeoutExpired:
+            pass
+        rest_s = _cpu_s(process.pid) / share - (time.monotonic() - began_s)
+        if rest_s > 0:
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(rest_s)
+            process.send_signal(signal.SIGCONT)
+
+
+def _cpu_s(pid: int) -> float:
+    """What a process has had of processors so far; 0 where that is not told."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _is_btrfs(path: Path) -> bool:
-    if shutil.which("btrfs") is None:
-        return False
-    done = subprocess.run(["stat", "-f", "-c", "%T", str(path)], capture_output=True, text=True, check=False)
-    return done.stdout.strip() == _BTRFS_MAGIC
+    return quotas.mount_of(path).kind == "btrfs" and shutil.which("btrfs") is not None
 
 
 def _ran(*command: str) -> bool:

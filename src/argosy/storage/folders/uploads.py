@@ -7,10 +7,12 @@ name.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +20,10 @@ import msgspec
 
 from argosy.model.errors import ArgosyError
 from argosy.storage.folders.beneath import Beneath, split, told
+from argosy.storage.folders.quotas import as_everybody, join_folder
 
 KEPT_MS: Final = 7 * 86_400_000  # an upload that nobody goes on with is forgotten
+_ROOM_BYTES: Final = 64 << 20
 _ID: Final = re.compile(r"up-[0-9a-z-]{1,60}")
 
 
@@ -39,10 +43,10 @@ class Upload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Uploads:
-    """Uploads of one volume. Files below `folder`: ID.json, ID.part."""
+    """Uploads of one volume. Files below `folder`: ID.json, ID.part. `target`: where a folder's files are."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, target: Callable[[str], Path]) -> None:
+        self._folder, self._target = folder, target
 
     def begin(self, upload: Upload) -> None:
         """Raises "usage", "disk-full"."""
@@ -51,7 +55,10 @@ class Uploads:
         with told(upload.path):
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(self._part(upload.id), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            os.close(fd)
+            try:
+                join_folder(fd, self._target(upload.folder_id))
+            finally:
+                os.close(fd)
             _write_whole(self._row(upload.id), msgspec.json.encode(upload))
 
     def find(self, id: str, folder_id: str) -> tuple[Upload, int]:
@@ -83,24 +90,46 @@ class Uploads:
                 best = each, size
         return best
 
-    def append(self, upload: Upload, offset: int, *pieces: bytes) -> None:
+    def append(self, upload: Upload, offset: int, *pieces: bytes | memoryview) -> None:
         """Bytes at `offset`, which is where the file ends. Raises "disk-full", "over-quota", "conflict"."""
-        with told(upload.path):
+        with self.writing(upload, offset) as write:
+            for piece in pieces:
+                write(piece)
+
+    @contextmanager
+    def writing(self, upload: Upload, offset: int) -> Iterator[Callable[[bytes | memoryview], None]]:
+        """Gives a function that puts bytes at the end of the file, which is at `offset`. For one thread.
+        Raises as `append`, where it is called and then."""
+        with told(upload.path), as_everybody():
             fd = os.open(self._part(upload.id), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            at = os.fstat(fd).st_size
+
+            def write(piece: bytes | memoryview) -> None:
+                nonlocal at
+                if at + len(piece) > upload.size:
+                    raise _elsewhere(upload, at)
+                view = memoryview(piece)
+                while view:
+                    try:
+                        done = os.pwrite(fd, view, at)
+                    except OSError as error:
+                        raise self._why(error) from None
+                    view, at = view[done:], at + done
+
             try:
-                if os.fstat(fd).st_size != offset or offset + sum(map(len, pieces)) > upload.size:
-                    raise ArgosyError(
-                        "conflict",
-                        f"the upload of `{upload.path}` is not at byte {offset}",
-                        hint="ask where it is (HEAD), and go on from there",
-                    )
-                for piece in pieces:
-                    view = memoryview(piece)
-                    while view:
-                        done = os.pwrite(fd, view, offset)
-                        view, offset = view[done:], offset + done
+                if at != offset:
+                    raise _elsewhere(upload, offset)
+                yield write
             finally:
                 os.close(fd)
+
+    def _why(self, error: OSError) -> OSError:
+        """xfs says of a project's limit that the disk is full: where the volume has room, it is the quota."""
+        if error.errno == errno.ENOSPC:
+            volume = os.statvfs(self._folder)
+            if volume.f_bavail * volume.f_frsize > _ROOM_BYTES:
+                return OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        return error
 
     def sync(self, upload: Upload) -> None:
         """What has come is on the disk."""
@@ -163,6 +192,14 @@ class Uploads:
 
     def _row(self, id: str) -> Path:
         return self._folder / f"{id}.json"
+
+
+def _elsewhere(upload: Upload, offset: int) -> ArgosyError:
+    return ArgosyError(
+        "conflict",
+        f"the upload of `{upload.path}` is not at byte {offset}",
+        hint="ask where it is (HEAD), and go on from there",
+    )
 
 
 def check_sum(sha256: str) -> None:
