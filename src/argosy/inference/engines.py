@@ -239,9 +239,9 @@ class TorchEngine(Engine):
     def __init__(self, path: Path, threads: int) -> None:
         import torch
 
-        self._torch = torch
+        self._torch: Any = torch  # typed only where it is installed
         if threads:
-            torch.set_num_threads(threads)
+            self._torch.set_num_threads(threads)
         if path.suffix.lower() == ".pt2":
             self.platform = "pytorch_export"
             self._read_exported(path)
@@ -252,7 +252,7 @@ class TorchEngine(Engine):
 
     def _read_script(self, path: Path) -> None:
         try:
-            self._module = self._torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            self._module = self._torch.jit.load(str(path), map_location="cpu").eval()
         except RuntimeError as error:
             raise LoadError(
                 f"{path} is no TorchScript: {str(error).strip().splitlines()[0]}; a file of `torch.save` "
