@@ -182,6 +182,25 @@ def test_held_requests_are_pushed_and_the_table_outlives_the_process(tmp_path: P
     uvloop.run(main())
 
 
+def test_a_second_gateway_at_one_control_socket_is_refused(tmp_path: Path) -> None:
+    """The first one would go on with a table that nobody changes any more."""
+
+    async def main() -> None:
+        async with _running(tmp_path, 1) as (process, replica):
+            await process.take(table(service(replica.address)))
+            second = await asyncio.create_subprocess_exec(*process.command, stderr=asyncio.subprocess.PIPE)
+            _, said = await second.communicate()
+            assert second.returncode == 1
+            assert said.decode() == (
+                f"error: the gateway cannot start: another gateway is up and steered at {process.control}; "
+                "end it first, or run this one beside it: --name NAME\n"
+            )
+            assert (await process.get("/s/web/x")).startswith(b"HTTP/1.1 200 ")
+            assert (await process.counters()).generation, "it is still steered"
+
+    uvloop.run(main())
+
+
 def test_sigterm_lets_answers_end(tmp_path: Path) -> None:
     async def main() -> None:
         async with _running(tmp_path, 1) as (gateway, replica):

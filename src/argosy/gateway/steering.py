@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -38,9 +39,10 @@ from argosy.model.routes import Listening, RouteTable
 async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = None) -> None:
     """Until SIGTERM: then nothing new is accepted, and answers that have begun go on for `stop_s`. The
     last table is kept beside the control socket: a gateway that starts while the server is away serves
-    by it. Raises OSError."""
+    by it. Raises OSError, and ValueError where another one is steered at that socket."""
     loop = asyncio.get_running_loop()
     stopping = stop_event()
+    await _check_alone(settings.control)
     outer = [bind(listen) for listen in settings.listen]
     tls = [bind(listen) for listen in settings.tls]
     if tls:
@@ -89,6 +91,20 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
     Path(settings.control).unlink(missing_ok=True)
 
 
+async def _check_alone(control: str) -> None:
+    """A second gateway at one control socket would leave the first one with a table that nobody changes.
+    Raises ValueError."""
+    try:
+        _, writer = await asyncio.open_unix_connection(control)
+    except OSError:
+        return
+    writer.close()
+    raise ValueError(
+        f"another gateway is up and steered at {control}; end it first, or run this one beside it: "
+        "--name NAME"
+    )
+
+
 class _Steered(NamedTuple):
     """What takes requests: one router here, or workers."""
 
@@ -129,11 +145,21 @@ def _boot() -> str:
 
 def _tell_places(settings: Settings, plain: list[str], secure: list[str]) -> list[str]:
     """Say beside the control socket where requests are taken; those places. Raises OSError."""
-    urls = [f"http://{each}" for each in (*plain, *settings.edge)]
-    urls += [f"https://{each}" for each in (*secure, *settings.edge_tls)]
+    urls = [f"http://{shown_place(each)}" for each in (*plain, *settings.edge)]
+    urls += [f"https://{shown_place(each)}" for each in (*secure, *settings.edge_tls)]
     told = Listening(urls=tuple(urls), region=settings.region, is_local=settings.is_local)
     replace_file(Path(settings.control).with_suffix(".listening"), msgspec.json.encode(told))
     return [*plain, *secure]
+
+
+def shown_place(place: str) -> str:
+    """HOST:PORT as others write it: for a listener on all interfaces the name of this machine.
+
+    >>> shown_place("127.0.0.1:80"), shown_place("0.0.0.0:80") == f"{socket.gethostname()}:80"
+    ('127.0.0.1:80', True)
+    """
+    host, _, port = place.rpartition(":")
+    return f"{socket.gethostname()}:{port}" if host in ("", "0.0.0.0", "[::]") else place  # noqa: S104
 
 
 def _edge_of(settings: Settings) -> Edge | None:
