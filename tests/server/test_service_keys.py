@@ -9,10 +9,8 @@ import pytest
 
 from argosy.api.services import ServiceKeyRequest
 from argosy.controllers.service.routes import route_of
-from argosy.gateway.steering import opened
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.service import Revision, ServiceSpec, ServiceStatus, service_spec
-from argosy.model.routes import RouteTable
 from argosy.model.rows import Workload
 from argosy.model.task import Task
 from argosy.server.service_keys import access_of, view_keys, with_key, without_key
@@ -70,9 +68,8 @@ def test_who_may_send_requests(keys: bool, public: bool, is_local: bool, access:
     if keys:
         row = with_key(row, ServiceKeyRequest(name="ann"), sha("s"), NOW)
     assert access_of(row, is_local=is_local) == access
-    table = RouteTable(generation=1, services=(route_of(row),))
-    [route] = (opened(table) if is_local else table).services
-    assert route.public is is_open
+    route = route_of(row)
+    assert (not route.keys and (route.public or is_local)) is is_open, "as the gateway asks"
 
 
 def test_what_is_no_key_is_refused_in_words() -> None:

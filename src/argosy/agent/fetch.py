@@ -296,7 +296,7 @@ class Fetch:
         first = part * PART_BYTES
         count = min(PART_BYTES, each.size - first)
         whole = each.size <= PART_BYTES
-        checks = self._md5 and whole and each.size <= _MD5_MAX_BYTES and len(each.etag) == 32
+        checks = self._md5 and whole and 0 < each.size <= _MD5_MAX_BYTES and len(each.etag) == 32
         digest = _new_md5() if checks else None
         handle = os.open(each.draft, _FLAGS, 0o600, dir_fd=self._drafts)
         try:

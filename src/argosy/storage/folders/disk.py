@@ -129,13 +129,15 @@ def run_gently(command: Sequence[str], share: float = 0.2) -> int:
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # nobody's group: what rests when its parent dies is ended by the kernel
     )
-    began_s = time.monotonic()
+    had_s = 0.0
     while True:
         try:
             return process.wait(_GLANCE_S)
         except subprocess.TimeoutExpired:
             pass
-        rest_s = _cpu_s(process.pid) / share - (time.monotonic() - began_s)
+        now_s = _cpu_s(process.pid)
+        rest_s = (now_s - had_s) / share - _GLANCE_S
+        had_s = now_s
         if rest_s > 0:
             process.send_signal(signal.SIGSTOP)
             time.sleep(rest_s)
