@@ -14,7 +14,7 @@ from argosy.gateway.access_log import AccessLog
 from argosy.gateway.limits import GUESSES
 from argosy.gateway.metrics import render_metrics
 from argosy.gateway.usage import Usage
-from argosy.model.routes import KeyRoute
+from argosy.model.routes import GatewayCounters, KeyRoute, ServiceCounters
 
 
 def _key(secret: str = "sk-one", **limits: int) -> KeyRoute:
@@ -223,6 +223,15 @@ def test_the_access_log_has_ids_and_no_secrets(tmp_path: object) -> None:
         assert file.stat().st_mode & 0o077 == 0
 
     run_house(test, keys=(_key(),))
+
+
+def test_large_counters_keep_all_digits() -> None:
+    told = GatewayCounters(
+        generation=1_796_007_581_514, since_ms=1, services=[ServiceCounters(id="svc-1", requests=12_345_678)]
+    )
+    text = render_metrics(told)
+    assert "argosy_gateway_generation 1796007581514\n" in text
+    assert 'argosy_gateway_service_requests_total{service="svc-1"} 12345678\n' in text
 
 
 def test_metrics_are_what_prometheus_reads() -> None:

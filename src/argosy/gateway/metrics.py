@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from argosy.model.exposition import sample
 from argosy.model.routes import LATENCY_BOUNDS_MS, GatewayCounters, RevisionCounters, ServiceCounters
 
 _PREFIX: Final = "argosy_gateway_"
-_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 Sample = tuple[str, dict[str, str], float]
 
@@ -24,10 +24,7 @@ def render_metrics(counters: GatewayCounters) -> str:
             else name
         )
         kinds[family] = kind
-        told = ",".join(f'{key}="{text.translate(_ESCAPES)}"' for key, text in labels.items())
-        samples.setdefault(family, []).append(
-            f"{_PREFIX}{name}{{{told}}} {value:g}" if told else f"{_PREFIX}{name} {value:g}"
-        )
+        samples.setdefault(family, []).append(sample(_PREFIX + name, labels, value))
     lines: list[str] = []
     for family, told_samples in samples.items():
         lines += [f"# TYPE {_PREFIX}{family} {kinds[family]}", *told_samples]

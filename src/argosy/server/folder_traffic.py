@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from argosy.api.folders import FolderView, IoView, NfsView, VolumeView
+from argosy.model.exposition import sample
 from argosy.model.ids import Clock
 from argosy.storage.folders.mountstats import Operation, nfs_mount_of
 
@@ -88,7 +89,7 @@ def prometheus(folders: Iterable[FolderView], volumes: Iterable[VolumeView]) -> 
     """The same for Prometheus, in its text format."""
     folders, volumes = tuple(folders), tuple(volumes)
     lines = list(_table(_FOLDERS, [(_folder_labels(each), _of_folder(each)) for each in folders]))
-    lines += _table(_VOLUMES, [(_label("volume", each.name), _of_volume(each)) for each in volumes])
+    lines += _table(_VOLUMES, [({"volume": each.name}, _of_volume(each)) for each in volumes])
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -131,21 +132,17 @@ def _of_volume(each: VolumeView) -> tuple[float | None, ...]:
 
 
 def _table(
-    names: tuple[tuple[str, str, str], ...], rows: list[tuple[str, tuple[float | None, ...]]]
+    names: tuple[tuple[str, str, str], ...], rows: list[tuple[dict[str, str], tuple[float | None, ...]]]
 ) -> Iterator[str]:
     for at, (name, kind, what) in enumerate(names):
-        found = [f"{name}{{{labels}}} {figures[at]:g}" for labels, figures in rows if figures[at] is not None]
+        found = [
+            sample(name, labels, figure) for labels, figures in rows if (figure := figures[at]) is not None
+        ]
         if found:
             yield f"# HELP {name} {what}"
             yield f"# TYPE {name} {kind}"
             yield from found
 
 
-def _folder_labels(each: FolderView) -> str:
-    parts = (("folder", each.name), ("id", each.id), ("project", each.project), ("volume", each.volume))
-    return ",".join(_label(*part) for part in parts)
-
-
-def _label(name: str, value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'{name}="{escaped}"'
+def _folder_labels(each: FolderView) -> dict[str, str]:
+    return {"folder": each.name, "id": each.id, "project": each.project, "volume": each.volume}
