@@ -50,7 +50,7 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("class", "convert/dstack.py:_Configuration"): 515,
         ("class", "convert/pods.py:Pod"): 423,
         ("class", "convert/slurm.py:_Script"): 325,
-        ("class", "providers/local/provider.py:LocalProvider"): 368,
+        ("class", "providers/local/provider.py:LocalProvider"): 363,
         ("class", "scheduler/fragment.py:Grid"): 437,
         ("class", "scheduler/heads.py:Heads"): 309,
         ("class", "scheduler/inventory.py:Inventory"): 456,

@@ -17,7 +17,7 @@ from argosy.infra import border
 from argosy.infra.acme import HTTP_PATH, Acme, Membership, Proof, Solver, renewal_ms, retry_s
 from argosy.infra.acme_kept import Kept
 from argosy.infra.acme_keys import AccountKey, make_key
-from argosy.infra.acme_proofs import DnsProofs, HttpProofs
+from argosy.infra.acme_proofs import DnsProofs
 from argosy.testing.fake_acme import FakeAuthority
 
 T = TypeVar("T")
@@ -57,6 +57,25 @@ class DnsRecords:
 
     async def hide(self, proof: Proof) -> None:
         self.hidden += 1
+
+
+class HttpProofs:
+    """Proofs over plain HTTP, in the memory of a test."""
+
+    kind = "http-01"
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+
+    async def show(self, proof: Proof) -> None:
+        self._texts[proof.token] = proof.text
+
+    async def hide(self, proof: Proof) -> None:
+        self._texts.pop(proof.token, None)
+
+    def answer(self, path: str) -> str | None:
+        """What a GET of `path` is answered; None: it is no proof that is asked for now."""
+        return self._texts.get(path.removeprefix(HTTP_PATH)) if path.startswith(HTTP_PATH) else None
 
 
 class Site:

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shlex
 import sys
 import time
 
@@ -90,7 +91,7 @@ class Apps:
             argv = [sys.executable, "-I", "-S", agent, "inside", sockets]
         # Whoever is told to end is `inside`, which tells the app; what carries it must not go first.
         seed = _seed_text(self._path(app["seed"]), home) if app["seed"] else ""
-        return seed + "trap '' TERM HUP INT\nexec %s\n" % " ".join(map(sandbox.quoted, argv))
+        return seed + "trap '' TERM HUP INT\nexec %s\n" % " ".join(map(shlex.quote, argv))
 
     def _check_network(self, level: str, network: str) -> None:
         """Raises Refused for a network that this level cannot have."""
@@ -385,7 +386,7 @@ def _is_busy(body: bytes) -> bool:
 
 def _seed_text(seed: str, home: str) -> str:
     """Shell text that copies the files which a home begins with, once."""
-    words = {"seed": sandbox.quoted(seed), "home": sandbox.quoted(home)}
+    words = {"seed": shlex.quote(seed), "home": shlex.quote(home)}
     return (
         "if [ ! -e %(home)s/.argosy/begun ]; then\n"
         "cp -a %(seed)s/. %(home)s/ && mkdir -p %(home)s/.argosy && : > %(home)s/.argosy/begun || exit 1\n"

@@ -9,6 +9,7 @@ the reason, never lowered.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 
 from argosy.agent import programs
@@ -144,21 +145,16 @@ class _Sources:
         if not self._uid:
             return argv
         os.makedirs(_STAGE, mode=0o711, exist_ok=True)
-        lines = ["chown -R %d:%d %s" % (self._uid, self._uid, " ".join(map(quoted, own)))]
+        lines = ["chown -R %d:%d %s" % (self._uid, self._uid, " ".join(map(shlex.quote, own)))]
         lines.append("mount -t tmpfs -o mode=0711,size=1m stage %s" % _STAGE)
         for number, path in enumerate(self._staged):
             place = "%s/%d" % (_STAGE, number)
             lines.append("mkdir %s" % place if os.path.isdir(path) else ": > %s" % place)
-            lines.append("mount --bind %s %s" % (quoted(path), place))
+            lines.append("mount --bind %s %s" % (shlex.quote(path), place))
         become = 'exec setpriv --reuid %d --regid %d --clear-groups --inh-caps=-all -- "$@"'
         lines.append(become % (self._uid, self._uid))
         shell = ["/bin/sh", "-ec", "\n".join(lines), "argosy-user"]
         return [programs.find("unshare"), "-m", "--propagation", "private", "--", *shell, *argv]
-
-
-def quoted(text: str) -> str:
-    """For a shell."""
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def command(

@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import threading
@@ -128,10 +129,10 @@ class Endpoint:
             lines += [
                 "while IFS= read -r -d '' one; do export \"$one\"; done </proc/%d/environ" % os.getpid()
             ]
-        lines += ["export %s=%s" % (key, _quoted(env[key])) for key in sorted(env) if key.isidentifier()]
+        lines += ["export %s=%s" % (key, shlex.quote(env[key])) for key in sorted(env) if key.isidentifier()]
         lines += [
-            "export SHELL=" + _quoted(self._shell),
-            "cd " + _quoted(self._home),
+            "export SHELL=" + shlex.quote(self._shell),
+            "cd " + shlex.quote(self._home),
             'case "$SSH_ORIGINAL_COMMAND" in',
         ]
         lines += ["%s) exec %s ;;" % (path, path) for path in _SFTP if os.access(path, os.X_OK)]
@@ -154,10 +155,6 @@ def _pam(user: str) -> str:
     """`yes` for an account whose password is locked: only PAM lets it in by its key."""
     lines = read_text("/etc/shadow").splitlines() if os.geteuid() == 0 else []
     return "yes" if any(line.startswith(user + ":!") for line in lines) else "no"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def _write(path: str, text: str, mode: int) -> None:

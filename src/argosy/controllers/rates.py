@@ -37,38 +37,44 @@ class Rates:
     """Of one service: by id of its replicas' jobs, and by number of its revisions."""
 
     def __init__(self) -> None:
-        self._past: deque[tuple[int, Marks, Marks]] = deque(maxlen=_KEPT)
-        self._now: tuple[int, Marks, Marks] = (0, {}, {})
-        self._told: dict[int, tuple[int, dict[str, Rate]]] = {}  # when, and what
+        self._replicas, self._revisions = _Pace(), _Pace()
 
     def add(self, counters: ServiceCounters, now_ms: int) -> None:
         """The counters as they are now."""
-        self._now = (now_ms, _marks(counters.replicas), _marks(counters.revisions))
-        if not self._past or now_ms - self._past[-1][0] >= _EVERY_MS:
-            self._past.append(self._now)
+        self._replicas.add(_marks(counters.replicas), now_ms)
+        self._revisions.add(_marks(counters.revisions), now_ms)
 
     def of_replicas(self) -> dict[str, Rate]:
         """Those that have answered anything in the last minute."""
-        return self._rates(1)
+        return self._replicas.rates()
 
     def of_revisions(self) -> dict[int, Rate]:
-        return {int(id): rate for id, rate in self._rates(2).items() if id.isdecimal()}
+        return {int(id): rate for id, rate in self._revisions.rates().items() if id.isdecimal()}
 
-    def _rates(self, which: int) -> dict[str, Rate]:
-        now_ms, now = self._now[0], self._now[which]
-        told_ms, told = self._told.get(which, (0, {}))
-        if now_ms - told_ms < _TOLD_MS:
-            return told
-        if not self._past:
-            return {}
-        then_ms, then = self._past[0][0], self._past[0][which]
+
+class _Pace:
+    """How the replicas, or the revisions, of one service did lately."""
+
+    def __init__(self) -> None:
+        self._past: deque[tuple[int, Marks]] = deque(maxlen=_KEPT)
+        self._now: tuple[int, Marks] = (0, {})
+        self._told_ms, self._told = 0, dict[str, Rate]()
+
+    def add(self, marks: Marks, now_ms: int) -> None:
+        self._now = (now_ms, marks)
+        if not self._past or now_ms - self._past[-1][0] >= _EVERY_MS:
+            self._past.append(self._now)
+
+    def rates(self) -> dict[str, Rate]:
+        now_ms, now = self._now
+        if now_ms - self._told_ms < _TOLD_MS or not self._past:
+            return self._told
+        then_ms, then = self._past[0]
         seconds = (now_ms - then_ms) / 1000
-        assert isinstance(now, Mapping)
-        assert isinstance(then, Mapping)
         found = {id: _rate(seen, then.get(id), seconds) for id, seen in now.items()}
-        told = {id: rate for id, rate in found.items() if rate != _NONE}
-        self._told[which] = now_ms, told
-        return told
+        self._told = {id: rate for id, rate in found.items() if rate != _NONE}
+        self._told_ms = now_ms
+        return self._told
 
 
 def _marks(counters: Iterable[ReplicaCounters | RevisionCounters]) -> Marks:

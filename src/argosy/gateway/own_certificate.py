@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from argosy.gateway.private_files import replace_file
 from argosy.model.errors import ArgosyError
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def ensure_certificate(folder: Path, names: Iterable[str], now_s: float) -> tupl
         with _told():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             made, secret = _make(wanted, now_s)
-            _write(key, secret)
-            _write(certificate, made)
+            replace_file(key, secret)
+            replace_file(certificate, made)
     return certificate, key
 
 
@@ -50,8 +50,8 @@ def ensure_signed(folder: Path, names: Iterable[str], now_s: float) -> tuple[Pat
         authority = _authority(folder, now_s)
         if not (key.exists() and _is_good(certificate, wanted, now_s, authority.certificate)):
             made, secret = _make(wanted, now_s, authority)
-            _write(key, secret)
-            _write(certificate, made + (folder / "ca.pem").read_bytes())
+            replace_file(key, secret)
+            replace_file(certificate, made + (folder / "ca.pem").read_bytes())
     return certificate, key
 
 
@@ -89,8 +89,8 @@ def _authority(folder: Path, now_s: float) -> _Authority:
                 assert isinstance(key, EllipticCurvePrivateKey)
                 return _Authority(found, key)
         made, pem = _make(set(), now_s, days=_AUTHORITY_DAYS)
-        _write(secret, pem)
-        _write(place, made)
+        replace_file(secret, pem)
+        replace_file(place, made)
     raise ArgosyError("disk-full", f"{place} does not stay as it is written")
 
 
@@ -154,11 +154,3 @@ def _general(name: str) -> GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
-
-
-def _write(path: Path, data: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(data)
-    draft.replace(path)

@@ -1,4 +1,5 @@
-"""Proofs for an authority that a host is ours: by an answer on port 80, or by a record in the DNS."""
+"""Proofs for an authority that a host is ours, by a record in the DNS. Those by an answer on port 80 are
+made by who answers there: `server.host_proofs`, `server.domains`."""
 
 from __future__ import annotations
 
@@ -6,29 +7,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from argosy.infra.acme import HTTP_PATH, Proof
+from argosy.infra.acme import Proof
 from argosy.infra.border import RequestRefused, Transient
 
 _LATE_S: Final = 300.0  # a command may wait until the record is seen everywhere
-
-
-class HttpProofs:
-    """Proofs over plain HTTP: whoever answers port 80 of the host asks `answer`."""
-
-    kind = "http-01"
-
-    def __init__(self) -> None:
-        self._texts: dict[str, str] = {}
-
-    async def show(self, proof: Proof) -> None:
-        self._texts[proof.token] = proof.text
-
-    async def hide(self, proof: Proof) -> None:
-        self._texts.pop(proof.token, None)
-
-    def answer(self, path: str) -> str | None:
-        """What a GET of `path` is answered; None: it is no proof that is asked for now."""
-        return self._texts.get(path.removeprefix(HTTP_PATH)) if path.startswith(HTTP_PATH) else None
 
 
 class DnsProofs:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from argosy.infra import border
+from argosy.infra.claim_checks import check_claim
 from argosy.infra.machine_images import asked_image
 from argosy.infra.provider import Manifest
-from argosy.infra.tombstones import is_claim_id
 from argosy.model.offer import Capacity
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim
@@ -14,12 +14,7 @@ from argosy.model.rows import Claim
 def refuse(manifest: Manifest, claim: Claim) -> None:
     """Raises `RequestRefused` or `Unsupported`."""
     offer, can, title = claim.choice.offer, manifest.capabilities, manifest.title
-    if not is_claim_id(claim.id):
-        raise border.RequestRefused("claim", f"`{claim.id}` is not the id of a claim")
-    if offer.provider != manifest.name:
-        raise border.RequestRefused("provider", f"`{offer.provider}` is not {title}")
-    if claim.count < 1:
-        raise border.RequestRefused("num_nodes", "a claim has at least one node")
+    check_claim(claim, manifest.name, title)
     if claim.count > 1 and not can.multi_node:
         raise border.Unsupported(f"{title} gives single machines: it joins no nodes into one network")
     if claim.choice.accelerators_milli % 1000:

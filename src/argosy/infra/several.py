@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from argosy.infra import border
+from argosy.infra.claim_checks import check_claim
 from argosy.infra.provider import Diagnostic, Manifest
 from argosy.infra.to_its_end import ToItsEnd
 from argosy.infra.tombstones import is_claim_id
@@ -91,13 +92,8 @@ class Several(Generic[H]):
 
     def home_of(self, claim: Claim) -> H:
         """The cluster that a claim is ordered from. Raises `RequestRefused` for what none could make."""
+        check_claim(claim, self._manifest.name, self._manifest.title)
         offer = claim.choice.offer
-        if not is_claim_id(claim.id):
-            raise border.RequestRefused("claim", f"`{claim.id}` is not the id of a claim")
-        if offer.provider != self._manifest.name:
-            raise border.RequestRefused("provider", f"`{offer.provider}` is not {self._manifest.title}")
-        if claim.count < 1:
-            raise border.RequestRefused("num_nodes", "a claim has at least one node")
         cluster = self._known().get(offer.region)
         if cluster is None:
             known = ", ".join(sorted(self._known())) or "none"

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 from argosy.api.services import OwnCertificate
 from argosy.gateway.private_files import replace_file
-from argosy.infra.system import throw_dice
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.routes import Listening
@@ -137,7 +136,12 @@ class Domains:
 
     def follow(self, hosts: Iterable[str]) -> None:
         """These are the domains of services now."""
-        wanted = {host for host in hosts if not host.startswith("*") and not self._has_own(host)}
+        own = self._own_names()
+        wanted = {
+            host
+            for host in hosts
+            if not (host.startswith("*") or host in own or "*." + host.partition(".")[2] in own)
+        }
         for host in self._tasks.keys() - wanted:
             self._tasks.pop(host).cancel()
         for host in wanted - self._tasks.keys():
@@ -146,18 +150,18 @@ class Domains:
     async def _keep(self, host: str) -> None:
         await self._kept.keep((host,), lambda path: _log.info("the gateways use %s", path.name))
 
-    def _has_own(self, host: str) -> bool:
+    def _own_names(self) -> set[str]:
+        """The hosts of certificates that people gave with their services."""
         from argosy.gateway.tls import Certificate, Files
 
+        found: set[str] = set()
         for path in (self._folder / CERTIFICATES).glob("svc-*.pem"):
             try:
                 told = Files(certificate=str(path), key=str(path))
-                names = Certificate(told, _moment(self._clock.now_ms())).names
+                found.update(Certificate(told, _moment(self._clock.now_ms())).names)
             except ValueError:
                 continue
-            if host in names or "*." + host.partition(".")[2] in names:
-                return True
-        return False
+        return found
 
     def close(self) -> None:
         for task in self._tasks.values():
@@ -170,23 +174,15 @@ def domains_of(folder: Path, clock: Clock, environ: Mapping[str, str] = os.envir
     it agrees to its terms. None: there are only certificates of one's own."""
     if environ.get("ARGOSY_GATEWAY_TLS") != "acme":
         return None
-    from argosy.infra.acme import LETS_ENCRYPT, Acme, Membership
-    from argosy.infra.acme_kept import Kept
-    from argosy.infra.acme_keys import AccountKey
-    from argosy.infra.web_asking import Heard, ask
+    from argosy.infra.acme import LETS_ENCRYPT
+    from argosy.server.own_tls import Authority, keeper_of
 
-    ca, email = environ.get("ARGOSY_ACME_CA", ""), environ.get("ARGOSY_ACME_EMAIL", "")
-
-    async def asked(method: str, url: str, *, headers: Mapping[str, str], body: bytes | None) -> Heard:
-        return await ask(method, url, headers=headers, body=body, ca_file=ca)
-
-    def account(key: AccountKey) -> Acme:
-        directory = environ.get("ARGOSY_ACME_DIRECTORY", "") or LETS_ENCRYPT
-        member = Membership(contact=(email,) if email else ())
-        return Acme(directory, key, ask=asked, clock=clock, pause=asyncio.sleep, membership=member)
-
-    proofs = FileProofs(folder)
-    kept = Kept(folder / CERTIFICATES, account, proofs, clock=clock, dice=throw_dice, pause=asyncio.sleep)
+    authority = Authority(
+        directory=environ.get("ARGOSY_ACME_DIRECTORY", "") or LETS_ENCRYPT,
+        ca=environ.get("ARGOSY_ACME_CA", ""),
+        email=environ.get("ARGOSY_ACME_EMAIL", ""),
+    )
+    kept = keeper_of(authority, folder / CERTIFICATES, FileProofs(folder), clock)
     return Domains(folder, kept, clock)
 
 

@@ -50,8 +50,7 @@ class StoredProofs:
 
     async def _find(self, token: str) -> OneTime | None:
         entry = (await self._store.recent(0)).entry_called(f"code:{digest(token)}")
-        is_one = isinstance(entry, OneTime) and entry.purpose == _PURPOSE
-        return entry if is_one and isinstance(entry, OneTime) else None
+        return entry if isinstance(entry, OneTime) and entry.purpose == _PURPOSE else None
 
 
 class PlainHttp:

@@ -142,7 +142,7 @@ class OwnTls:
     async def run(self, solver: Solver | None = None) -> None:
         """Use what is new, for ever. `solver`: how an authority is shown that the hosts are ours."""
         if self.wish.authority is not None and solver is not None:
-            self._kept = self._keeper(self.wish.authority, solver)
+            self._kept = keeper_of(self.wish.authority, self.wish.folder / "acme", solver, self._clock)
         while True:
             await self.look()
             await asyncio.sleep(_LOOK_S)
@@ -203,27 +203,28 @@ class OwnTls:
                 hint="ARGOSY_TLS_CERT and ARGOSY_TLS_KEY name PEM files; the chain follows the certificate",
             ) from None
 
-    def _keeper(self, authority: Authority, solver: Solver) -> Kept:
-        from argosy.infra.acme import Acme
-        from argosy.infra.acme_kept import Kept
-        from argosy.infra.acme_keys import AccountKey
-        from argosy.infra.web_asking import Heard, ask
 
-        async def asked(method: str, url: str, *, headers: Mapping[str, str], body: bytes | None) -> Heard:
-            return await ask(method, url, headers=headers, body=body, ca_file=authority.ca)
+def keeper_of(authority: Authority, folder: Path, solver: Solver, clock: Clock) -> Kept:
+    """Certificates of this authority in a folder, asked for over the network."""
+    from argosy.infra.acme import Acme
+    from argosy.infra.acme_kept import Kept
+    from argosy.infra.acme_keys import AccountKey
+    from argosy.infra.web_asking import Heard, ask
 
-        def account(key: AccountKey) -> Acme:
-            return Acme(
-                authority.directory,
-                key,
-                ask=asked,
-                clock=self._clock,
-                pause=asyncio.sleep,
-                membership=_membership(authority),
-            )
+    async def asked(method: str, url: str, *, headers: Mapping[str, str], body: bytes | None) -> Heard:
+        return await ask(method, url, headers=headers, body=body, ca_file=authority.ca)
 
-        folder = self.wish.folder / "acme"
-        return Kept(folder, account, solver, clock=self._clock, dice=throw_dice, pause=asyncio.sleep)
+    def account(key: AccountKey) -> Acme:
+        return Acme(
+            authority.directory,
+            key,
+            ask=asked,
+            clock=clock,
+            pause=asyncio.sleep,
+            membership=_membership(authority),
+        )
+
+    return Kept(folder, account, solver, clock=clock, dice=throw_dice, pause=asyncio.sleep)
 
 
 def _membership(authority: Authority) -> Membership:

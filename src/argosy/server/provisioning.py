@@ -105,18 +105,16 @@ class Provisioned:
 
     async def group(self, id: str) -> Group | None:
         rows = await self._store.recent(0)
-        found = rows.people.get(id)
-        is_there = isinstance(found, people.Group) and found.is_live
-        return _group(found, _users(rows)) if is_there and isinstance(found, people.Group) else None
+        found = _group_entry(rows, id)
+        return None if found is None else _group(found, _users(rows))
 
     async def put_group(self, group: Group) -> Group | None:
         """Members that are not there are refused. Roles of a group follow its new name."""
         for _ in range(_TRIES):
             rows = await self._store.recent(0)
-            there = rows.people.get(group.id) if group.id else None
-            if group.id and not (isinstance(there, people.Group) and there.is_live):
+            old = _group_entry(rows, group.id) if group.id else None
+            if group.id and old is None:
                 return None
-            old = there if isinstance(there, people.Group) else None
             known = rows.entry_called(f"group:{group.name}")
             if known is not None and (old is None or known.id != old.id):
                 raise Taken(f"there is a group `{group.name}` already")
@@ -143,8 +141,8 @@ class Provisioned:
     async def remove_group(self, id: str) -> bool:
         """Who was in it loses its roles; the roles stay, for a group that is called so again."""
         rows = await self._store.recent(0)
-        found = rows.people.get(id)
-        if not isinstance(found, people.Group) or not found.is_live:
+        found = _group_entry(rows, id)
+        if found is None:
             return False
         left = [_without(each, found.name) for each in _users(rows) if found.name in each.groups]
         await self._store.commit([*self._all_removed(found), *left])
@@ -165,6 +163,11 @@ def _users(rows: Snapshot) -> list[User]:
 def _user(rows: Snapshot, id: str) -> User | None:
     found = rows.people.get(id)
     return found if isinstance(found, User) and found.user_name and found.is_live else None
+
+
+def _group_entry(rows: Snapshot, id: str) -> people.Group | None:
+    found = rows.people.get(id)
+    return found if isinstance(found, people.Group) and found.is_live else None
 
 
 def _groups(rows: Snapshot) -> list[people.Group]:

@@ -75,12 +75,11 @@ def delegation_key(container: Container, bearer: str, begins_s: float, ends_s: f
     }
     address = f"{container.base}/?restype=service&comp=userdelegationkey"
     told = one_call("POST", address, headers, asked.encode())
-    text = told.body.decode("utf-8", "replace")
     names = ("SignedOid", "SignedTid", "SignedStart", "SignedExpiry", "SignedService", "SignedVersion")
-    found = [_found(name, text) for name in (*names, "Value")]
+    found = [told.field(name) for name in (*names, "Value")]
     if told.status >= 300 or not all(found):
         raise AccessRefused(
-            f"Azure lends no key for {container.base} ({_found('Code', text) or told.status})",
+            f"Azure lends no key for {container.base} ({told.field('Code') or told.status})",
             "give who has signed in the role Storage Blob Delegator, or set AZURE_STORAGE_ACCOUNT_KEY",
         )
     owner, tenant, start, expiry, service, version, value = found
@@ -145,8 +144,3 @@ def _signature(key: str, fields: list[str]) -> str:
 
 def _stamp(at_s: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_s))
-
-
-def _found(name: str, text: str) -> str:
-    _, _, rest = text.partition(f"<{name}>")
-    return rest.partition(f"</{name}>")[0].strip()

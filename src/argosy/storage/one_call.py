@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -15,6 +16,15 @@ _TIMEOUT_S: Final = 30.0
 class Told(NamedTuple):
     status: int
     body: bytes
+
+    def field(self, name: str) -> str:
+        """The text of the first XML element of this name, which holds no others; "": there is none.
+
+        >>> Told(403, b"<Error><Code> Denied </Code></Error>").field("Code")
+        'Denied'
+        """
+        found = re.search(rf"<{name}>([^<]*)</{name}>", self.body.decode("utf-8", "replace"))
+        return found[1].strip() if found is not None else ""
 
 
 def one_call(method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Told:

@@ -71,17 +71,16 @@ class TokenService(NamedTuple):
         return self._keys_in(one_call("POST", self.endpoint, headers, body))
 
     def _keys_in(self, told: Told) -> Keys:
-        text = told.body.decode("utf-8", "replace")
-        found = {name: _found(name, text) for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")}
+        found = {name: told.field(name) for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")}
         if told.status < 300 and all(found.values()):
-            ends = datetime.fromisoformat(_found("Expiration", text).replace("Z", "+00:00"))
+            ends = datetime.fromisoformat(told.field("Expiration").replace("Z", "+00:00"))
             return Keys(
                 id=found["AccessKeyId"],
                 secret=found["SecretAccessKey"],
                 token=found["SessionToken"],
                 expires_s=ends.timestamp(),
             )
-        raise self._refusal(told.status, _found("Code", text), _found("Message", text))
+        raise self._refusal(told.status, told.field("Code"), told.field("Message"))
 
     def _refusal(self, status: int, code: str, message: str) -> BucketError:
         what = f"{self.title}'s token service gives no temporary keys ({message or code or status})"
@@ -125,8 +124,3 @@ def session_policy(scope: Scope, region: str = "") -> str:
 def _plain(prefix: str) -> str:
     """In a policy, `*`, `?` and `$` of a name stand for themselves like this."""
     return re.sub(r"[*?$]", lambda match: f"${{{match[0]}}}", prefix)
-
-
-def _found(name: str, text: str) -> str:
-    match = re.search(rf"<{name}>([^<]*)</{name}>", text)
-    return match[1].strip() if match is not None else ""

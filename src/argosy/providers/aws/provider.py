@@ -16,6 +16,7 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
 from argosy.infra.boot import agent_zipapp
+from argosy.infra.claim_checks import check_claim
 from argosy.infra.machine_keys import Keys
 from argosy.infra.machine_notes import Notes
 from argosy.infra.machine_ssh import Door, MachineSsh
@@ -173,12 +174,7 @@ class AwsProvider:
 
     def _refuse(self, claim: Claim) -> None:
         offer = claim.choice.offer
-        if not is_claim_id(claim.id):
-            raise border.RequestRefused("claim", f"`{claim.id}` is not the id of a claim")
-        if offer.provider != self.manifest.name:
-            raise border.RequestRefused("provider", f"`{offer.provider}` is not AWS")
-        if claim.count < 1:
-            raise border.RequestRefused("num_nodes", "a claim has at least one node")
+        check_claim(claim, self.manifest.name, "AWS")
         if claim.choice.accelerators_milli % 1000:
             raise border.Unsupported("AWS rents whole machines: a part of an accelerator cannot be ordered")
         if claim.desired is Desired.STOP and offer.capacity is Capacity.SPOT:

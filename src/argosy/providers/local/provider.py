@@ -25,6 +25,7 @@ from argosy.infra import border
 from argosy.infra.agent_client import unix_channel
 from argosy.infra.agent_port import Channel
 from argosy.infra.allotment import allot_devices, allot_placed, free_milli
+from argosy.infra.claim_checks import check_claim
 from argosy.infra.provider import Diagnostic, Want
 from argosy.infra.to_its_end import ToItsEnd
 from argosy.infra.tombstones import Tombstones, is_claim_id
@@ -194,14 +195,9 @@ class LocalProvider:
 
     def _refuse(self, claim: Claim) -> None:
         offer = claim.choice.offer
-        if not is_claim_id(claim.id):
-            raise border.RequestRefused("claim", f"`{claim.id}` is not the id of a claim")
-        if offer.provider != self.manifest.name:
-            raise border.RequestRefused("provider", f"`{offer.provider}` is not this machine")
+        check_claim(claim, self.manifest.name, self.manifest.title)
         if offer.capacity is Capacity.SPOT:
             raise border.Unsupported("this machine has no spot capacity")
-        if claim.count < 1:
-            raise border.RequestRefused("num_nodes", "a claim has at least one node")
         if claim.count > NODES_MAX:
             raise border.OutOfCapacity(
                 "this machine", f"this machine gives at most {NODES_MAX} nodes at once"
