@@ -83,6 +83,7 @@ def test_openssh_opens_a_node_by_its_name(house: House, ssh_config: Path, tmp_pa
 
     house.run("down", "-y", name)
     assert name not in (house.state / "ssh" / "config").read_text()
+    house.wait("the cluster is gone", lambda: house.cluster(name) is None)
     gone = openssh(house, ssh_config, "ssh", "-o", f"ProxyCommand=argosy ssh-proxy {name}", name, "true")
     assert gone.returncode == 255
     assert f"error: there is no cluster `{name}`" in gone.stderr
