@@ -17,7 +17,7 @@ import pytest
 import uvloop
 from gateway_house import Replica, service, table
 
-from argosy.gateway.run import Settings
+from argosy.gateway.run import Settings, bind
 from argosy.model.routes import GatewayCounters, Holding, KeyRoute, Listening, RouteTable, Wants
 from argosy.server.gateway_process import read_listening
 
@@ -199,6 +199,20 @@ def test_a_second_gateway_at_one_control_socket_is_refused(tmp_path: Path) -> No
             assert (await process.counters()).generation, "it is still steered"
 
     uvloop.run(main())
+
+
+@pytest.mark.parametrize(
+    ("listen", "why"),
+    [
+        ("127.0.0.1:99999", "write HOST:PORT, with a port from 0 to 65535"),
+        ("127.0.0.1", "write HOST:PORT, with a port from 0 to 65535"),
+        ("192.0.2.1:80", "Cannot assign requested address"),
+    ],
+)
+def test_where_nobody_can_listen_is_told(listen: str, why: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        bind(listen)
+    assert str(caught.value) == f"cannot listen at {listen}: {why}"
 
 
 def test_sigterm_lets_answers_end(tmp_path: Path) -> None:

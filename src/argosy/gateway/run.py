@@ -95,12 +95,17 @@ def request_ids() -> Callable[[], bytes]:
 
 def bind(listen: str) -> socket.socket:
     """A socket at HOST:PORT. Another process of this gateway that still ends may hold the port too.
-    Raises OSError, ValueError."""
+    Raises ValueError with a sentence."""
     host, _, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((host, int(port)))
+    try:
+        sock.bind((host, int(port)))
+    except (OSError, ValueError, OverflowError) as error:
+        sock.close()
+        why = error.strerror if isinstance(error, OSError) else "write HOST:PORT, with a port from 0 to 65535"
+        raise ValueError(f"cannot listen at {listen}: {why}") from None
     return sock
 
 
