@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sqlite3
 
 import pytest
 from site_of_people import OWN_PAGE, PASSWORD, Site
 
 from argosy.identity.credentials import PERSONAL, is_well_formed, make_short_code, make_token, plain_code
+from argosy.identity.limits import KEYS_OF_A_ROW, ROWS, Attempts
 from argosy.identity.one_time_codes import STEP_MS, code_at, step_of
 from argosy.identity.passwords import Passwords, check_password
 from argosy.model.access import OWNER
 from argosy.model.errors import ArgosyError
+from argosy.model.people import OneTime, WrongAttempts
 
 
 def test_a_password_lets_in(site: Site) -> None:
@@ -77,6 +81,60 @@ def test_an_attack_from_one_address_is_slowed_down(site: Site) -> None:
     for number in range(30):
         assert site.login(f"user-{number}", "wrong password").status == 401
     assert site.login("user-99", "wrong password").code == "too-often"
+
+
+def test_wrong_ones_are_counted_in_the_database(site: Site) -> None:
+    """So another server, or this one started anew, knows them; the rows stay few, and tell no names."""
+    site.add_user("ann")
+    for _ in range(5):
+        site.login("ann", "wrong password")
+    site.application.identity.signing_in.attempts = Attempts(site.store)  # of another server
+    assert site.login("ann", PASSWORD).code == "too-often"
+    for number in range(3 * KEYS_OF_A_ROW):
+        site.do(site.application.identity.signing_in.attempts.note_wrong(f"n{number}", "", number))
+    site.clock.advance(3601)
+    site.login("ann", "wrong password")
+    rows = [
+        each for each in site.do(site.store.snapshot()).people.values() if isinstance(each, WrongAttempts)
+    ]
+    assert len(rows) <= ROWS and max(len(each.seen) for each in rows) <= KEYS_OF_A_ROW
+    assert "ann" not in repr(rows)
+    last = {last_ms for each in rows for _, last_ms in each.seen.values() if last_ms > 1000}
+    assert last == {site.clock.now_ms()}, "the five of an hour ago are gone"
+    acts = [each.act for each in site.do(site.store.load_acts(limit=50))]
+    assert {(act.action, act.outcome) for act in acts if act.who == "ann"} == {("login", "denied")}
+    assert not [act for act in acts if "wrg-" in act.target], "the record of the refusal says it"
+    assert site.login("ann").status == 200
+
+
+def test_codes_that_are_over_go_in_the_end(site: Site) -> None:
+    """Anybody may ask for one: the database does not keep them for ever."""
+    for _ in range(3):
+        site.ask("POST", "/login/device", {"host": "h"})
+        site.clock.advance(601)
+    live = [each for each in site.do(site.store.snapshot()).people.values() if isinstance(each, OneTime)]
+    assert len(live) == 1, "those before it are over"
+    assert site.do(site.store.prune(before_ms=1 << 49)) >= 2
+    with contextlib.closing(sqlite3.connect(site.home / "argosy.db")) as database:
+        assert database.execute("SELECT count(*) FROM directory WHERE kind = 'code'").fetchone() == (1,)
+
+
+def test_many_at_once_are_no_way_around(site: Site) -> None:
+    """Those that wait for their hash count as wrong until they are right."""
+    site.add_user("ann")
+    signing_in = site.application.identity.signing_in
+
+    async def burst() -> list[str]:
+        import asyncio
+
+        one = [
+            signing_in.by_password("ann", "wrong password", client="cli", address="", agent="")
+            for _ in range(20)
+        ]
+        found = await asyncio.gather(*one, return_exceptions=True)
+        return sorted(each.code for each in found if isinstance(each, ArgosyError))
+
+    assert site.do(burst()) == ["too-often"] * 15 + ["unauthorized"] * 5
 
 
 def test_at_most_two_hashes_at_once() -> None:
