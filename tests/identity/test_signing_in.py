@@ -225,6 +225,21 @@ def test_a_sign_in_ends_by_itself(site: Site) -> None:
     assert site.ask("GET", "/whoami", **used).status == 401, "14 days at most"
 
 
+def test_two_fresh_servers_know_nothing_of_each_other(site: Site) -> None:
+    """No key is shipped or guessed: what one gave out is nothing to the other, whose people are the same."""
+    with Site() as other:
+        for each in (site, other):
+            each.add_user("ann", "viewer")
+        there, here = other.cookie("ann"), site.cookie("ann")
+        assert there["cookie"] != here["cookie"]
+        assert other.ask("GET", "/whoami", **here).status == 401
+        token = site.token("ann")
+        personal = site.ask("POST", "/tokens", {"name": "t"}, token=token).json["secret"]
+        for secret in (token, personal):
+            assert other.ask("GET", "/whoami", token=secret).status == 401
+        assert other.ask("GET", "/whoami", **there).status == 200
+
+
 # -- what ends everything ---------------------------------------------------------------------------
 
 

@@ -87,6 +87,9 @@ class ServiceKeyReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     secret: str
     endpoint: str = ""
 
+    def __repr__(self) -> str:
+        return f"ServiceKeyReply(name={self.name!r})"
+
 
 class ReplicaView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     """One replica."""
