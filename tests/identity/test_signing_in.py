@@ -148,6 +148,22 @@ def test_at_most_two_hashes_at_once() -> None:
     assert asyncio.run(main()) == 2
 
 
+def test_who_comes_when_many_wait_is_told_to_come_back() -> None:
+    import asyncio
+
+    async def main() -> list[object]:
+        passwords = Passwords(memory_kib=32)
+        kept = await passwords.hashed("correct horse battery")
+        asked = (passwords.matches(kept, "x" * 12) for _ in range(100))
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    found = asyncio.run(main())
+    refused = [each for each in found if isinstance(each, ArgosyError)]
+    assert (len(refused), {each.code for each in refused}) == (36, {"too-often"})
+    assert {each.what for each in refused} == {"too many people sign in at this moment"}
+    assert found.count(False) == 64
+
+
 @pytest.mark.parametrize(
     ("password", "text"),
     [
