@@ -60,7 +60,7 @@ class Apps:
             why = gaps.get(level, "there is no such level")
             text = "isolation `%s` is not to be had on %s: %s; it can give %s"
             raise Refused("isolation", text % (level, self._node.name, why, ", ".join(good)))
-        if app["program"] and not find(app["program"]):
+        if app["program"] and level != "container" and not find(app["program"]):
             text = "the program `%s` is not installed on %s"
             raise Refused("program", text % (app["program"], self._node.name))
         home = self._path(app["home"])
@@ -70,7 +70,6 @@ class Apps:
         self._check_network(level, app["network"])
         sockets = self._make_folder(rank, alone)
         tools = self._tools(rank, app["folder"])
-        agent = os.path.abspath(sys.argv[0])
         inner = dict(app, home=sandbox.HOME if alone else home, shell=self._shared.shell, alone=alone)
         inner["has_outlet"] = alone and app["network"] != "none"
         if level == "sandbox-lite":
@@ -79,19 +78,35 @@ class Apps:
             inner["env"] = dict(app["env"], TMPDIR=own)
             inner["readable"] = [*sandbox.readable(), *tools]
             inner["writable"] = ["/dev"]
+        if level == "container":
+            inner["told"] = True
         self._write_order(sockets, inner)
-        if alone:
-            name = "session"
-            sandbox.write_names(sockets, name)
-            chosen = [self._node.device(index) for index in order["devices"]]
-            files = sandbox.device_files([device for device in chosen if device is not None])
-            uid = sandbox.id_of(app["owner"]) if level == "user" else 0
-            argv = sandbox.command(agent, sockets, home, name, files, tools, uid)
-        else:
-            argv = [sys.executable, "-I", "-S", agent, "inside", sockets]
         # Whoever is told to end is `inside`, which tells the app; what carries it must not go first.
         seed = _seed_text(self._path(app["seed"]), home) if app["seed"] else ""
+        argv = self._walls(rank, order, sockets, home, tools)
         return seed + "trap '' TERM HUP INT\nexec %s\n" % " ".join(map(shlex.quote, argv))
+
+    def _walls(self, rank: Rank, order: Order, sockets: str, home: str, tools: List[str]) -> List[str]:
+        """What starts `inside`. Raises OSError, Refused."""
+        app, agent = order["app"], os.path.abspath(sys.argv[0])
+        assert app is not None
+        chosen = [self._node.device(index) for index in order["devices"]]
+        devices = [device for device in chosen if device is not None]
+        if app["isolation"] == "container":
+            from argosy.agent import containers
+
+            limits = order["memory_bytes"], app["cpus_milli"], order["pids_max"]
+            image = containers.checked_image(app["image"])
+            given = containers.Given(agent, sockets, home, devices, *limits)
+            engine = containers.command(containers.engine(), image, self._shared.key(rank), given)
+            return containers.becoming(agent, engine)
+        if app["isolation"] not in sandbox.WALLED:
+            return [sys.executable, "-I", "-S", agent, "inside", sockets]
+        name = "session"
+        sandbox.write_names(sockets, name)
+        uid = sandbox.id_of(app["owner"]) if app["isolation"] == "user" else 0
+        files = sandbox.device_files(devices)
+        return sandbox.command(agent, sockets, home, name, files, tools, uid)
 
     def _check_network(self, level: str, network: str) -> None:
         """Raises Refused for a network that this level cannot have."""
@@ -191,6 +206,10 @@ class Apps:
         except OSError:
             pass  # of an earlier version
         folder = self._folder(rank)
+        if (self._order_of(rank) or {}).get("told"):
+            from argosy.agent import containers
+
+            self._shared.loop.run_in_executor(None, containers.remove, self._shared.key(rank))
         if os.path.isdir(folder):
             self._shared.erase(folder)
 
@@ -223,11 +242,11 @@ class Apps:
                 await asyncio.sleep(look_s)
                 most_s = _SOON_LOOK_S if time.monotonic() - begun_s < _SOON_S else _LOOK_MAX_S
                 look_s = min(most_s, look_s * 1.2)
-            used = _Work(self._shared)
+            used, news = _Work(self._shared), (News(), News())
             await used.share(rank)
             while not rank.ended:
                 await asyncio.sleep(_ACTIVITY_EVERY_S)
-                await self._note_activity(rank, order, used)
+                await self._note_activity(rank, order, used, news)
         finally:
             if outlet is not None:
                 outlet.close()
@@ -241,7 +260,9 @@ class Apps:
         status, _ = await self._get(rank, str(order["ready"]))
         return 0 < status < 500
 
-    async def _note_activity(self, rank: Rank, order: Dict[str, object], used: _Work) -> None:
+    async def _note_activity(
+        self, rank: Rank, order: Dict[str, object], used: _Work, news: Tuple[News, News]
+    ) -> None:
         found: List[Tuple[int, str]] = []
         said = await self._ask(rank, "status")
         if said is not None:
@@ -252,14 +273,13 @@ class Apps:
                 found.append((now_ms(), "kernels"))
         if await used.share(rank) > _BUSY_SHARE:
             found.append((now_ms(), "cpu"))
-        at_ms, by = max(found, default=(0, ""))
-        if at_ms - rank.active_ms > _NEWS_MS:
-            rank.active_ms, rank.active_by = at_ms, by
+        if news[0].take(max(found, default=(0, "")), rank.active_ms):
+            rank.active_ms, rank.active_by = news[0].last
             self._shared.changed(rank)
         if rank.gpu_limit or self._node.has_devices:
-            await self._note_gpu_work(rank)
+            await self._note_gpu_work(rank, news[1])
 
-    async def _note_gpu_work(self, rank: Rank) -> None:
+    async def _note_gpu_work(self, rank: Rank, news: News) -> None:
         """Whether its own programs computed on an accelerator: others may share that, and be busy."""
         from argosy.agent import devices
 
@@ -268,8 +288,9 @@ class Apps:
             return
         rank.gpu_seen_us, pids = found
         mine = self._shared.members(rank, await self._shared.table.snapshot())
-        if (not rank.gpu_active_ms or pids.intersection(mine)) and now_ms() - rank.gpu_active_ms > _NEWS_MS:
-            rank.gpu_active_ms = now_ms()
+        worked = not rank.gpu_active_ms or bool(pids.intersection(mine))
+        if news.take((now_ms(), "gpu") if worked else (0, ""), rank.gpu_active_ms):
+            rank.gpu_active_ms = news.last[0]
             self._shared.changed(rank)
 
     # ---- who comes in
@@ -339,6 +360,20 @@ class Apps:
         words = data[:64].split(b" ", 2)
         status = int(words[1]) if len(words) > 1 and words[1][:3].isdigit() else 0
         return status, data.partition(b"\r\n\r\n")[2]
+
+
+class News:
+    """When it is told that a session was used: from time to time while it is, and when that has ended, so
+    that idleness counts from the last use and not from one before."""
+
+    def __init__(self) -> None:
+        self.last: Tuple[int, str] = (0, "")
+
+    def take(self, seen: Tuple[int, str], told_ms: int) -> bool:
+        """What a look has found; whether `last` is to be told now."""
+        is_new = seen[0] > self.last[0]
+        self.last = max(self.last, seen)
+        return self.last[0] > told_ms and (not is_new or self.last[0] - told_ms > _NEWS_MS)
 
 
 class _Work:
@@ -427,6 +462,7 @@ def checked(given: object) -> AppOrder:
         "kernels": text("kernels"),
         "program": text("program"),
         "isolation": text("isolation", "process"),
+        "image": text("image"),
         "home": text("home", "~"),
         "env": env,
         "folder": text("folder"),

@@ -81,7 +81,7 @@ def _idle_of(
     changes: dict[str, Any] = {}
     for name, value in (("after_s", idle), ("gpu_after_s", gpu_idle), ("max_s", max_time)):
         if value is not None:
-            changes[name] = value or None
+            changes[name] = value
     if end:
         changes["then"] = "end"
     return msgspec.structs.replace(before or Idle(), **changes)
@@ -95,6 +95,7 @@ Examples:
   argosy session start vscode --name editor --cpus 4 --memory 16
   argosy session start editor                      brings a session back that rests
   argosy session start jupyter --from course       with the files of a snapshot
+  argosy session start jupyter --image jupyter/base-notebook
 
 The first word is an app (`argosy session apps`), or the name of a session that rests."""
 )
@@ -104,6 +105,7 @@ The first word is an app (`argosy session apps`), or the name of a session that 
 @click.option(
     "--isolation", type=click.Choice(ISOLATION), help="How well it is kept apart. [default: sandbox]"
 )
+@click.option("--image", metavar="IMAGE", help="Run it in a container of this image. [--isolation container]")
 @click.option(
     "--network",
     type=click.Choice(("none", "outbound", "host")),
@@ -122,6 +124,7 @@ def start(
     opens: bool,
     detach: bool,
     isolation: str | None,
+    image: str | None,
     network: str | None,
     snapshot: str | None,
     idle: int | None,
@@ -145,6 +148,9 @@ def start(
         view = resting
     else:
         flags["name"] = None
+        if image:
+            flags["image_id"] = image if image.startswith("docker:") else "docker:" + image
+            isolation = isolation or "container"
         described = parse_described(session, ("true",), flags, needs_run=False)
         screen.warn(described.warnings)
         policy = _idle_of(idle, gpu_idle, max_time, end)
