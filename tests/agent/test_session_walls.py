@@ -367,7 +367,7 @@ def test_the_next_agent_finds_the_app(agent: AgentProcess) -> None:
 
 
 def test_kernels_that_compute_are_seen() -> None:
-    from argosy.agent.apps import _is_busy
+    from argosy.agent.activity import _is_busy
 
     assert _is_busy(b'[{"id": "a", "execution_state": "idle"}, {"id": "b", "execution_state": "busy"}]')
     assert not _is_busy(b'[{"execution_state": "idle"}]') and not _is_busy(b"<html>") and not _is_busy(b"[3]")
@@ -375,7 +375,7 @@ def test_kernels_that_compute_are_seen() -> None:
 
 def test_the_last_use_is_told_when_it_is_over() -> None:
     """Looks every 10 s, somebody types for 45 s: few words, and the last one says when it ended."""
-    from argosy.agent.apps import News
+    from argosy.agent.activity import News
 
     news, told = News(), [0]
     for at_s in range(100, 200, 10):

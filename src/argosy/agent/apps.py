@@ -18,7 +18,7 @@ from argosy.agent import sandbox
 from argosy.agent.addresses import socket_address
 from argosy.agent.joining import join
 from argosy.agent.orders import Busy, Refused
-from argosy.agent.programs import find, stat_fields
+from argosy.agent.programs import find
 from argosy.agent.rank import RUNNING, Rank, now_ms, warn
 
 TYPE_CHECKING = False
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 _FIRST_LOOK_S, _LOOK_MAX_S = 0.01, 0.25  # until the app answers
 _SOON_S, _SOON_LOOK_S = 10.0, 0.04  # in the first seconds somebody waits: look more often
-_ACTIVITY_EVERY_S = 10.0
-_NEWS_MS = 20_000  # what is said of activity is at least so much newer than before
-_BUSY_SHARE = 0.05  # of one core: less is what an app does that nobody uses
 _HOMES = "app-homes"  # a link for each rank with an app, to where its files lie
 _ANSWER_S = 5.0
 _ANSWER_BYTES = 1 << 20
@@ -242,11 +239,9 @@ class Apps:
                 await asyncio.sleep(look_s)
                 most_s = _SOON_LOOK_S if time.monotonic() - begun_s < _SOON_S else _LOOK_MAX_S
                 look_s = min(most_s, look_s * 1.2)
-            used, news = _Work(self._shared), (News(), News())
-            await used.share(rank)
-            while not rank.ended:
-                await asyncio.sleep(_ACTIVITY_EVERY_S)
-                await self._note_activity(rank, order, used, news)
+            from argosy.agent.activity import Activity
+
+            await Activity(self._shared, self._node, self._ask, self._get).watch(rank, order)
         finally:
             if outlet is not None:
                 outlet.close()
@@ -259,39 +254,6 @@ class Apps:
             return await self._ask(rank, "status") is not None
         status, _ = await self._get(rank, str(order["ready"]))
         return 0 < status < 500
-
-    async def _note_activity(
-        self, rank: Rank, order: Dict[str, object], used: _Work, news: Tuple[News, News]
-    ) -> None:
-        found: List[Tuple[int, str]] = []
-        said = await self._ask(rank, "status")
-        if said is not None:
-            found.append((int(str(said.get("typed_ms") or 0)), "terminal"))
-        if order.get("kernels"):
-            _, body = await self._get(rank, str(order["kernels"]))
-            if _is_busy(body):
-                found.append((now_ms(), "kernels"))
-        if await used.share(rank) > _BUSY_SHARE:
-            found.append((now_ms(), "cpu"))
-        if news[0].take(max(found, default=(0, "")), rank.active_ms):
-            rank.active_ms, rank.active_by = news[0].last
-            self._shared.changed(rank)
-        if rank.gpu_limit or self._node.has_devices:
-            await self._note_gpu_work(rank, news[1])
-
-    async def _note_gpu_work(self, rank: Rank, news: News) -> None:
-        """Whether its own programs computed on an accelerator: others may share that, and be busy."""
-        from argosy.agent import devices
-
-        found = await self._shared.loop.run_in_executor(None, devices.at_work, rank.gpu_seen_us)
-        if found is None:
-            return
-        rank.gpu_seen_us, pids = found
-        mine = self._shared.members(rank, await self._shared.table.snapshot())
-        worked = not rank.gpu_active_ms or bool(pids.intersection(mine))
-        if news.take((now_ms(), "gpu") if worked else (0, ""), rank.gpu_active_ms):
-            rank.gpu_active_ms = news.last[0]
-            self._shared.changed(rank)
 
     # ---- who comes in
 
@@ -362,42 +324,6 @@ class Apps:
         return status, data.partition(b"\r\n\r\n")[2]
 
 
-class News:
-    """When it is told that a session was used: from time to time while it is, and when that has ended, so
-    that idleness counts from the last use and not from one before."""
-
-    def __init__(self) -> None:
-        self.last: Tuple[int, str] = (0, "")
-
-    def take(self, seen: Tuple[int, str], told_ms: int) -> bool:
-        """What a look has found; whether `last` is to be told now."""
-        is_new = seen[0] > self.last[0]
-        self.last = max(self.last, seen)
-        return self.last[0] > told_ms and (not is_new or self.last[0] - told_ms > _NEWS_MS)
-
-
-class _Work:
-    """How much of a core the processes of a rank use."""
-
-    def __init__(self, shared: Supervision) -> None:
-        self._shared = shared
-        self._ticks: Dict[int, int] = {}
-        self._at_s = 0.0
-
-    async def share(self, rank: Rank) -> float:
-        """Since it was asked last."""
-        now_s = time.monotonic()
-        found: Dict[int, int] = {}
-        for pid in self._shared.members(rank, await self._shared.table.snapshot()):
-            fields = stat_fields(pid)
-            if fields is not None and len(fields) > 12:
-                found[pid] = int(fields[11]) + int(fields[12])
-        worked = sum(ticks - self._ticks.get(pid, ticks) for pid, ticks in found.items())
-        passed_s = now_s - self._at_s
-        self._ticks, self._at_s = found, now_s
-        return worked / os.sysconf("SC_CLK_TCK") / max(0.001, passed_s)
-
-
 async def _read_all(reader: asyncio.StreamReader) -> bytes:
     data = b""
     while len(data) < _ANSWER_BYTES:
@@ -406,17 +332,6 @@ async def _read_all(reader: asyncio.StreamReader) -> bytes:
             break
         data += piece
     return data
-
-
-def _is_busy(body: bytes) -> bool:
-    """Whether a list of kernels, as Jupyter gives it, has one that computes."""
-    try:
-        kernels = json.loads(body)
-    except ValueError:
-        return False
-    return isinstance(kernels, list) and any(
-        isinstance(each, dict) and each.get("execution_state") == "busy" for each in kernels
-    )
 
 
 def _seed_text(seed: str, home: str) -> str:

@@ -124,7 +124,6 @@ def start(
     opens: bool,
     detach: bool,
     isolation: str | None,
-    image: str | None,
     network: str | None,
     snapshot: str | None,
     idle: int | None,
@@ -138,10 +137,10 @@ def start(
     """Start an app in a session, or a session that rests."""
     from argosy.cli.launching import send_files
     from argosy.cli.task_options import parse_described
-    from argosy.model.apps import Idle, Isolation, Network
+    from argosy.model.apps import Isolation, Network
 
     client, screen = session.client, session.screen
-    name = flags.pop("name") or ""
+    name, image = flags.pop("name") or "", flags.pop("image")
     resting = next((each for each in client.sessions().sessions if each.name == app), None)
     if resting is not None and not name and resting.status in ("resting", "stopping"):
         client.resume_session(resting.name)
@@ -153,12 +152,11 @@ def start(
             isolation = isolation or "container"
         described = parse_described(session, ("true",), flags, needs_run=False)
         screen.warn(described.warnings)
-        policy = _idle_of(idle, gpu_idle, max_time, end)
         view = client.start_session(
             app,
             name=name,
             task=send_files(session, described.task),
-            idle=policy if policy != Idle() else Idle(),
+            idle=_idle_of(idle, gpu_idle, max_time, end),
             isolation=Isolation(isolation or Isolation.SANDBOX),
             network=Network(network or ""),
             snapshot=snapshot or "",
