@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.api.audit import AuditCalls
-from argosy.api.people import PeopleCalls, SigningInCalls
-from argosy.api.secrets import SecretCalls
-from argosy.api.sessions import SnapshotCalls
 from argosy.server.features.checkpoints import CheckpointFeature
 from argosy.server.features.clusters import ClusterFeature
 from argosy.server.features.costs import CostFeature
@@ -52,11 +48,11 @@ FEATURES: Final = (
     FileFeature,
     ShellFeature,
     StorageFeature,
-    later("people", "PeopleFeature", PeopleCalls),
-    later("signing_in", "SigningInFeature", SigningInCalls),
-    later("audit", "AuditFeature", AuditCalls),
-    later("secrets", "SecretFeature", SecretCalls),
-    later("snapshots", "SnapshotFeature", SnapshotCalls),
+    later("people", "PeopleFeature", "PeopleCalls"),
+    later("signing_in", "SigningInFeature", "SigningInCalls"),
+    later("audit", "AuditFeature", "AuditCalls"),
+    later("secrets", "SecretFeature", "SecretCalls"),
+    later("snapshots", "SnapshotFeature", "SnapshotCalls"),
     CheckpointFeature,
     FolderFeature,
 )

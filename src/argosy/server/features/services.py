@@ -23,7 +23,6 @@ from argosy.api.services import (
     ServiceReply,
     ServiceView,
 )
-from argosy.identity.credentials import REQUESTS, digest, make_token
 from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.job import job_state
@@ -225,6 +224,8 @@ class ServiceFeature:
         return ServiceKeyList(keys=view_keys(find_service(rows, names[0], exchange.caller)))
 
     async def make_service_key(self, exchange: Exchange) -> ServiceKeyReply:
+        from argosy.identity.credentials import REQUESTS, digest, make_token
+
         request = await exchange.decode(ServiceKeyRequest)
         secret = make_token(REQUESTS)
 
