@@ -1,6 +1,6 @@
 """Services under load while they change: what clients notice of it.
 
-    python benchmarks/live_updates.py [--json FILE] [--rounds 20] [--per-s 100]      two and a half minutes a round
+    python benchmarks/live_updates.py [--json FILE] [--rounds 20] [--per-s 100]    three minutes a round
 
 A server, a gateway and three replicas on this machine; requests at a steady pace, each tenth a stream of 20
 seconds, so that about 200 streams run over every switch. One round: a rolling update, a canary, blue-green,
