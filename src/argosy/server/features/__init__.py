@@ -7,6 +7,7 @@ from typing import Final
 from argosy.api.audit import AuditCalls
 from argosy.api.people import PeopleCalls, SigningInCalls
 from argosy.api.secrets import SecretCalls
+from argosy.api.service_keys import ServiceKeyCalls
 from argosy.api.sessions import SnapshotCalls
 from argosy.server.features.checkpoints import CheckpointFeature
 from argosy.server.features.clusters import ClusterFeature
@@ -41,6 +42,7 @@ FEATURES: Final = (
     GroupFeature,
     JobPoolFeature,
     ServiceFeature,
+    later("service_keys", "ServiceKeyFeature", ServiceKeyCalls),
     SessionFeature,
     SessionWays,
     EventFeature,
