@@ -158,9 +158,9 @@ def _batch(name: str, tasks: Sequence[ArrayTask], shared: Mapping[str, str]) -> 
     first = tasks[0].ranks[0]
     count = len(tasks[0].ranks)
     cases = "\n".join(_case(each, shared) for each in tasks)
-    step = f"""native="$HOME/.argosy/slurm/native"; dir="$native/$ARGOSY_TASK_DIR"
+    step = f"""native="$HOME/.argosy/slurm/native"; dir="$native/$argosy_task_dir"
 cd "$dir/../home" || exit 1
-eval "case $SLURM_PROCID in $ARGOSY_RANK_CASES esac"; unset ARGOSY_RANK_CASES ARGOSY_TASK_DIR
+eval "case $SLURM_PROCID in $argosy_rank_cases esac"; unset argosy_rank_cases argosy_task_dir
 exec >"$dir/out.$SLURM_PROCID" 2>&1
 mkdir -p {shlex.quote(first.workdir)} && cd {shlex.quote(first.workdir)}
 from="$dir"; [ -e "$dir/run" ] || from="$native/../arrays/{name}"
@@ -188,7 +188,7 @@ def _case(task: ArrayTask, shared: Mapping[str, str]) -> str:
         f"{number}) {'; '.join(_exports({k: v for k, v in rank.env.items() if k not in of_all})) or ':'};;"
         for number, rank in enumerate(task.ranks)
     ]
-    more = {"ARGOSY_TASK_DIR": f"{task.claim.claim_id}/{task.attempt}", "ARGOSY_RANK_CASES": " ".join(ranks)}
+    more = {"argosy_task_dir": f"{task.claim.claim_id}/{task.attempt}", "argosy_rank_cases": " ".join(ranks)}
     return f"{task.index}) {'; '.join(_exports(own | more))};;"
 
 
