@@ -139,6 +139,7 @@ def route_of(row: Workload, model_keys: tuple[AccessKey, ...] = ()) -> ServiceRo
         name=row.name,
         project=row.project,
         hosts=() if serving.endpoint else serving.hosts,
+        protocol="grpc" if serving.grpc else "http",
         models=serving.models,
         prefix=prefix_of(row),
         revisions=revisions,
