@@ -88,14 +88,13 @@ class Application:
         quotes: Quotes | None = None,
     ) -> None:
         self.stopping, self._pages, self.doors = asyncio.Event(), _NO_PAGES, list[Door]()
-        self.state_dir = state_dir
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         self.pricing, pricing.refusals = pricing, controllers.refusals
         self.refreshes, self.accounts = Refreshes(pricing.refresh), Accounts(store, clock)
         tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
-        self.objects = _objects(store, state_dir / "objects", clock, ids)
+        self._state_dir, self.objects = state_dir, _objects(store, state_dir / "objects", clock, ids)
         intake.data, intake.identity = DataChecks(self.objects.open_stores, self.objects.made), identity
         quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
@@ -205,7 +204,7 @@ class Application:
         if self._services is None:
             from argosy.server.service_way import ServiceWay
 
-            self._services = ServiceWay(self.state_dir / "gateway")
+            self._services = ServiceWay(self._state_dir / "gateway")
         return self._services
 
     async def _open_inner(self) -> Callable[[], asyncio.Protocol]:
