@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from argosy.identity.deciding import may, visible
-from argosy.identity.directory import user_called
+from argosy.identity.directory import Directory, user_called
 from argosy.model.access import Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.folders import (
@@ -83,6 +83,26 @@ class Folders:
         if has < least:
             raise forbidden(f"you have `{WORDS[has]}` on `{folder.name}`, and this needs `{WORDS[least]}`")
         return folder
+
+    async def usable(self, id: str, name: str, least: Access) -> tuple[Folder, Access]:
+        """The folder of what runs for `name`, and what they may do with it now; "": it was launched over the
+        socket. Raises "not-found", "forbidden", and "conflict" for one in the trash."""
+        rows = await self._store.snapshot()
+        folder = rows.people.get(id)
+        user = user_called(rows, name) if name else None
+        if not isinstance(folder, Folder) or not folder.is_live:
+            raise no_folder(id)
+        if folder.trashed_ms:
+            raise in_trash(folder)
+        has = Access.MANAGE if not name else Access.NOTHING
+        if user is not None and user.is_live and not user.is_disabled:
+            grants = tuple(Directory().grants_of(rows, user))
+            has = self.access_of(folder, Caller(id=user.id, name=user.name, via="job", grants=grants))
+        if has < least:
+            raise forbidden(
+                f"`{name}` has `{WORDS[has]}` on `{folder.name}`, and this needs `{WORDS[least]}`"
+            )
+        return folder, has
 
     def _called(self, rows: Snapshot, caller: Caller, name: str) -> list[Folder]:
         by_id = rows.people.get(name)
@@ -313,9 +333,7 @@ class Folders:
     async def beneath(self, folder: Folder) -> Beneath:
         """Its files; it is made on the disk when it is not there yet."""
         if folder.trashed_ms:
-            raise ArgosyError(
-                "conflict", f"`{folder.name}` is in the trash", hint=f"argosy folder restore {folder.name}"
-            )
+            raise in_trash(folder)
         disk = await self.disk(folder)
         if not await asyncio.to_thread(disk.path(folder.id).exists):
             await asyncio.to_thread(disk.make, folder.id, folder.quota_bytes)
@@ -335,6 +353,12 @@ def _has_accounts(rows: Snapshot) -> bool:
 def no_folder(name: str) -> ArgosyError:
     return ArgosyError(
         "not-found", f"there is no folder `{name}`", hint="`argosy folder ls` lists those you may use"
+    )
+
+
+def in_trash(folder: Folder) -> ArgosyError:
+    return ArgosyError(
+        "conflict", f"`{folder.name}` is in the trash", hint=f"argosy folder restore {folder.name}"
     )
 
 
