@@ -13,7 +13,6 @@ from typing import Final
 import msgspec
 
 from argosy.identity.deciding import may, visible
-from argosy.identity.directory import Directory, user_called
 from argosy.model.access import Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.folders import (
@@ -89,12 +88,15 @@ class Folders:
         socket. Raises "not-found", "forbidden", and "conflict" for one in the trash."""
         rows = await self._store.snapshot()
         folder = rows.people.get(id)
-        user = user_called(rows, name) if name else None
         if not isinstance(folder, Folder) or not folder.is_live:
             raise no_folder(id)
         if folder.trashed_ms:
             raise in_trash(folder)
-        has = Access.MANAGE if not name else Access.NOTHING
+        if not name:
+            return folder, Access.MANAGE
+        from argosy.identity.directory import Directory, user_called  # not before there is an account
+
+        user, has = user_called(rows, name), Access.NOTHING
         if user is not None and user.is_live and not user.is_disabled:
             grants = tuple(Directory().grants_of(rows, user))
             has = self.access_of(folder, Caller(id=user.id, name=user.name, via="job", grants=grants))
@@ -143,7 +145,11 @@ class Folders:
             return
         if not to or ":" in to:
             raise ArgosyError("usage", f"`{to}` is nobody", hint="a user's name, or project:NAME")
-        if _has_accounts(rows) and user_called(rows, to) is None:
+        if not _has_accounts(rows):
+            return
+        from argosy.identity.directory import user_called  # not before there is an account
+
+        if user_called(rows, to) is None:
             raise ArgosyError(
                 "not-found",
                 f"there is no user `{to}`",
