@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from argosy.identity.deciding import may, visible
-from argosy.model.access import Caller, Target
+from argosy.model.access import NOBODY, Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.folders import (
     OWN_VOLUME,
@@ -92,14 +92,7 @@ class Folders:
             raise no_folder(id)
         if folder.trashed_ms:
             raise in_trash(folder)
-        if not name:
-            return folder, Access.MANAGE
-        from argosy.identity.directory import Directory, user_called  # not before there is an account
-
-        user, has = user_called(rows, name), Access.NOTHING
-        if user is not None and user.is_live and not user.is_disabled:
-            grants = tuple(Directory().grants_of(rows, user))
-            has = self.access_of(folder, Caller(id=user.id, name=user.name, via="job", grants=grants))
+        has = self.access_of(folder, _now(rows, name)) if name else Access.MANAGE
         if has < least:
             raise forbidden(
                 f"`{name}` has `{WORDS[has]}` on `{folder.name}`, and this needs `{WORDS[least]}`"
@@ -344,6 +337,16 @@ class Folders:
         if not await asyncio.to_thread(disk.path(folder.id).exists):
             await asyncio.to_thread(disk.make, folder.id, folder.quota_bytes)
         return disk.beneath(folder.id)
+
+
+def _now(rows: Snapshot, name: str) -> Caller:
+    """Somebody with the rights of now; of who is no more, or may not come in, none."""
+    from argosy.identity.directory import Directory, user_called  # not before there is an account
+
+    user = user_called(rows, name)
+    if user is None or not user.is_live or user.is_disabled:
+        return NOBODY
+    return Caller(id=user.id, name=user.name, via="job", grants=tuple(Directory().grants_of(rows, user)))
 
 
 def _projects(caller: Caller, permission: str) -> frozenset[str]:
