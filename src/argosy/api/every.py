@@ -27,6 +27,7 @@ from argosy.api.prices import PriceCalls
 from argosy.api.quota import QuotaCalls
 from argosy.api.secrets import SecretCalls
 from argosy.api.server import ServerCalls
+from argosy.api.service_keys import ServiceKeyCalls
 from argosy.api.services import ServiceCalls
 from argosy.api.sessions import SessionCalls, SessionStreams, SnapshotCalls
 from argosy.api.shell import ShellCalls
@@ -42,6 +43,7 @@ class Calls(
     GroupCalls,
     JobPoolCalls,
     ServiceCalls,
+    ServiceKeyCalls,
     SessionCalls,
     SnapshotCalls,
     EventCalls,

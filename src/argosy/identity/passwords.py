@@ -33,8 +33,8 @@ _NOBODY: Final = (
 
 
 class Passwords:
-    """Makes and checks hashes off the event loop, behind all other work of the machine. Who comes when two are
-    at it waits; who comes when many wait is refused with `too-often`."""
+    """Makes and checks hashes off the event loop, behind all other work of the machine. Who comes when two
+    are at it waits; who comes when many wait is refused with `too-often`."""
 
     def __init__(self, memory_kib: int = _MEMORY_KIB) -> None:
         self.memory_kib = memory_kib

@@ -37,6 +37,7 @@ FEATURES: Final = (
     GroupFeature,
     JobPoolFeature,
     ServiceFeature,
+    later("service_keys", "ServiceKeyFeature", "ServiceKeyCalls"),
     SessionFeature,
     SessionWays,
     EventFeature,
