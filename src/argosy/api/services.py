@@ -56,45 +56,6 @@ class AccessRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     public: bool
 
 
-<<<<<<< HEAD
-class ServiceKeyRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """A key for `name`, in place of an older one of that name. 0: no limit, no end."""
-
-    name: str
-    requests_per_minute: int = 0
-    tokens_per_minute: int = 0
-    max_concurrency: int = 0
-    expires_s: int = 0
-
-
-class ServiceKeyView(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    """A key of a service, without its secret."""
-
-    name: str
-    requests_per_minute: int = 0
-    tokens_per_minute: int = 0
-    max_concurrency: int = 0
-    expires_ms: int = 0
-    made_ms: int = 0
-
-
-class ServiceKeyList(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    keys: tuple[ServiceKeyView, ...]
-
-
-class ServiceKeyReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    """A new key. The secret is told this once."""
-
-    name: str
-    secret: str
-    endpoint: str = ""
-
-    def __repr__(self) -> str:
-        return f"ServiceKeyReply(name={self.name!r})"
-
-
-=======
->>>>>>> main
 class ReplicaView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     """One replica."""
 
