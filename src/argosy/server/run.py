@@ -26,7 +26,7 @@ import msgspec
 
 from argosy import __version__
 from argosy.api.location import log_path, socket_path
-from argosy.infra.system import SystemClock, SystemIds
+from argosy.infra.system import SystemClock, SystemIds, new_token
 from argosy.model.errors import ArgosyError
 from argosy.server.application import Application, pricing_of
 from argosy.server.channels import ChannelFile
@@ -36,6 +36,7 @@ from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.journal import open_journal
 from argosy.server.listeners import LocalSocket, bind_tcp
 from argosy.server.old_files import import_old_files
+from argosy.server.peers.joining import House
 from argosy.server.ports import Controllers
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
@@ -69,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str = ""  # HOST:PORT where services answer; "": on the loopback
     log_level: str = "info"
     store: str = ""
+    peer: str = ""  # HOST:PORT where other servers of the database reach this one; "": a unix socket
     keys: Path | Keyring | None = None  # that seal secrets, or their file; None: in the state folder
     retention: Retention = Retention()
     provider: Provider | None = None  # of identities; None: people sign in here only
@@ -183,6 +185,7 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
     from argosy.server.agents import Agents
     from argosy.server.gateways import gateways_of
     from argosy.server.notifying import Notifier
+    from argosy.server.peers.answering import Here
     from argosy.server.replica_doors import ReplicaDoors
 
     store = await opening
@@ -191,11 +194,17 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
         await import_old_files(store, state_dir)
         blobs, logs = BlobStore(state_dir), LogStore(state_dir / "logs")
         stack.push_async_callback(logs.close)
+        house = House(store, state_dir, settings.peer, clock, ids)
+        await house.open()
+        await house.shared(state_dir / "dial.key", new_token)
         dialled = settings.public.registry(state_dir, clock, ids)
         stack.push_async_callback(dialled.close)
-        providers = load_providers(None, state_dir / "providers", clock, ids, os.environ, dialled)
-        stack.push_async_callback(providers.disconnect)
-        agents = Agents(providers, AgentClient, dialled)
+        loaded = load_providers(None, state_dir / "providers", clock, ids, os.environ, dialled)
+        stack.push_async_callback(loaded.disconnect)
+        await house.share_keys(loaded.names)
+        providers = house.share(loaded)
+        agents = Agents(providers, AgentClient, dialled, house.reach)
+        blobs.elsewhere = house.peers
         stack.push_async_callback(agents.close)
         doors = ReplicaDoors(agents, state_dir / "relays")
         stack.push_async_callback(doors.close_all)
@@ -219,6 +228,7 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
             channels=notifier,
             replicas=doors,
             gateway=gateway,
+            term=house.term,
         )
         application = Application(
             store=store,
@@ -246,7 +256,10 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
         stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
         _introduce(application, settings)
-        dials, tls = DialDoor(dialled), network.context
+        application.streams.elsewhere = house.peers
+        here = Here(reach=agents.reach, providers=loaded, logs=logs, blobs=blobs, admit=dialled.admit)
+        await stack.enter_async_context(house.joined(here, shell))
+        dials, tls = DialDoor(dialled, house.admit), network.context
         async with application.listen(local.sock, network.tcp, dials=dials, tls=tls, s3=settings.s3):
             stack.callback(local.unlink)
             await stack.enter_async_context(network.kept(application, store, clock, ids))
