@@ -1,4 +1,4 @@
-"""Two real servers over one real PostgreSQL, behind a balancer that gives every connection to the next one."""
+"""Two real servers over one real PostgreSQL, behind a balancer that takes them in turns."""
 
 from __future__ import annotations
 
@@ -89,7 +89,12 @@ class Server:
         command = [sys.executable, "-m", "argosy.server", "run", "--listen", f"127.0.0.1:{self.port}"]
         with (self.state.parent / f"{self.name}.out").open("ab") as out:
             self.process = subprocess.Popen(
-                command, env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                command,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
         wait(f"server {self.name} answers", self._answers, self.log)
 
@@ -126,7 +131,9 @@ class Pair:
     """Two servers `a` and `b`, with `a` first to decide, and the balancer in front of them."""
 
     def __init__(self, postgres: PostgresServer) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="argosy-2s-", dir="/tmp", ignore_cleanup_errors=True)
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="argosy-2s-", dir="/tmp", ignore_cleanup_errors=True
+        )
         self.root = Path(self._folder.name)
         keys = self.root / "secrets.key"
         env = {
@@ -151,7 +158,10 @@ class Pair:
         )  # fmt: skip
         self.token = done.stdout.strip()
         self.env = {**env, "ARGOSY_HOME": str(self.root / "laptop"), "ARGOSY_SERVER": self.url}
-        self.env |= {"ARGOSY_TOKEN": self.token, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        self.env |= {
+            "ARGOSY_TOKEN": self.token,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
 
     @property
     def servers(self) -> Iterator[Server]:

@@ -11,8 +11,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 
 from argosy.controllers.claims.decide import decide_claim, decide_listing
 from argosy.controllers.effects import Effects, keep_up
@@ -25,9 +24,10 @@ from argosy.controllers.past import Past
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Picture
+from argosy.controllers.seat import Seat
 from argosy.controllers.serving import Serving
 from argosy.controllers.telling import Channels, events_of
-from argosy.controllers.view import Action, Expect, Policy, Prices, Put, View, known_of, terminals_of
+from argosy.controllers.view import Action, Expect, Policy, Prices, Put, View, known_of
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.buckets import OpensBuckets
 from argosy.infra.gateway_port import GatewayPort
@@ -46,7 +46,6 @@ from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import TENANCY_ID
 from argosy.planning.availability import Memory
 from argosy.store import Conflict, IllegalMove, Snapshot, Store
-from argosy.store.servers import fence_of
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +53,6 @@ SWEEP_S = 5.0  # a full pass at least so often
 _TICK_S = 0.001  # less than this is due
 QUOTE_S = 60.0
 FIRST_QUOTES_S = 30.0  # so long after the start nothing fails, or goes elsewhere, for want of an answer
-FENCE = fence_of("deciding")
 PICTURE_WAIT_S = 0.5  # a request waits at most so long for a picture that knows what it shows
 
 
@@ -79,20 +77,17 @@ class Shell:
         channels: Channels | None = None,
         replicas: ReplicaPort | None = None,
         gateway: GatewayPort | None = None,
-        term: Callable[[], int] | None = None,
     ) -> None:
         """`stores`: object stores by URL, as the settings say now. `prices`: what the catalog knows.
         `quotes`: the server's cache of what providers offer (None: one of its own); claims are charged at
         what decisions saw in it. `is_ours`: whether this server's state is still its own; else nothing is
-        decided. `channels`: who is told of events. `replicas` and `gateway`: of services. `term`: the number
-        of the term in which this server decides, among several (0: another does; None: there is one)."""
+        decided. `channels`: who is told of events. `replicas` and `gateway`: of services."""
         self._store, self._providers, self._clock, self._ids = store, providers, clock, ids
         self._policy = policy or Policy()
         self.observed = Facts()
         self._quotes = quotes or Quotes(providers, clock)
         self._quotes.changed = self.wake
-        self._is_ours, self._channels, self._term = is_ours, channels, term
-        self._attended: Counter[str] = Counter()
+        self._is_ours, self._channels = is_ours, channels
         self._began_s = clock.monotonic_s()
         self._swept_s = self._began_s - SWEEP_S  # when the last full pass began
         self._pools = PoolCaches()
@@ -112,7 +107,9 @@ class Shell:
             facts=self.observed, clock=clock, policy=self._policy, spawn=self._spawn,
             wake=self.wake, wake_at=self._wake_at,
         )  # fmt: skip
-        self._looks = Looks(self._listed, self._decides)
+        self._looks = Looks(self._listed, lambda: self.seat.decides())
+        self.seat = Seat(self.observed, self.wake, self._looks.look)
+        self.attended = self.seat.attended
         self._serving = Serving(
             store=store, replicas=replicas, gateway=gateway, facts=self.observed, clock=clock,
             spawn=self._spawn, wake=self.wake,
@@ -163,37 +160,6 @@ class Shell:
         """Providers that are still asked for the first time: what has no place may have one in a moment."""
         is_early = self._clock.monotonic_s() - self._began_s <= FIRST_QUOTES_S
         return self._quotes.unknown() if is_early else frozenset()
-
-    @contextlib.contextmanager
-    def attended(self, cluster_id: str) -> Iterator[None]:
-        """Somebody has a terminal there: meanwhile the cluster is not idle."""
-        self.observed.begin(terminals_of(cluster_id))
-        self._attended[cluster_id] += 1
-        self.wake(cluster_id)
-        try:
-            yield
-        finally:
-            self.observed.end(terminals_of(cluster_id))
-            self._attended[cluster_id] -= 1
-            self._attended += Counter()  # what is attended by nobody goes
-            self.wake(cluster_id)
-
-    def attending(self) -> Mapping[str, int]:
-        """Clusters, with how many are at work there."""
-        return self._attended
-
-    def uses(self) -> Mapping[str, tuple[int, str]]:
-        """When each session was used last, and by what, as far as this server knows."""
-        return self.observed.uses()
-
-    def begin_to_decide(self) -> None:
-        """Another server decided until now: what providers said to this one before is old."""
-        self.observed.forget_claims()
-        self._looks.look()
-        self.wake()
-
-    def _decides(self) -> bool:
-        return self._term is None or self._term() > 0
 
     @property
     def picture(self) -> Picture:
@@ -255,8 +221,8 @@ class Shell:
                 group.create_task(self._quote_loop(name))
                 group.create_task(self._looks.keep_looking(provider))
             group.create_task(self._decide_loop())
-            group.create_task(keep_up(self._effects, lambda: self._rows if self._decides() else None))
-            _log.info("decides for all that is there" if self._term is None else "follows all that is there")
+            group.create_task(keep_up(self._effects, lambda: self._rows if self.seat.decides() else None))
+            _log.info("follows all that is there")
 
     async def _recall(self) -> None:
         """What was decided before this server began."""
@@ -344,7 +310,7 @@ class Shell:
         """A provider has told what it has of ours."""
         rows = await self._store.snapshot()  # of after the list
         self._check_ours()
-        if not self._decides():
+        if not self.seat.decides():
             return
         self._effects.perform(decide_listing(self.view(rows), provider, listed))
 
@@ -357,7 +323,7 @@ class Shell:
         if everything:
             self._swept_s = self._clock.monotonic_s()
         seq = rows.seq
-        if not self._decides():
+        if not self.seat.decides():
             decide_owned(self.view(rows), self._ids.new)  # what requests read: why something waits
             self._publish(rows, seq)
             return
@@ -472,8 +438,7 @@ class Shell:
         events = events_of(actions, self._rows, self._channels)
         expect = {action.id: action.rev for action in actions if isinstance(action, Expect)}
         if puts or events:
-            if self._term is not None:
-                expect[FENCE] = self._term() or -1  # refused when it is over, whatever this server believes
+            expect |= self.seat.fence()
             self._check_ours()
             self._wake_related(await self._store.commit(puts, events=events, expect=expect))
             if self._channels is not None and any(each.tell for each in events):

@@ -105,14 +105,17 @@ class Controllers(Protocol):
         """Until cancelled."""
 
 
-class Shared(Controllers, Protocol):
-    """Controllers of one of several servers."""
+class Seat(Protocol):
+    """The place of this server's controllers among those of others."""
 
-    def uses(self) -> Mapping[str, tuple[int, str]]:
-        """When each session was used last, and by what, as far as this server knows."""
+    def attended(self, cluster_id: str) -> AbstractContextManager[None]:
+        """As `Controllers.attended`."""
 
     def attending(self) -> Mapping[str, int]:
         """Clusters where somebody is at work through this server, with how many."""
+
+    def uses(self) -> Mapping[str, tuple[int, str]]:
+        """When each session was used last, and by what, as far as this server knows."""
 
     def begin_to_decide(self) -> None:
         """Another server decided until now."""

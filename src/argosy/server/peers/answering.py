@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from argosy.agent.mux import GREETING, Mux
 from argosy.infra.agent_port import Channel
 from argosy.infra.border import BorderError
-from argosy.infra.mux import carry
-from argosy.infra.provider import Providers
+from argosy.infra.mux import Acceptor
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import ClaimFact
-from argosy.model.rows import Node
+from argosy.server.peers.joining import Here
 from argosy.server.peers.words import (
     Admit,
     Answer,
@@ -32,21 +30,9 @@ from argosy.server.peers.words import (
     hear,
     say,
 )
-from argosy.storage.blobs import BlobStore
-from argosy.storage.logs import LogStore
 
 _log: Final = logging.getLogger(__name__)
 _PIECE_BYTES: Final = 256 << 10
-
-
-class Here(msgspec.Struct, frozen=True, kw_only=True):
-    """What this server has, and others may ask for."""
-
-    reach: Callable[[Node], Awaitable[Channel]]  # not through other servers
-    providers: Providers  # of this machine
-    logs: LogStore
-    blobs: BlobStore
-    admit: Callable[[str, str], str | None]  # a node with the token that this server gave out
 
 
 class Answering:
@@ -54,21 +40,8 @@ class Answering:
 
     def __init__(self, here: Here, hear: Callable[[News], None]) -> None:
         self._here, self._hear = here, hear
-        self._muxes: set[Mux] = set()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of another server, until it ends."""
-        writer.write(GREETING)
-        mux = Mux(reader, writer, accept=self._stream)
-        self._muxes.add(mux)
-        try:
-            await carry(mux)
-        finally:
-            self._muxes.discard(mux)
-
-    def close(self) -> None:
-        for mux in list(self._muxes):
-            mux.close()
+        acceptor = Acceptor(self._stream)
+        self.serve, self.close = acceptor.serve, acceptor.close
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

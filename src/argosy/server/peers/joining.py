@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from argosy import __version__
 from argosy.api.location import socket_path
 from argosy.infra.agent_port import Channel
@@ -21,21 +23,33 @@ from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 from argosy.model.rows import Node
 from argosy.server.listeners import bind_tcp
+from argosy.storage.blobs import BlobStore
+from argosy.storage.logs import LogStore
 from argosy.store import Store
 from argosy.store.schema import HEAD, Stored
 from argosy.store.servers import Peer
 
 if TYPE_CHECKING:
-    from argosy.server.peers.answering import Answering, Here
+    from argosy.server.peers.answering import Answering
     from argosy.server.peers.machines import Machines
     from argosy.server.peers.membership import Membership
     from argosy.server.peers.peers import Peers
-    from argosy.server.ports import Shared
+    from argosy.server.ports import Controllers, Seat
 
 _log: Final = logging.getLogger(__name__)
 _ID_FILE: Final = "server.id"
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _UNIX_BYTES_MAX: Final = 100
+
+
+class Here(msgspec.Struct, frozen=True, kw_only=True):
+    """What this server has, and others may ask for."""
+
+    reach: Callable[[Node], Awaitable[Channel]]  # not through other servers
+    providers: Providers  # of this machine
+    logs: LogStore
+    blobs: BlobStore
+    admit: Callable[[str, str], str | None]  # a node with the token that this server gave out
 
 
 class House:
@@ -54,7 +68,7 @@ class House:
 
     @property
     def term(self) -> Callable[[], int] | None:
-        """As `controllers.shell.Shell` takes it."""
+        """As `controllers.seat.Seat` has it."""
         return self._membership.term if self._membership is not None else None
 
     # -- before the rest ----------------------------------------------------------------------------
@@ -154,10 +168,12 @@ class House:
 
     def share(self, providers: Providers) -> Providers:
         """What is on the machine of one server can be had by all."""
+
+        if self._machines is None:
+            return providers
         from argosy.server.peers.machines import SharedProviders
 
-        machines = self._machines
-        return providers if machines is None else SharedProviders(providers, lambda: machines)
+        return SharedProviders(providers, self._machines)
 
     # -- nodes --------------------------------------------------------------------------------------
 
@@ -172,7 +188,7 @@ class House:
     # -- while the server runs ----------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def joined(self, here: Here, controllers: Shared) -> AsyncIterator[None]:
+    async def joined(self, here: Here, controllers: Controllers, seat: Seat) -> AsyncIterator[None]:
         """Answer to other servers, and be one of those that may decide."""
         membership, peers = self._membership, self.peers
         if membership is None or peers is None:
@@ -181,12 +197,12 @@ class House:
         from argosy.server.peers.answering import Answering
         from argosy.server.peers.peers import Attendance
 
-        attendance = Attendance(self._store, controllers, peers, self._clock)
+        attendance = Attendance(self._store, controllers, seat, peers, self._clock)
         answering = Answering(here, attendance.hear)
         server = None
         if self._tls is not None and self._socket is not None:
             server = await _serve(self._socket, answering, self._tls[0])
-        membership.began.append(controllers.begin_to_decide)
+        membership.began.append(seat.begin_to_decide)
         keeping = [asyncio.ensure_future(membership.keep()), asyncio.ensure_future(attendance.keep())]
         try:
             yield

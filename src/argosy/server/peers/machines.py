@@ -117,7 +117,7 @@ class OwnMachine:
 class SharedProviders:
     """`infra.provider.Providers` of several servers."""
 
-    def __init__(self, inner: Providers, machines: Callable[[], Machines]) -> None:
+    def __init__(self, inner: Providers, machines: Machines) -> None:
         self.inner, self._machines = inner, machines
         self._wrapped: dict[str, Provider] = {}
 
@@ -126,7 +126,7 @@ class SharedProviders:
         if not provider.manifest.own_machine:
             return provider
         if name not in self._wrapped:
-            self._wrapped[name] = OwnMachine(provider, self._machines())
+            self._wrapped[name] = OwnMachine(provider, self._machines)
         return self._wrapped[name]
 
     def all(self) -> Mapping[str, Provider]:

@@ -29,7 +29,7 @@ from argosy.storage.logs import LogStore
 from argosy.store.servers import Peer
 
 if TYPE_CHECKING:
-    from argosy.server.ports import Shared
+    from argosy.server.ports import Controllers, Seat
     from argosy.store import Store
 
 _log: Final = logging.getLogger(__name__)
@@ -196,8 +196,11 @@ class Peers:
 class Attendance:
     """Who is at work at other servers, for decisions here; and the other way round."""
 
-    def __init__(self, store: Store, controllers: Shared, peers: Peers, clock: Clock) -> None:
-        self._store, self._controllers, self._peers, self._clock = store, controllers, peers, clock
+    def __init__(
+        self, store: Store, controllers: Controllers, seat: Seat, peers: Peers, clock: Clock
+    ) -> None:
+        self._store, self._controllers, self._seat = store, controllers, seat
+        self._peers, self._clock = peers, clock
         self._held: dict[str, tuple[contextlib.ExitStack, float]] = {}  # clusters attended elsewhere
         self._heard: dict[str, int] = {}  # by subject: the use that another server told of
         self._told: dict[str, int] = {}
@@ -214,7 +217,7 @@ class Attendance:
         for cluster_id in news.attended:
             stack = self._held[cluster_id][0] if cluster_id in self._held else contextlib.ExitStack()
             if cluster_id not in self._held:
-                stack.enter_context(self._controllers.attended(cluster_id))
+                stack.enter_context(self._seat.attended(cluster_id))
             self._held[cluster_id] = (stack, until_s)
         if news.rows:
             task = asyncio.ensure_future(self._look(news.rows))
@@ -238,7 +241,7 @@ class Attendance:
                 self._peers.tell(news)
 
     def _news(self) -> News:
-        uses = self._controllers.uses()
+        uses = self._seat.uses()
         used = [
             Used(subject, by)
             for subject, (at_ms, by) in uses.items()
@@ -246,7 +249,7 @@ class Attendance:
         ]
         self._told = {subject: at_ms for subject, (at_ms, _) in uses.items()}
         self._heard = {subject: at_ms for subject, at_ms in self._heard.items() if subject in uses}
-        here: Counter[str] = Counter(self._controllers.attending())
+        here: Counter[str] = Counter(self._seat.attending())
         here.subtract(dict.fromkeys(self._held, 1))
         return News(used=tuple(used), attended=tuple(sorted(+here)))
 
