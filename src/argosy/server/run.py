@@ -45,6 +45,7 @@ from argosy.store.secrets import Keyring
 from argosy.store.state_dir import StateLock
 
 if TYPE_CHECKING:
+    from argosy.controllers.shell import Shell
     from argosy.identity.oidc import Settings as Provider
     from argosy.infra.dialled import Dialled
     from argosy.providers import LoadedProviders
@@ -251,7 +252,7 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
         telling = asyncio.create_task(notifier.run())
         stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
-        _introduce(application, settings)
+        _introduce(application, settings, shell)
         application.streams.elsewhere = house.peers
         here = Here(reach=agents.reach, providers=loaded, logs=logs, blobs=blobs, admit=dialled.admit)
         await stack.enter_async_context(house.joined(here, shell, shell.seat))
@@ -291,8 +292,9 @@ async def _open_places(
     return dialled, loaded
 
 
-def _introduce(application: Application, settings: Settings) -> None:
-    """Tell the door how it is called, and where people sign in."""
+def _introduce(application: Application, settings: Settings, shell: Shell) -> None:
+    """Tell the door how it is called, and where people sign in; and controllers where folders are."""
+    shell.mounts.copies.folders = lambda: application.objects.folders
     application.keeper.rules = settings.rules
     application.front.is_encrypted = settings.public.url.startswith("https:")
     application.open_pages(settings.provider)
