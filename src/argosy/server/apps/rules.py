@@ -59,6 +59,14 @@ class Refusal(NamedTuple):
     text: str
 
 
+_NO_UPGRADE: Final = Refusal(
+    426,
+    "no-websocket",
+    "A WebSocket was asked for, and something on the way does not pass it: a proxy before this server must "
+    "pass the fields Upgrade and Connection.",
+)
+
+
 def label_of(app: str, session: str) -> str:
     """
     >>> label_of("jupyter", "lab")
@@ -107,9 +115,11 @@ def crosses(head: RequestHead, *, secure: bool) -> Refusal | None:
     if origin is not None:
         if origin.lower() != own_origin(head, secure=secure):
             return Refusal(403, "forbidden", "another site has made this request")
-        return None
+        return _NO_UPGRADE if head.get(b"sec-websocket-key") is not None and not head.upgrade else None
     if head.upgrade:
         return Refusal(403, "forbidden", "a WebSocket to an app tells its origin")
+    if head.get(b"sec-websocket-key") is not None:
+        return _NO_UPGRADE
     if site is None or site == b"same-origin":
         return None
     if head.method in _READING and (site == b"none" or _is_followed(head)):
