@@ -14,6 +14,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
 
 import pytest
 from e2e_house import House
@@ -67,26 +68,13 @@ w.close()
 """
 
 
-def _top(page: Page) -> str:
-    return "/".join(page.url.split("/")[:3])
-
-
 def _jupyter(page: Page) -> None:
-    page.goto(_top(page) + "/lab/tree/a.ipynb")
-    page.locator(".jp-Notebook .cm-content").first.click()
-    page.keyboard.press("Shift+Enter")
-    page.locator(".jp-OutputArea-output").get_by_text("answer 42").wait_for()
-
-
-def _notebook(page: Page) -> None:
-    page.goto(_top(page) + "/notebooks/a.ipynb")
     page.locator(".jp-Notebook .cm-content").first.click()
     page.keyboard.press("Shift+Enter")
     page.locator(".jp-OutputArea-output").get_by_text("answer 42").wait_for()
 
 
 def _marimo(page: Page) -> None:
-    page.goto(_top(page) + "/?file=a.py")
     page.locator(".cm-content").first.wait_for()
     page.keyboard.press("Control+Shift+r")
     page.get_by_text("answer 42").first.wait_for()
@@ -109,17 +97,20 @@ def _port(page: Page) -> None:
 
 class App(NamedTuple):
     drive: Callable[[Page], None]
+    path: str = "/"  # that is opened
     before: str = ""  # runs in the session
     level: str = "sandbox"
 
 
 APPS = {
-    "jupyter": App(_jupyter),
-    "notebook": App(_notebook),
-    "marimo": App(_marimo),
-    "tensorboard": App(_tensorboard, "python3 scalars.py"),
+    "jupyter": App(_jupyter, "/lab/tree/a.ipynb"),
+    "notebook": App(_jupyter, "/notebooks/a.ipynb"),
+    "marimo": App(_marimo, "/?file=a.py"),
+    "tensorboard": App(_tensorboard, before="python3 scalars.py"),
     "vscode": App(_vscode, level="process" if ENTRY else "sandbox"),
-    "port": App(_port, "setsid python3 -m http.server --bind 127.0.0.1 8080 >/dev/null 2>&1 & sleep 1"),
+    "port": App(
+        _port, before="setsid python3 -m http.server 8080 >/dev/null 2>&1 & sleep 1"
+    ),
 }
 
 
@@ -150,7 +141,7 @@ def home() -> Iterator[House]:
 def test_it_works_and_asks_nobody_else(home: House, browser: Browser, app: str) -> None:
     if app == "vscode" and not ENTRY and not shutil.which("code-server"):
         pytest.skip("code-server is not installed: ARGOSY_CODE_SERVER names it")
-    drive, before, level = APPS[app]
+    drive, path, before, level = APPS[app]
     home.run("session", "start", app, "--isolation", level, ok=False)
     home.wait("it is up", lambda: home.json("session", "ls")["sessions"][-1]["status"] == "running")
     text = json.dumps(NOTEBOOK)
@@ -174,7 +165,7 @@ def test_it_works_and_asks_nobody_else(home: House, browser: Browser, app: str) 
     )
     page.on("websocket", lambda socket: asked.append(socket.url))
     try:
-        page.goto(address, wait_until="commit")
+        page.goto(f"{address}&next={quote(path, safe='')}", wait_until="commit")
         page.wait_for_url(re.compile(r"localhost:\d+/(?!\.argosy)"), wait_until="commit")
         drive(page)
         page.wait_for_load_state("networkidle")

@@ -437,6 +437,34 @@ def test_what_was_open_ends_when_the_right_does(why: str) -> None:
     during(act)
 
 
+@pytest.mark.parametrize(
+    ("frame", "is_use"),
+    [
+        (b'["stdin","a"]', True), (b'{"type":"ping"}', False), (b"2", False),
+        (b'{"op": "keep-alive"}', False),
+        (b'["set_size",40,80,600,800]', True),
+    ],
+)  # fmt: skip
+def test_what_is_typed_is_use_and_a_heartbeat_is_not(frame: bytes, is_use: bool) -> None:
+    mask = b"\x01\x02\x03\x04"
+    masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(frame))
+
+    async def act(house: House) -> None:
+        reader, writer = await asyncio.open_connection(*house.address)
+        writer.write(request("GET", house.cookie() + WEB_SOCKET + f"origin: {OWN}\r\n").encode())
+        await reader.readuntil(b"\r\n\r\n")
+        house.used.clear()
+        writer.write(bytes([0x81, 0x80 | len(frame)]) + mask + masked)
+        await writer.drain()
+        async with asyncio.timeout(5):
+            while not (house.seen and house.seen[-1].endswith(masked)):
+                await asyncio.sleep(0.001)
+        assert house.used == ([("one", "")] if is_use else [])
+        writer.close()
+
+    during(act)
+
+
 def test_large_bodies_pass_and_nothing_of_them_is_kept() -> None:
     async def act(house: House) -> int:
         reader, writer = await asyncio.open_connection(*house.address)

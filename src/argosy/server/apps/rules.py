@@ -22,6 +22,10 @@ CODE_BYTES_MAX: Final = 4096
 _LABEL: Final = re.compile(r"([a-z0-9](?:-?[a-z0-9])*)--([a-z0-9](?:-?[a-z0-9])*)")
 _OURS: Final = re.compile(rb"\s*(?:__(?:Host|Secure)-)?argosy", re.IGNORECASE)
 _READING: Final = frozenset((b"GET", b"HEAD"))
+_SHORT_BYTES: Final = 32
+_TYPED_BYTES: Final = 8  # as Jupyter's terminal sends a key: ["stdin","a"]
+_TEXT: Final = 0x81  # a whole frame of text
+_HEARTBEATS: Final = (b"ping", b"pong", b"alive", b"heartbeat")
 _METHODS: Final = frozenset(
     (
         b"GET",
@@ -95,6 +99,21 @@ def place_of(host: bytes, suffixes: tuple[str, ...]) -> Place | None:
             match = _LABEL.fullmatch(label)
             return Place(match[1], match[2]) if match is not None else None
     return None
+
+
+def is_use(data: bytes) -> bool:
+    """Whether what a browser sends over a WebSocket is a sign that somebody is there. Short frames mostly are
+    not: pings, and words by which editors stay connected. A key that is typed is one, too.
+
+    >>> is_use(bytes(100)), is_use(b"\\x89\\x80mask"), is_use(b"\\x81\\x8d\\0\\0\\0\\0" + b'["stdin","a"]')
+    (True, False, True)
+    """
+    if len(data) > _SHORT_BYTES:
+        return True
+    if len(data) < 6 + _TYPED_BYTES or data[0] != _TEXT or not data[1] & 0x80:
+        return False
+    text = bytes(byte ^ data[2 + at % 4] for at, byte in enumerate(data[6:])).lower()
+    return not any(word in text for word in _HEARTBEATS)
 
 
 def own_origin(head: RequestHead, *, secure: bool) -> bytes:
