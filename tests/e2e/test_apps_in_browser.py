@@ -108,9 +108,7 @@ APPS = {
     "marimo": App(_marimo, "/?file=a.py"),
     "tensorboard": App(_tensorboard, before="python3 scalars.py"),
     "vscode": App(_vscode, level="process" if ENTRY else "sandbox"),
-    "port": App(
-        _port, before="setsid python3 -m http.server 8080 >/dev/null 2>&1 & sleep 1"
-    ),
+    "port": App(_port, before="setsid python3 -m http.server 8080 >/dev/null 2>&1 & sleep 1"),
 }
 
 
