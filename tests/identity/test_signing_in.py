@@ -7,15 +7,17 @@ import hashlib
 import sqlite3
 
 import pytest
+from msgspec.structs import replace
 from site_of_people import OWN_PAGE, PASSWORD, Site
 
 from argosy.identity.credentials import PERSONAL, is_well_formed, make_short_code, make_token, plain_code
 from argosy.identity.limits import KEYS_OF_A_ROW, ROWS, Attempts
 from argosy.identity.one_time_codes import STEP_MS, code_at, step_of
 from argosy.identity.passwords import Passwords, check_password
+from argosy.identity.tokens import sign_ins_of
 from argosy.model.access import OWNER
 from argosy.model.errors import ArgosyError
-from argosy.model.people import OneTime, WrongAttempts
+from argosy.model.people import OneTime, User, WrongAttempts
 
 
 def test_a_password_lets_in(site: Site) -> None:
@@ -239,6 +241,32 @@ def test_a_sign_in_ends_by_itself(site: Site) -> None:
     assert site.ask("GET", "/whoami", **page).status == 401, "12 hours without a request"
     site.clock.advance(14 * 86400)
     assert site.ask("GET", "/whoami", **used).status == 401, "14 days at most"
+
+
+@pytest.mark.parametrize(
+    ("user", "entry", "good"),
+    [
+        ({}, {}, True),
+        ({"is_disabled": True}, {}, False),  # even if its generation had not changed
+        ({"generation": 7}, {}, False),
+        ({}, {"expires_ms": 0}, False),  # even if it was used a moment ago
+        ({}, {"idle_ms": 0}, False),
+        ({}, {"user_id": "usr-gone"}, False),
+    ],
+)
+def test_each_reason_ends_a_sign_in_alone(
+    site: Site, user: dict[str, object], entry: dict[str, object], good: bool
+) -> None:
+    site.add_user("ann", "viewer")
+    site.token("ann")
+    rows, directory = site.do(site.store.snapshot()), site.application.identity.directory
+    ann = rows.entry_called("user:ann")
+    assert isinstance(ann, User)
+    [signed_in] = sign_ins_of(rows, ann)
+    if user:
+        site.do(site.store.commit([replace(ann, **user)]))
+    rows, now_ms = site.do(site.store.snapshot()), site.clock.now_ms()
+    assert (directory.user_of(rows, replace(signed_in, **entry), now_ms) is not None) is good
 
 
 def test_two_fresh_servers_know_nothing_of_each_other(site: Site) -> None:
