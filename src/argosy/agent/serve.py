@@ -90,7 +90,10 @@ class Agent:
             ("POST", "/kept/chunks"): kept.send,
             ("POST", "/ssh"): self._ssh,
             ("POST", "/copy"): self._copy,
-            **{("POST", "/" + verb): _data(verb, root, self._node.name) for verb in ("fetch", "send")},
+            **{
+                ("POST", "/" + path): _data(path.partition("/")[0], root, self._node.name)
+                for path in ("fetch", "fetch/early", "send")
+            },
             ("POST", "/enter"): lambda asked, *streams: self._ranks.apps.enter(asked, streams, UPGRADED),
         }
 
@@ -350,6 +353,7 @@ class Agent:
         await copying.serve(self._ranks.home, arguments, (reader, writer), UPGRADED)
 
 
+_TARGET_MAX = 4096
 UPGRADED = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: "
     + wire.UPGRADE.encode()
@@ -366,10 +370,15 @@ def _failure(node: str, error: OSError) -> dict[str, object]:
 def _data(verb: str, root: str, name: str) -> Streaming:
     """Answers calls about data by a process of its own."""
 
-    async def serve(_: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(
+        asked: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         from argosy.agent import data_calls
 
-        await data_calls.serve(verb, root, name, (reader, writer), UPGRADED)
+        early = asked.get("target", "")
+        if not isinstance(early, str) or len(early) > _TARGET_MAX:
+            raise Refused("target", "`target` must be a path")
+        await data_calls.serve(verb, root, name, (reader, writer), UPGRADED, early)
 
     return serve
 
