@@ -7,7 +7,8 @@
 The state diagrams come from `argosy.model.phases`, errors and reasons from `argosy.model`, the command line
 from its click commands (its drawing of a pool, too), the task file from the field table of `argosy.spec`, the
 HTTP API from `argosy.api`. Two modules of names are written from the manifests of providers, so that the
-faces need not import them.
+faces need not import them, and one of the API's rows, so that a feature's types are loaded when they are
+used.
 """
 
 from __future__ import annotations
@@ -247,6 +248,33 @@ def render_api() -> str:
     return "".join(parts)
 
 
+def render_rows() -> str:
+    """The rows of the API, so that nobody loads the types of a feature before one of its calls is made."""
+    from argosy.api.endpoint import endpoints_of
+    from argosy.api.every import FEATURES, STREAMS
+
+    return "\n".join(
+        [
+            '"""The rows of the API: module, class, name, method, path, permission.\n',
+            'Written by docs/generate.py from the declarations in `argosy.api`.\n"""',
+            "\n# fmt: off",
+            "from typing import Final\n",
+            "#: Classes whose endpoints are streams.",
+            "STREAMS: Final = frozenset((",
+            *(f'    "{each.__name__}",' for each in STREAMS),
+            "))",
+            "ROWS: Final = (",
+            *(
+                f'    ("{owner.__module__.rpartition(".")[2]}", "{owner.__name__}", "{each.name}",\n'
+                f'     "{each.method}", "{each.path}", "{each.permission}"),'
+                for owner in FEATURES
+                for each in endpoints_of(owner)
+            ),
+            ")\n",
+        ]
+    )
+
+
 # --- pages -----------------------------------------------------------------------------------------
 
 
@@ -260,6 +288,7 @@ def pages() -> dict[str, Callable[[], str]]:
     return drawn | {
         "../src/argosy/model/places.py": render_places,  # first: others read it
         "../src/argosy/client/clouds.py": render_clouds,
+        "../src/argosy/api/rows.py": render_rows,
         "generated/task.schema.json": render_schema,
         "generated/pool-map.svg": render_pool_map,
         "infrastructure/index.md": render_infrastructure,

@@ -121,6 +121,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "serve down": ("serve", "down", "chat", "-y"),
     "serve endpoint": ("serve", "endpoint", "chat"),
     "serve key": ("serve", "key", "chat"),
+    "serve price": ("serve", "price", "chat", "--input", "0.25"),
     "serve promote": ("serve", "promote", "chat"),
     "serve rollback": ("serve", "rollback", "chat"),
     "serve scale": ("serve", "scale", "chat", "3"),

@@ -54,7 +54,7 @@ def test_a_host_that_two_services_claim_is_the_older_ones() -> None:
     row = Stage().row
     revisions = tuple(
         msgspec.structs.replace(
-            each, task=msgspec.structs.replace(each.task, service=Serving(hosts=("a.b",)))
+            each, task=msgspec.structs.replace(each.task, service=Serving(hosts=("a.b",), grpc=True))
         )
         for each in service_spec(row).revisions
     )
@@ -63,6 +63,7 @@ def test_a_host_that_two_services_claim_is_the_older_ones() -> None:
     routes = routes_of([new, old])
     assert [(route.name, route.hosts) for route in routes] == [("chat", ("a.b",)), ("other", ())]
     assert check_table(RouteTable(generation=1, services=routes)) == []
+    assert [route.protocol for route in routes] == ["grpc", "grpc"]
     task = revisions[0].task
     check_hosts(task, old, [old])
     with pytest.raises(ArgosyError, match=r"the domain `a\.b` belongs to another service already"):

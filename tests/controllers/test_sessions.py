@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
+import msgspec
 import pytest
 
+from argosy.apps.files import find_app
+from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.observed import Facts
 from argosy.controllers.session.decide import decide
-from argosy.controllers.session.idle import last_use, limits_of
-from argosy.controllers.view import Action, Emit, Put, View
+from argosy.controllers.session.idle import ends_then, last_use, limits_of
+from argosy.controllers.view import Action, Emit, Put, View, WakeAt
+from argosy.infra.agent_port import AgentDirectory
 from argosy.model.apps import App, Idle, Isolation
 from argosy.model.facts import Device, NodeFacts, RankFact, RankPhase
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.job import JobSpec, JobStatus, job_spec, kept_as
 from argosy.model.kinds.kind import Checkpoint
 from argosy.model.kinds.session import SESSION, SessionSpec, SessionStatus, session_state
+from argosy.model.offer import DeviceShare, Placement
 from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Row, Workload
+from argosy.model.tenancy import Queue, Resting, Tenancy
+from argosy.server.apps.live import LiveApps
+from argosy.server.ports import Controllers
+from argosy.server.session_words import session_lines
 from argosy.store import Snapshot
+from argosy.store.store import Store
 from argosy.testing.builders import a_job, a_node, a_task, an_attempt, changed, want_gpus
 
 NOW = 1_000_000_000
@@ -209,7 +220,9 @@ def test_more_time_counts_for_every_limit() -> None:
     seen = running(Idle(after_s=1800, max_s=7200), snoozed_ms=NOW + 30 * MINUTE)
     assert seen.after().desired is Desired.RUN
     use = last_use(seen.session, None, seen.facts)
-    assert {limit.at_ms for limit in limits_of(seen.session, use, has_gpu=False)} == {NOW + 30 * MINUTE}
+    assert {limit.at_ms for limit in limits_of(seen.session, use, Tenancy(), has_gpu=False)} == {
+        NOW + 30 * MINUTE
+    }
 
 
 def test_to_rest_its_job_ends_first_and_what_it_kept_is_noted() -> None:
@@ -269,3 +282,195 @@ def test_a_job_of_a_session_is_called_by_its_name() -> None:
     from argosy.model.kinds import label, title
 
     assert isinstance(job.spec, JobSpec) and (label(job), title(job)) == ("lab", "session `lab`")
+
+
+def test_in_a_container_the_image_brings_what_the_app_needs() -> None:
+    app = msgspec.structs.replace(APP, needs=("jupyterlab",))
+    for isolation, image, setup, folder in (
+        (Isolation.SANDBOX, "", "pip install -q", True),
+        (Isolation.CONTAINER, "lab:1", "", False),
+    ):
+        seen = Seen(a_session(app=app, isolation=isolation, image=image))
+        job = next(row for row in seen.written() if row.kind == "job")
+        attempt, node = an_attempt(id="att-0", workload_id=job.id), a_node(id="nod-0")
+        ((_, order),) = rank_orders(job, attempt, [node], cluster=None, claim=None, shared_dir="")
+        assert order.app is not None
+        assert (order.app.isolation, order.app.image) == (isolation, image)
+        assert setup in order.setup and bool(order.app.folder) is folder and (setup or not order.setup)
+
+
+# ---- rules of queues and pools
+
+
+TREE = Tenancy(
+    queues=(
+        Queue(path="acme", sessions=Resting(idle_s=7200, then="end")),
+        Queue(path="acme/vision", sessions=Resting(gpu_idle_s=1800)),
+        Queue(path="acme/vision/ann"),
+    ),
+    sessions=Resting(idle_s=36_000, max_s=86_400),
+)
+GPUS = a_task(resources=(want_gpus(500),))
+
+
+def limits(queue: str, tenancy: Tenancy = TREE, **idle: Any) -> dict[str, str]:
+    """By what it is put to rest: so long, and whose rule that is."""
+    session = running(Idle(**idle), task=GPUS).session
+    session = msgspec.structs.replace(session, queue=queue)
+    use = last_use(session, None, Facts())
+    found = {}
+    for limit in limits_of(session, use, tenancy, has_gpu=True):
+        what, _, rest = limit.why.partition(" for ")
+        found[what.split()[-1]] = rest
+    return found
+
+
+@pytest.mark.parametrize(
+    ("queue", "idle", "told"),
+    [
+        ("acme/vision/ann", {}, {
+            "it": "2h, as queue `acme` says", "nothing": "30m, as queue `acme/vision` says",
+            "up": "1d, as the pool says",
+        }),
+        ("other/bob", {}, {"it": "10h, as the pool says", "up": "1d, as the pool says"}),
+        ("acme/vision/ann", {"after_s": 600}, {
+            "it": "10m", "nothing": "30m, as queue `acme/vision` says", "up": "1d, as the pool says",
+        }),
+        ("acme/vision/ann", {"after_s": 0, "gpu_after_s": 0, "max_s": 0}, {}),
+    ],
+)  # fmt: skip
+def test_a_session_comes_before_its_project_and_that_before_the_pool(
+    queue: str, idle: dict[str, int], told: dict[str, str]
+) -> None:
+    assert limits(queue, **idle) == told
+
+
+def test_a_firm_rule_can_be_made_shorter_and_never_longer() -> None:
+    firm = Tenancy(
+        queues=(Queue(path="acme", sessions=Resting(idle_s=72_000)),),
+        sessions=Resting(idle_s=36_000, firm=True),
+    )
+    assert limits("acme", firm) == {"it": "10h, as the pool says"}
+    assert limits("acme", firm, after_s=0) == {"it": "10h, as the pool says"}
+    assert limits("acme", firm, after_s=90_000) == {"it": "10h, as the pool says"}
+    assert limits("acme", firm, after_s=600) == {"it": "10m"}
+
+
+def test_whether_it_ends_is_said_by_who_is_nearest() -> None:
+    session = msgspec.structs.replace(running(Idle()).session, queue="acme/vision/ann")
+    assert ends_then(session, TREE)
+    assert not ends_then(msgspec.structs.replace(session, queue="other"), TREE)
+    gentle = msgspec.structs.replace(
+        TREE, queues=(*TREE.queues[:1], Queue(path="acme/vision", sessions=Resting(then="rest")))
+    )
+    assert not ends_then(session, gentle)
+
+
+def test_the_rule_of_the_pool_puts_it_to_rest_with_its_warning() -> None:
+    seen = running()
+    seen.rows.append(Tenancy(sessions=Resting(idle_s=3600 + 300)))  # unused for an hour
+    assert seen.events() == ["is put to rest in 5m: nobody used it for 1h 5m, as the pool says"]
+    rests = seen.after(NOW + 5 * MINUTE)
+    assert (rests.desired, rests.detail) == (Desired.STOP, "nobody used it for 1h 5m, as the pool says")
+
+
+def test_explain_tells_every_figure() -> None:
+    seen = running(Idle(after_s=5400, gpu_after_s=7200 + 60), task=GPUS)
+    busy = Device(index=0, model="A100", utilisation_percent=3)
+    seen.facts.link_up("nod-0", NodeFacts(devices=(busy,)), NOW)
+    seen.says(ready_ms=1, gpu_active_ms=NOW - 31 * MINUTE)
+    attempt = next(row for row in seen.rows if row.id == "att-0")
+    share = DeviceShare(index=0, milli=500)
+    seen.rows[1] = changed(attempt, placements=(Placement(rank=0, node_id="nod-0", devices=(share,)),))
+    rows = Snapshot.of([seen.session, *seen.rows])
+    assert session_lines(seen.session, rows, seen.facts, NOW) == [
+        "it has been up for 2h",
+        "used 1h ago, last by ",
+        "its GPUs worked for it 31m ago; they are now at 3 %",
+        "it is put to rest in 30m unless that changes: nobody used it for 1h 30m",
+        "it is put to rest in 1h 30m unless that changes: its GPUs did nothing for 2h 1m",
+    ]
+    rests = Snapshot.of([changed(seen.session, phase=WorkloadPhase.STOPPED, detail="asked to")])
+    assert session_lines(changed(seen.session, detail="asked to"), rests, seen.facts, NOW) == ["asked to"]
+
+
+# ---- a day of a session, by a moved clock
+
+
+class Day:
+    """A session that is decided about as its wakes ask for, while somebody or something asks for paths of its
+    app."""
+
+    def __init__(self, app: str, idle: Idle, *, has_gpu: bool = False) -> None:
+        found = find_app(Path("/none"), app)
+        task = GPUS if has_gpu else a_task()
+        self.seen = running(idle, task=task, app=found)
+        self.seen.session = self.seen.session.with_status(up_ms=NOW, active_ms=NOW, active_by="start")
+        self.at_ms, self.said = NOW, list[str]()
+        self.apps = LiveApps(cast(Store, None), cast(AgentDirectory, None), cast(Controllers, self), self)
+
+    # what the proxy asks of the server
+
+    @property
+    def observed(self) -> Facts:
+        return self.seen.facts
+
+    def wake(self, key: str) -> None:
+        pass
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+    # a clock
+
+    def wait_until(self, until_ms: int) -> int:
+        """The decisions up to then; when it was put to rest, 0: it was not."""
+        while self.at_ms < until_ms:
+            wakes = [until_ms]
+            for action in self.seen.decided(self.at_ms):
+                if isinstance(action, Emit):
+                    self.said.append(action.event.text)
+                if isinstance(action, WakeAt):
+                    wakes.append(action.at_ms)
+                if isinstance(action, Put) and isinstance(action.row, Workload):
+                    self.seen.session = action.row
+            if self.seen.session.desired is not Desired.RUN:
+                return self.at_ms
+            self.at_ms = max(self.at_ms + 1, min(wakes))
+        return 0
+
+    def browse(self, path: str, until_ms: int, every_s: int = 30) -> int:
+        """An open tab that asks for this path; as `wait_until`."""
+        while self.at_ms < until_ms:
+            self.apps.use(self.seen.session, path)
+            if rested := self.wait_until(min(until_ms, self.at_ms + every_s * 1000)):
+                return rested
+        return 0
+
+
+def test_an_open_tab_of_tensorboard_does_not_hold_it_and_reading_does() -> None:
+    limit = 60 * MINUTE
+    day = Day("tensorboard", Idle(after_s=3600))
+    rested = day.browse("/data/plugin/scalars/tags", NOW + 3 * limit)  # it asks by itself every 30 s
+    assert NOW + limit <= rested <= NOW + limit + 15_000
+    assert day.said == ["is put to rest in 10m: nobody used it for 1h", "nobody used it for 1h"]
+    day = Day("tensorboard", Idle(after_s=3600))
+    assert day.browse("/", NOW + 3 * limit) == 0
+
+
+def test_typing_holds_it_and_the_time_counts_from_the_last_key() -> None:
+    limit = 60 * MINUTE
+    day = Day("jupyter", Idle(after_s=3600))
+    assert day.browse("", NOW + 2 * limit, every_s=600) == 0  # bytes of a WebSocket
+    last_ms = session_state(day.seen.session).active_ms
+    day.seen.says(ready_ms=1, active_ms=last_ms + MINUTE, active_by="terminal")
+    rested = day.browse("/api/kernels", NOW + 5 * limit)  # a tab that is left open
+    assert last_ms + MINUTE + limit <= rested <= last_ms + MINUTE + limit + 15_000
+
+
+def test_a_gpu_that_is_quiet_for_half_an_hour_ends_it_whoever_types() -> None:
+    day = Day("jupyter", Idle(after_s=3600, gpu_after_s=1800), has_gpu=True)
+    day.seen.says(ready_ms=1, gpu_active_ms=NOW + 5 * MINUTE)
+    rested = day.browse("", NOW + 120 * MINUTE, every_s=10)
+    assert NOW + 35 * MINUTE <= rested <= NOW + 35 * MINUTE + 15_000
+    assert "is put to rest in 10m: its GPUs did nothing for 30m" in day.said

@@ -19,6 +19,7 @@ from gateway_house import Replica, service, table
 
 from argosy.gateway.run import Settings, bind
 from argosy.model.routes import GatewayCounters, Holding, KeyRoute, Listening, RouteTable, Wants
+from argosy.model.service_keys import Prices
 from argosy.server.gateway_process import read_listening
 
 pytestmark = pytest.mark.process
@@ -178,6 +179,40 @@ def test_held_requests_are_pushed_and_the_table_outlives_the_process(tmp_path: P
             await gateway.start()  # no server is there to tell it
             assert (await gateway.get("/s/web/")).endswith(b"ok")
             assert (await gateway.counters()).generation == 2
+
+    uvloop.run(main())
+
+
+def test_a_kill_loses_one_second_at_most_and_counts_nothing_twice(tmp_path: Path) -> None:
+    """Under load: ten requests a tick, until the process is killed at a moment that nobody chose."""
+
+    async def main() -> None:
+        async with _running(tmp_path, 1) as (gateway, replica):
+            key = KeyRoute(id="k", sha256=_SHA, budget_micro_usd=1_000_000)
+            prices = Prices(requests=3_000_000)
+            await gateway.take(table(service(replica.address, keys=(key,), prices=prices)))
+            loop = asyncio.get_running_loop()
+            answered: list[float] = []
+
+            async def ask() -> None:
+                answer = await gateway.get("/s/web/", "Authorization: Bearer sk-one")
+                if answer.endswith(b"ok"):
+                    answered.append(loop.time())
+
+            began_s = loop.time()
+            while loop.time() < began_s + 2.3:
+                await asyncio.gather(*(ask() for _ in range(10)))
+                await asyncio.sleep(0.05)
+            killed_s = loop.time()
+            gateway.process.send_signal(signal.SIGKILL)
+            await gateway.process.wait()
+            await gateway.start()
+            [told] = (await gateway.counters()).services
+            # A second, and what passed between the answer and the writing of it.
+            kept = sum(at_s < killed_s - 1.5 for at_s in answered)
+            assert 0 < kept <= told.requests <= len(answered)
+            assert told.keys[0].requests == told.requests
+            assert told.keys[0].spent_micro_usd == 3 * told.requests, "what is left of the budget, too"
 
     uvloop.run(main())
 

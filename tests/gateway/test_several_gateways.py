@@ -17,6 +17,7 @@ from test_gateway_process import Process
 from argosy.gateway.merging import largest
 from argosy.gateway.peers import _weight
 from argosy.model.routes import GatewayCounters, KeyRoute, RevisionCounters, ServiceCounters, ServiceRoute
+from argosy.model.service_keys import Prices
 from argosy.server.gateway_process import GatewayProcess
 from argosy.server.gateways import Gateways, Ledger
 
@@ -42,6 +43,9 @@ class Two:
 
     async def requests(self) -> int:
         return (await self.gateways.counters()).services[0].requests
+
+    async def spent(self) -> int:
+        return (await self.gateways.counters()).services[0].keys[0].spent_micro_usd
 
 
 @contextlib.asynccontextmanager
@@ -69,8 +73,9 @@ async def _until(test: Callable[[], object]) -> None:
 def test_one_limit_for_both_also_when_one_is_killed(tmp_path: Path) -> None:
     async def main() -> None:
         async with _two(tmp_path) as two:
-            key = KeyRoute(id="k", sha256=_SHA, requests_per_minute=10)
-            await two.take(service(two.replica.address, keys=(key,)))
+            key = KeyRoute(id="k", sha256=_SHA, requests_per_minute=10, budget_micro_usd=1000)
+            served = service(two.replica.address, keys=(key,), prices=Prices(requests=3_000_000))
+            await two.take(served)
             await asyncio.sleep(1.2)  # they have heard of each other
             both = [two.all["a"], two.all["b"]] * 20
             answers = await asyncio.gather(*(each.get("/s/web/", BEARER) for each in both))
@@ -87,16 +92,19 @@ def test_one_limit_for_both_also_when_one_is_killed(tmp_path: Path) -> None:
             answers = [await two.all[other].get("/s/web/", BEARER) for _ in range(10)]
             passed = [answer for answer in answers if answer.startswith(b"HTTP/1.1 200 ")]
             assert len(passed) <= 1, "the limit of the one that died goes on"
+            assert await two.spent() in (30, 33), "and so does what was spent: three micro-dollars a request"
             assert (await two.gateways.counters()).generation == 0, "one has gone: the other is to be told"
             assert await two.requests() == 50
             before = len(two.replica.heads)
             await two.all[owner].start()
-            await two.take(service(two.replica.address, keys=(key,)))
+            await two.take(served)
             assert (await two.gateways.counters()).generation == 2
             await asyncio.sleep(1.2)
             answers = await asyncio.gather(*(two.all[owner].get("/s/web/", BEARER) for _ in range(10)))
             assert len(two.replica.heads) - before <= 2, "nor does it begin anew with the process"
             assert await two.requests() == 60, "nothing is lost, nothing counted twice"
+            await asyncio.sleep(1.2)
+            assert await two.spent() == 3 * len(two.replica.heads)
 
     uvloop.run(main())
 

@@ -88,3 +88,13 @@ def test_import_contracts() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_server_without_accounts_loads_nothing_of_them() -> None:
+    """Only the decision is there until somebody comes over TCP, signs in, or names a person or a secret."""
+    loaded = _loaded("import argosy.server.run, argosy.server.features")
+    found = {name for name in loaded if name.startswith("argosy.identity")}
+    assert found == {"argosy.identity", "argosy.identity.deciding"}
+    features = {f"argosy.server.features.{name}" for name in ("people", "signing_in", "audit", "secrets")}
+    calls = {f"argosy.api.{name}" for name in ("people", "audit", "secrets")}
+    assert not loaded & (features | calls | {"argosy.facades.scim", "argosy.server.provisioning"})

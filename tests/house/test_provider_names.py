@@ -40,6 +40,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "planning/constraints.py": ({"local"}, "a word of a sentence"),
     "cli/converting.py": ({"kubernetes", "slurm", "ray"}, "kinds of job files, not places"),
     "cli/main.py": ({"ssh", "kubernetes"}, "the command"),
+    "api/rows.py": ({"ssh"}, "the name of an endpoint"),
     "cli/kubernetes.py": ({"kubernetes"}, "what the server in a cluster uses"),
     "agent/sshd.py": ({"ssh"}, "OpenSSH's own folder, or the word for it in an error"),
     "cli/session.py": ({"ssh"}, "OpenSSH's own folder, or the word for it in an error"),

@@ -172,6 +172,8 @@ _BODIES: dict[str, Any] = {
     "apply_service": lambda t, p: {"name": t["service"].name, "task": _SERVED, "project": p},
     "set_service_access": lambda t, p: {"public": False},
     "make_service_key": lambda t, p: {"name": "ann"},
+    "set_service_prices": lambda t, p: {"prices": {}},
+    "make_model_key": lambda t, p: {"name": "ann"},
     "set_session_idle": lambda t, p: {"idle": {}},
     "share_session": lambda t, p: {"who": "ben", "seconds": 60},
     "start_session": lambda t, p: {"name": "new", "app": "terminal", "task": _TASK, "project": p},

@@ -35,6 +35,29 @@ def _scaler(path: Path) -> None:
     onnx.save(model, str(path))
 
 
+def save_scaler(kind: str, folder: Path) -> Path:
+    """The same for every engine; with scikit-learn a line that learned it. Skips without its library."""
+    path = folder / {"onnx": "s.onnx", "openvino": "s.onnx", "sklearn": "s.joblib", "torch": "s.pt2"}[kind]
+    if kind in ("onnx", "openvino"):
+        pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[kind])
+        _scaler(path)
+    elif kind == "sklearn":
+        joblib = pytest.importorskip("joblib")
+        from sklearn.linear_model import LinearRegression
+
+        joblib.dump(LinearRegression().fit(np.array([[0.0], [1.0]]), np.array([1.0, 3.0])), path)
+    else:
+        torch = pytest.importorskip("torch")
+
+        class Scaler(torch.nn.Module):  # type: ignore[misc,name-defined]
+            def forward(self, x: Any) -> Any:
+                return x * 2 + 1
+
+        shapes = {"x": {0: torch.export.Dim("rows", min=1)}}
+        torch.export.save(torch.export.export(Scaler(), (torch.ones(3, 2),), dynamic_shapes=shapes), path)
+    return path
+
+
 @pytest.mark.parametrize("engine", ["onnx", "openvino"])
 def test_an_onnx_file_is_run(engine: str, tmp_path: Path) -> None:
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[engine])

@@ -286,6 +286,11 @@ def test_whole_numbers_that_do_not_fit_are_refused() -> None:
         read_tensor(given, None)
     with pytest.raises(BadRequest, match="it holds fractions"):
         read_tensor({**given, "data": [1.5]}, None)
+    large = {"name": "n", "datatype": "UINT64", "shape": [2], "data": [2, (1 << 64) - 1]}
+    assert read_tensor(large, None)[2].tolist() == [2, (1 << 64) - 1], "not rounded"
+    for wrong in ([0.5, 1], [2, 1 << 64], [-1.0, 1 << 63]):
+        with pytest.raises(BadRequest, match="not UINT64"):
+            read_tensor({**large, "data": wrong}, None)
 
 
 def test_bodies_have_a_limit_also_when_they_are_packed() -> None:

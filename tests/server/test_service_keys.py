@@ -7,13 +7,26 @@ import hashlib
 import msgspec
 import pytest
 
-from argosy.api.services import ServiceKeyRequest
-from argosy.controllers.service.routes import route_of
+from argosy.api.service_keys import ServiceKeyRequest
+from argosy.controllers.service.routes import key_uses, model_keys, route_of, routes_of
+from argosy.gateway.limits import key_row
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.service import Revision, ServiceSpec, ServiceStatus, service_spec
+from argosy.model.routes import KeyCounters, ServiceCounters
 from argosy.model.rows import Workload
+from argosy.model.service_keys import AccessKey, KeyUse, ModelKey, Prices
+from argosy.model.serving import Serving
 from argosy.model.task import Task
-from argosy.server.service_keys import access_of, view_keys, with_key, without_key
+from argosy.server.service_keys import (
+    access_of,
+    added_uses,
+    model_key_uses,
+    view_keys,
+    with_key,
+    with_prices,
+    without_key,
+)
+from argosy.store.snapshot import Snapshot
 
 NOW = 1_700_000_000_000
 
@@ -38,7 +51,7 @@ def test_a_key_and_its_limits_reach_the_gateway_without_the_secret() -> None:
     assert (key.id, key.sha256, key.requests_per_minute) == ("ann", sha("s3cret"), 60)
     assert (key.tokens_per_minute, key.max_concurrency, key.expires_at_ms) == (9000, 4, NOW + 3_600_000)
     assert b"s3cret" not in msgspec.json.encode(row)
-    [shown] = view_keys(row)
+    [shown] = view_keys(service_spec(row).keys, {})
     assert shown.name == "ann" and sha("s3cret").encode() not in msgspec.json.encode(shown)
 
 
@@ -85,3 +98,72 @@ def test_what_is_no_key_is_refused_in_words() -> None:
 def test_a_removed_key_is_gone() -> None:
     row = with_key(a_service(), ServiceKeyRequest(name="ann"), sha("s"), NOW)
     assert route_of(without_key(row, "ann")).keys == ()
+
+
+def priced(row: Workload) -> Workload:
+    return with_prices(row, Prices(input=250_000, output=2_000_000))
+
+
+def test_a_budget_and_prices_reach_the_gateway() -> None:
+    asked = ServiceKeyRequest(name="ann", budget_micro_usd=20_000_000, period="day")
+    row = with_key(priced(a_service()), asked, sha("s"), NOW)
+    route = route_of(row)
+    assert (route.keys[0].budget_micro_usd, route.keys[0].period) == (20_000_000, "day")
+    assert route.prices == Prices(input=250_000, output=2_000_000)
+    used = {"ann": KeyUse(requests=3, input_tokens=5, spent_micro_usd=1_500_000)}
+    [shown] = view_keys(service_spec(row).keys, used)
+    assert (shown.requests, shown.spent_micro_usd, shown.budget_micro_usd) == (3, 1_500_000, 20_000_000)
+
+
+def test_a_budget_without_prices_is_refused() -> None:
+    asked = ServiceKeyRequest(name="ann", budget_micro_usd=1)
+    with pytest.raises(ArgosyError) as caught:
+        with_key(a_service(), asked, sha("s"), NOW)
+    assert caught.value.what == "`chat` has no prices, so the budget of `ann` would never be spent"
+    assert caught.value.hint == (
+        "say them first: `argosy serve price chat --input 0.25 --output 2` ($ a million)"
+    )
+    row = with_key(priced(a_service()), asked, sha("s"), NOW)
+    with pytest.raises(ArgosyError, match="the budget of `ann` would never be spent"):
+        with_prices(row, Prices())
+    with pytest.raises(ArgosyError, match="a price is from"):
+        with_prices(row, Prices(input=-1))
+    with pytest.raises(ArgosyError, match="is no name for a key"):
+        with_key(row, ServiceKeyRequest(name="models/ann"), sha("s"), NOW)
+
+
+def a_model(name: str, project: str = "default", public: bool = False) -> Workload:
+    task = Task(run="x", service=Serving(models=(name,)))
+    spec = ServiceSpec(revisions=(Revision(number=1, digest="d", task=task),), wanted=1, public=public)
+    return Workload(
+        id=f"svc-{project}-{name}",
+        kind="service",
+        name=name,
+        project=project,
+        spec=spec,
+        status=ServiceStatus(),
+        created_ms=NOW,
+    )
+
+
+def test_a_key_of_all_models_of_a_project_is_one_with_one_limit() -> None:
+    key = AccessKey(name="ann", sha256=sha("s"), budget_micro_usd=5)
+    entry = ModelKey(id="mky-1", created_ms=NOW, project="default", key=key)
+    mine = [a_model("tiny"), a_model("huge"), a_service(), a_model("open", public=True), a_model("far", "x")]
+    rows = Snapshot.of([*mine, entry])
+    routes = {route.name: route for route in routes_of(mine, model_keys(rows, mine))}
+    assert [route.name for route in routes.values() if route.keys] == ["huge", "tiny"]
+    [tiny], [huge] = routes["tiny"].keys, routes["huge"].keys
+    assert tiny == huge and (tiny.id, tiny.scope) == ("models/ann", "project/default")
+    assert key_row(routes["tiny"].id, tiny) == key_row(routes["huge"].id, huge)
+    assert access_of(mine[0], is_local=True, has_model_keys=True) == "keys"
+    assert access_of(mine[3], is_local=True, has_model_keys=True) == "public"
+    spent = [{"models/ann": KeyUse(requests=1, spent_micro_usd=5)}, {"models/ann": KeyUse(requests=2)}]
+    assert model_key_uses(spent) == {"ann": KeyUse(requests=3, spent_micro_usd=5)}
+    assert added_uses([{"a": KeyUse(spent_micro_usd=5)}] * 2) == {"a": KeyUse(spent_micro_usd=10)}
+
+
+def test_what_gateways_counted_of_a_key_is_told_by_its_name() -> None:
+    told = KeyCounters(id="ann", requests=2, output_tokens=7, spent_micro_usd=9)
+    counted = ServiceCounters(id="svc-1", keys=[told, KeyCounters(id="unused")])
+    assert key_uses(counted) == {"ann": KeyUse(requests=2, output_tokens=7, spent_micro_usd=9)}

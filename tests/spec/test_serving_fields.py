@@ -50,6 +50,13 @@ def test_a_domain_is_one_host() -> None:
             serving(f"{{domain: '{wrong}'}}")
 
 
+def test_grpc_finds_its_service_by_the_host() -> None:
+    assert serving("{domain: a.example.org, grpc: true}").grpc
+    [warning] = parse_task("run: x\nservice: {grpc: true}\n", source="t.yaml").warnings
+    assert warning.what == "`grpc` has no `domain`, so nobody gets through by gRPC"
+    assert "calls of gRPC find their service by the host" in warning.hint
+
+
 @pytest.mark.parametrize(
     ("text", "what", "hint"),
     [

@@ -26,6 +26,7 @@ from argosy.model.tenancy import Queue, Tenancy
 from argosy.store import Store, schema
 from argosy.store.database import Database
 from argosy.store.migrate import SCRIPTS, alembic_config, upgrade
+from argosy.store.servers import Peer
 from argosy.testing.builders import a_claim, a_cluster, a_job, a_node, an_attempt, changed
 from argosy.testing.conformance.store_subject import contents
 from argosy.testing.postgres_server import PostgresServer
@@ -311,3 +312,89 @@ def test_sqlite_uses_the_indexes(tmp_path: Path) -> None:
         plan = " ".join(str(row[3]) for row in connection.execute("EXPLAIN QUERY PLAN " + query))
         assert index in plan or "claim" in query, f"{query}: {plan}"
     connection.close()
+
+
+# -- two versions side by side -----------------------------------------------------------------------
+
+_ADDS = re.compile(
+    r"CREATE (UNIQUE )?(TABLE|INDEX)|ALTER TABLE \w+ ADD COLUMN|INSERT INTO|CREATE TRIGGER|CREATE FUNCTION"
+    r"|UPDATE alembic_version|SELECT|PRAGMA|COMMIT"
+)
+
+
+def test_the_last_migration_only_adds(engines: Engines) -> None:
+    """So servers of the version before go on while the first new one has begun (`schema.LEAST`)."""
+    steps = [f"{number:04d}" for number in range(int(schema.LEAST), int(schema.HEAD) + 1)]
+    assert len(steps) <= 2, "no more than one step lies between versions that work side by side"
+    database = Database(engines.url())
+    if database.path is not None:
+        database.path.parent.mkdir(parents=True)
+    database.run(lambda c: command.upgrade(alembic_config(c), schema.LEAST), write=True)
+    said: list[str] = []
+
+    def work(connection: sa.Connection) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+        before = described(connection)
+        sa.event.listen(connection, "before_cursor_execute", lambda *told: said.append(told[2]))
+        upgrade(connection)
+        return before, described(connection)
+
+    before, after = database.run(work, write=True)
+    database.close()
+    assert said and [each for each in said if not _ADDS.match(each.strip())] == []
+    lost = [each for each in before if each not in after]
+    assert not lost, f"what the version before has is there as it was: {lost}"
+
+
+def _open(url: str, *, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a version that knows the schema up to `head`."""
+    monkeypatch.setattr(schema, "HEAD", head)
+    monkeypatch.setattr(schema, "LEAST", f"{int(head) - 1:04d}")
+    database = Database(url)
+    try:
+        database.open(now_ms=NOW_MS)
+    finally:
+        database.close()
+
+
+def test_the_version_before_starts_beside_the_new_one_and_older_ones_do_not(
+    engines: Engines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, (head, before, oldest) = engines.url(), (f"{int(schema.HEAD) - back:04d}" for back in range(3))
+    Database(url).open(now_ms=NOW_MS)
+    _open(url, head=before, monkeypatch=monkeypatch)
+    with pytest.raises(ArgosyError) as caught:
+        _open(url, head=oldest, monkeypatch=monkeypatch)
+    assert caught.value.code == "store-newer"
+    assert f"schema {head}, this one knows {oldest}" in caught.value.what and caught.value.hint
+
+
+@pytest.mark.postgres
+def test_the_schema_does_not_leave_a_running_server_two_steps_behind(
+    postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = postgres_server.url(postgres_server.make_database())
+    old = Peer(id="srv-1", name="box", version="0.8", schema=schema.HEAD)
+
+    async def tell(silent_ms: int = 0) -> None:
+        store = await Store.open(url, ids=SimIds(), clock=FixedClock())
+        await store.servers.tell(old)
+        await store.close()
+
+    asyncio.run(tell())
+    head = int(schema.HEAD)
+    further = tmp_path / "further"
+    further.mkdir()
+    for number in (head + 1, head + 2):
+        (further / f"{number:04d}_more.py").write_text(
+            f'revision = "{number:04d}"\ndown_revision = "{number - 1:04d}"\n\ndef upgrade() -> None: ...\n'
+        )
+    monkeypatch.setattr(schema, "LEAST", f"{head + 1:04d}")
+    database = Database(url, further=further)
+    with pytest.raises(ArgosyError) as caught:
+        database.open(now_ms=NOW_MS)
+    assert caught.value.code == "wrong-state" and "`box` (Argosy 0.8) still runs" in caught.value.what
+    assert caught.value.hint and "the version in between" in caught.value.hint
+
+    monkeypatch.setattr(schema, "LEAST", f"{head:04d}")  # one step: both go on
+    database.open(now_ms=NOW_MS)
+    database.close()

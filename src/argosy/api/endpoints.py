@@ -1,68 +1,45 @@
 """The API: every feature's endpoints, as one class that clients inherit and as one table.
 
 The server binds a handler to every row (an unbound row fails a test); `openapi.json` and the reference page
-are generated from it.
+are generated from it. A row knows its name, method, path and permission; the module that declares it, with
+its types, is imported when one of its calls is made or answered.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
-from argosy.api.audit import AuditCalls
-from argosy.api.checkpoints import CheckpointCalls
-from argosy.api.clusters import ClusterCalls
-from argosy.api.costs import CostCalls
-from argosy.api.endpoint import AnyEndpoint, endpoints_of
-from argosy.api.events import EventCalls
-from argosy.api.files import FileCalls
-from argosy.api.folders import FolderCalls
-from argosy.api.groups import GroupCalls
-from argosy.api.hosts import HostCalls
-from argosy.api.job_pools import JobPoolCalls
-from argosy.api.jobs import JobCalls, LogCalls
-from argosy.api.launching import LaunchingCalls
-from argosy.api.people import PeopleCalls, SigningInCalls
-from argosy.api.planning import PlanningCalls
-from argosy.api.pool import PoolCalls
-from argosy.api.prices import PriceCalls
-from argosy.api.quota import QuotaCalls
-from argosy.api.secrets import SecretCalls
-from argosy.api.server import ServerCalls
-from argosy.api.services import ServiceCalls
-from argosy.api.sessions import SessionCalls, SessionStreams, SnapshotCalls
-from argosy.api.shell import ShellCalls
-from argosy.api.storage import StorageCalls
+from argosy.api.endpoint import AnyEndpoint, Endpoint
+from argosy.api.rows import ROWS, STREAMS
 
 
-class Calls(
-    ServerCalls,
-    PlanningCalls,
-    LaunchingCalls,
-    ClusterCalls,
-    JobCalls,
-    GroupCalls,
-    JobPoolCalls,
-    ServiceCalls,
-    SessionCalls,
-    SnapshotCalls,
-    EventCalls,
-    CostCalls,
-    PriceCalls,
-    QuotaCalls,
-    PoolCalls,
-    HostCalls,
-    FileCalls,
-    StorageCalls,
-    PeopleCalls,
-    SigningInCalls,
-    AuditCalls,
-    SecretCalls,
-    CheckpointCalls,
-    FolderCalls,
-):
-    """Every endpoint but the streams. A new feature is one line here."""
+class LaterEndpoint(Endpoint[..., Any]):
+    """An endpoint whose module is imported with the first question that its row does not answer."""
+
+    def __init__(self, feature: str, owner: str, name: str, method: str, path: str, permission: str) -> None:
+        self.feature, self.owner, self.name = feature, owner, name  # its module, and the class there
+        self.method, self.path, self.permission = method, path, permission
+
+    def __getattr__(self, wanted: str) -> Any:
+        if wanted.startswith("__") or "_declared" in self.__dict__:
+            raise AttributeError(wanted)
+        owner = getattr(importlib.import_module(f"argosy.api.{self.feature}"), self.owner)
+        self.__dict__.update(vars(vars(owner)[self.name]))
+        return getattr(self, wanted)
 
 
-ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = endpoints_of(
-    *Calls.__bases__, LogCalls, ShellCalls, SessionStreams
-)
+ENDPOINTS: Final[tuple[AnyEndpoint, ...]] = tuple(LaterEndpoint(*row) for row in ROWS)
+
+if TYPE_CHECKING:
+    from argosy.api.every import Calls as Calls
+else:
+    Calls = type(
+        "Calls",
+        (),
+        {
+            "__doc__": "Every endpoint but the streams, as methods of clients.",
+            "__module__": __name__,
+            **{each.name: each for each in ENDPOINTS if each.owner not in STREAMS},
+        },
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from argosy.api.endpoint import Done, Reply, Request, endpoint
+from argosy.api.service_keys import ServiceKeyView
 from argosy.model.serving import ROLLING, Strategy
 from argosy.model.task import Task
 
@@ -53,39 +54,6 @@ class AccessRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     """`public`: while it has no keys, it answers everybody, also where others reach the gateway."""
 
     public: bool
-
-
-class ServiceKeyRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """A key for `name`, in place of an older one of that name. 0: no limit, no end."""
-
-    name: str
-    requests_per_minute: int = 0
-    tokens_per_minute: int = 0
-    max_concurrency: int = 0
-    expires_s: int = 0
-
-
-class ServiceKeyView(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    """A key of a service, without its secret."""
-
-    name: str
-    requests_per_minute: int = 0
-    tokens_per_minute: int = 0
-    max_concurrency: int = 0
-    expires_ms: int = 0
-    made_ms: int = 0
-
-
-class ServiceKeyList(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    keys: tuple[ServiceKeyView, ...]
-
-
-class ServiceKeyReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    """A new key. The secret is told this once."""
-
-    name: str
-    secret: str
-    endpoint: str = ""
 
 
 class ReplicaView(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -148,6 +116,7 @@ class ServiceView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     status: str  # starting, ready, no-replica, updating, failing, stopping
     endpoint: str = ""  # where requests go; "": nowhere yet
+    server_endpoint: str = ""  # likewise at the server's own port, for keys and public ones; "": it has none
     revision: int = 0  # that serves; 0: none does yet
     ready: int = 0
     wanted: int = 0  # replicas
@@ -173,6 +142,7 @@ class ServiceView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     shared_endpoint: str = ""
     share_milli: int = 0  # of the requests there that name no model, in thousandths
     access: str = ""  # who may send requests: machine (whoever is on it), public, keys, nobody
+    budgets: tuple[ServiceKeyView, ...] = ()  # keys that have one, and what was spent of it
     created_ms: int = 0
     detail: str = ""
     last_lines: tuple[str, ...] = ()  # that the replica printed which ended last, while none is ready
@@ -234,27 +204,6 @@ class ServiceCalls:
     @endpoint("POST", "/services/{service}/access", AccessRequest, permission="services.write")
     def set_service_access(self, service: str, public: bool) -> ServiceReply:
         """Whether a service without keys answers everybody. Errors: "not-found"."""
-
-    @endpoint("GET", "/services/{service}/keys", permission="services.write")
-    def service_keys(self, service: str) -> ServiceKeyList:
-        """Keys with which requests to a service are let in. Errors: "not-found"."""
-
-    @endpoint("POST", "/services/{service}/keys", ServiceKeyRequest, permission="services.write")
-    def make_service_key(
-        self,
-        service: str,
-        name: str,
-        requests_per_minute: int = 0,
-        tokens_per_minute: int = 0,
-        max_concurrency: int = 0,
-        expires_s: int = 0,
-    ) -> ServiceKeyReply:
-        """A new key, in place of an older one of that name. From the first key on, no request passes without
-        one. Errors: "not-found", "usage"."""
-
-    @endpoint("DELETE", "/services/{service}/keys/{key}", permission="services.write")
-    def remove_service_key(self, service: str, key: str) -> Done:
-        """A key lets nobody in any longer. Errors: "not-found"."""
 
     @endpoint("POST", "/services/{service}/down", DownRequest, permission="services.write")
     def down_service(self, service: str, *, now: bool = False) -> Done:

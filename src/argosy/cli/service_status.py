@@ -45,6 +45,7 @@ def status(session: Session, names: tuple[str, ...], every: bool, as_json: bool)
 
 def _show(session: Session, services: tuple[ServiceView, ...]) -> None:
     from argosy.cli.clusters import age
+    from argosy.cli.service_key import spending
     from argosy.model.units import render_price
 
     screen, now_ms = session.screen, session.now_ms()
@@ -87,6 +88,8 @@ def _show(session: Session, services: tuple[ServiceView, ...]) -> None:
     )
     for service in services:
         _say_why(session, service)
+        for key in service.budgets:
+            screen.say(f"{service.name}: key `{key.name}` has spent {spending(key)}", "dim")
 
 
 def _pace(each: ServiceView | ReplicaView) -> tuple[str, str, str]:

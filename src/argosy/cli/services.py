@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from argosy.cli.service_key import key
+from argosy.cli.service_key import key, price
 from argosy.cli.service_models import shared_as, update_shared
 from argosy.cli.service_status import down, endpoint, logs, promote, rollback, scale, status
 from argosy.cli.service_tls import read_certificate
@@ -296,5 +296,5 @@ def update(session: Session, /, service: str, words: tuple[str, ...], as_json: b
     session.screen.say(f"  watch it:  argosy serve status {service}", "dim")
 
 
-for _command in (up, update, key, status, logs, endpoint, scale, promote, rollback, down, tunnel):
+for _command in (up, update, key, price, status, logs, endpoint, scale, promote, rollback, down, tunnel):
     serve.add_command(_command)

@@ -6,9 +6,10 @@ Apart from `sending`, so that a client without files to send imports nothing of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from argosy.model.task import StorageMount, Task
+if TYPE_CHECKING:
+    from argosy.model.task import StorageMount, Task
 
 
 class Progress(NamedTuple):
@@ -45,6 +46,7 @@ def is_local(source: str) -> bool:
 def is_filled_here(mount: StorageMount) -> bool:
     """Whether a bucket is filled from the client's disk before its task is launched.
 
+    >>> from argosy.model.task import StorageMount
     >>> is_filled_here(StorageMount(target="/d", name="b", sources=("./data",)))
     True
     """

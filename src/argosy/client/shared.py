@@ -6,23 +6,22 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from argosy import __version__
-from argosy.api.clusters import ClusterCalls
 from argosy.api.endpoint import Call
 from argosy.api.endpoints import Calls
-from argosy.api.jobs import LogCalls
 from argosy.api.location import Location, locate
-from argosy.api.prices import PriceCalls, RefreshReply
-from argosy.api.server import ServerCalls
 from argosy.client.connection import CONNECT_TIMEOUT_S, REPLY_TIMEOUT_S, Broken, unreachable
 from argosy.client.flow import Aside, FlowMethod
 from argosy.client.frames import LogPiece
 from argosy.client.progress import OnProgress, Sent, is_filled_here, needs_files
 from argosy.client.sign_ins import signed_in
 from argosy.model.errors import ArgosyError
-from argosy.model.task import Task
+
+if TYPE_CHECKING:
+    from argosy.api.prices import RefreshReply
+    from argosy.model.task import Task
 
 RECONNECT_FOR_S: Final = 120.0  # how long a followed log waits for a server that went away
 STARTING_FOR_S: Final = 30.0  # how long a call waits for a server that listens and is not ready
@@ -91,9 +90,12 @@ class SharedClient(Calls):
         if not (needs_files(task) or filled):
             return Sent(task)
         if cluster:
+            from argosy.api.clusters import ClusterCalls
+
             await ClusterCalls.cluster(cluster)
         files, sent_bytes = 0, 0
         if filled:
+            from argosy.api.server import ServerCalls
             from argosy.client.client import Client
             from argosy.client.filling import fill_buckets
 
@@ -126,6 +128,8 @@ class SharedClient(Calls):
         `tell` gets words on how far it is. Errors: "transient", "unauthorized", "unsupported", "conflict"
         (somebody else called it off).
         """
+        from argosy.api.prices import PriceCalls
+
         reply = await PriceCalls.catalog_refresh(provider, force=force)
         try:
             while reply.state == "running":
@@ -163,6 +167,8 @@ class Resumed:
         """What to ask for now."""
         if self._wanted.get("cursor") is not None:
             self._wanted["tail"] = None
+        from argosy.api.jobs import LogCalls
+
         return LogCalls.logs(**self._wanted)
 
     def seen(self, piece: LogPiece) -> bool:

@@ -17,7 +17,7 @@ import msgspec
 
 from argosy.controllers.loads import Load
 from argosy.controllers.observed import Facts
-from argosy.controllers.service.routes import endpoints_of, routes_of
+from argosy.controllers.service.routes import NO_KEYS, ModelKeys, endpoints_of, key_uses, routes_of
 from argosy.controllers.service.scaling import FRESH, is_due, wanted_replicas
 from argosy.controllers.service.target import scaling_policy
 from argosy.controllers.usage import Usage
@@ -66,6 +66,7 @@ class Routing:
         self._gateway, self._facts, self._clock = gateway, facts, clock
         self._spawn, self._wake = spawn, wake
         self._services: dict[str, Workload] = {}
+        self._model_keys = NO_KEYS
         self._loads: dict[str, Load] = {}
         self._memories: dict[str, Memory] = {}
         self._triggers: TriggerValues | None = None  # from the first service that has any
@@ -77,11 +78,12 @@ class Routing:
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def follow(self, services: list[Workload]) -> None:
+    def follow(self, services: list[Workload], model_keys: ModelKeys = NO_KEYS) -> None:
         """What is to be routed now."""
         now = {row.id: row for row in services}
-        if now == self._services:
+        if now == self._services and model_keys == self._model_keys:
             return
+        self._model_keys = model_keys
         for id in self._services.keys() - now.keys():
             self._loads.pop(id, None)
             self._memories.pop(id, None)
@@ -163,7 +165,7 @@ class Routing:
 
     async def _send(self, gateway: GatewayPort) -> None:
         services = list(self._services.values())
-        routes = routes_of(services)
+        routes = routes_of(services, self._model_keys)
         endpoints = endpoints_of(services, routes)
         if (routes, endpoints) != self._sent:
             self._generation = max(self._generation + 1, self._clock.now_ms())
@@ -204,6 +206,7 @@ class Routing:
             rate=load.rate(),
             replicas=load.rates.of_replicas(),
             revisions=load.rates.of_revisions(),
+            keys=key_uses(counted),
             wanted=wanted,
             why=why,
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from argosy.controllers.observed import Facts
 from argosy.controllers.probing import Probing
 from argosy.controllers.routing import Routing
+from argosy.controllers.service.routes import model_keys
 from argosy.controllers.view import Rows
 from argosy.infra.gateway_port import GatewayPort
 from argosy.infra.replica_port import ReplicaPort
@@ -37,4 +38,4 @@ class Serving:
         """To be called with every new snapshot."""
         services = list(rows.named(SERVICE.name))
         self._probing.follow(rows, services)
-        self._routing.follow(services)
+        self._routing.follow(services, model_keys(rows, services))

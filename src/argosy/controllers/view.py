@@ -16,6 +16,7 @@ import msgspec
 from argosy.infra.agent_port import RankOrder
 from argosy.infra.provider import Providers
 from argosy.model.areas import Atlas
+from argosy.model.entry import Entry
 from argosy.model.facts import ClaimFact, NodeFacts, RankFact
 from argosy.model.offer import Offer
 from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
@@ -69,6 +70,8 @@ class Rows(Protocol):
     def nodes_of_claim(self, claim_id: str) -> Sequence[Node]: ...
 
     def nodes_of(self, workload_id: str) -> Sequence[Node]: ...
+
+    def entries_of(self, owner_id: str) -> Sequence[Entry]: ...
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):

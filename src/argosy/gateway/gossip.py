@@ -14,14 +14,11 @@ from typing import Final
 import msgspec
 
 from argosy.gateway.peers import others_of
-from argosy.gateway.shared import Board
+from argosy.gateway.shared import Board, Buckets, Spent
 from argosy.model.routes import RouteTable
 
 GOSSIP_S: Final = 0.5
 _ASK_S: Final = 1.0
-
-#: Level and time of two buckets, as `Board` keeps them.
-Buckets = tuple[float, float, float, float]
 
 
 class Shared(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -29,11 +26,12 @@ class Shared(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     in_flight: dict[str, int] = {}
     buckets: dict[str, Buckets] = {}
+    spent: dict[str, Spent] = {}
 
 
 def told_by(board: Board) -> Shared:
     """What a gateway tells of itself."""
-    return Shared(in_flight=board.own_in_flight(), buckets=board.buckets())
+    return Shared(in_flight=board.own_in_flight(), buckets=board.buckets(), spent=board.spendings())
 
 
 class Gossip:
@@ -62,6 +60,7 @@ class Gossip:
         for id, shared in self._heard.items():
             self._board.note_heard("peer/" + id, self._now_s())
             self._board.adopt_buckets(shared.buckets)
+            self._board.adopt_spendings(shared.spent)
         sums: Counter[str] = Counter()
         for shared in self._heard.values():
             sums.update(shared.in_flight)

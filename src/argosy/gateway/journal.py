@@ -14,10 +14,9 @@ from pathlib import Path
 import msgspec
 
 from argosy.gateway.control import Routed
-from argosy.gateway.gossip import Buckets
 from argosy.gateway.merging import merge, without_moment
 from argosy.gateway.private_files import replace_file
-from argosy.gateway.shared import Board
+from argosy.gateway.shared import Board, Buckets, Spent
 from argosy.model.routes import GatewayCounters, RouteTable, Wanted
 
 
@@ -26,6 +25,7 @@ class Kept(msgspec.Struct, kw_only=True):
 
     counters: GatewayCounters
     buckets: dict[str, Buckets] = {}
+    spent: dict[str, Spent] = {}  # by the calendar: also after a start of the machine
     boot: str = ""
 
 
@@ -45,6 +45,7 @@ class Journal:
         except (OSError, msgspec.DecodeError):
             return
         self._before = without_moment(kept.counters)
+        self._board.adopt_spendings(kept.spent)
         if kept.boot == self._boot:
             self._board.adopt_buckets(kept.buckets)
 
@@ -78,7 +79,9 @@ class Journal:
         counted = sum(service.requests + service.refused for service in told.services)
         if counted == self._written:
             return
-        kept = Kept(counters=told, buckets=self._board.buckets(), boot=self._boot)
+        kept = Kept(
+            counters=told, buckets=self._board.buckets(), spent=self._board.spendings(), boot=self._boot
+        )
         with contextlib.suppress(OSError):  # a full disk costs only what it would have been good for
             replace_file(self._path, msgspec.msgpack.encode(kept))
             self._written = counted

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import collections
+import datetime
 import hashlib
 import hmac
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from argosy.gateway.exchange import Answer, Exchange, refusal
 from argosy.gateway.shared import Board
 from argosy.model.routes import KeyCounters, KeyRoute
+from argosy.model.service_keys import PICO, Prices, end_ms, number_of
+from argosy.model.units import render_price
 
 #: So many wrong keys an address may show in a minute; then it waits, unless it shows a key that worked from
 #: there.
@@ -21,15 +24,35 @@ _MINUTE_S: Final = 60.0
 _ANSWER_TOKENS: Final = 512  # what a request is taken to make when it does not say
 
 
+class Expected(NamedTuple):
+    """Tokens that a request may use: of its prompt, of its answer."""
+
+    taken: int = 0
+    made: int = 0
+
+
+class Reserved(NamedTuple):
+    """What was taken from the limits of a key for a request that is under way."""
+
+    row: int
+    tokens: int = 0
+    micro_usd: int = 0
+
+
+_NOTHING: Final = Reserved(row=-1)
+
+
 class Key:
     """One key with what is left of its limits, which all workers share."""
 
-    __slots__ = ("_board", "_row", "counters", "digest", "route")
+    __slots__ = ("_board", "_now_ms", "_row", "counters", "digest", "prices", "route")
 
     _REQUESTS, _TOKENS = 0, 2  # columns: level and time of two buckets
 
-    def __init__(self, route: KeyRoute, board: Board, row: int) -> None:
+    def __init__(self, route: KeyRoute, board: Board, row: int, now_ms: Callable[[], int]) -> None:
         self.route = route
+        self.prices = Prices()
+        self._now_ms = now_ms
         self.digest = bytes.fromhex(route.sha256)
         self.counters = KeyCounters(id=route.id)
         self._board = board
@@ -38,41 +61,90 @@ class Key:
     @property
     def is_limited(self) -> bool:
         route = self.route
-        return bool(route.requests_per_minute or route.tokens_per_minute or route.max_concurrency)
+        counted = route.requests_per_minute or route.tokens_per_minute or route.max_concurrency
+        return bool(counted or route.budget_micro_usd)
 
-    def admit(self, tokens: int, now_s: float) -> tuple[str, float]:
-        """Take a request with so many tokens from the limits, all or none. What is short and for how
-        many seconds; "": it was admitted."""
+    @property
+    def counts_tokens(self) -> bool:
+        """It has to be known beforehand how many tokens a request may use."""
+        return bool(self.route.tokens_per_minute or self.route.budget_micro_usd)
+
+    def admit(self, expected: Expected, now_s: float) -> Reserved | Answer:
+        """Take a request from the limits, all or none; or say which of them is short."""
         route, board, row = self.route, self._board, self._row
         if not self.is_limited:
-            return "", 0.0
+            return _NOTHING
+        tokens = min(expected.taken + expected.made, route.tokens_per_minute)
+        cost = 0
         with board.lock():
             if route.max_concurrency and board.in_flight(row) >= route.max_concurrency:
-                return "requests at once", 1.0
-            asked = min(tokens, route.tokens_per_minute)
+                return limited("requests at once", 1.0)
+            if route.budget_micro_usd:
+                cost = -(-self.prices.cost_pico(expected.taken, expected.made) // PICO)
+                refused = self._check_budget(cost)
+                if refused is not None:
+                    return refused
             for what, column, limit, amount in (
                 ("requests per minute", self._REQUESTS, route.requests_per_minute, 1),
-                ("tokens per minute", self._TOKENS, route.tokens_per_minute, asked),
+                ("tokens per minute", self._TOKENS, route.tokens_per_minute, tokens),
             ):
                 short_s = board.missing_s(row, column, limit, amount, now_s) if limit else 0.0
                 if short_s > 0:
-                    return what, short_s
+                    return limited(what, short_s)
             if route.requests_per_minute:
                 board.take(row, self._REQUESTS, 1)
-            if route.tokens_per_minute:
-                board.take(row, self._TOKENS, asked)
+            if tokens:
+                board.take(row, self._TOKENS, tokens)
+            if cost:
+                board.hold_back(row, cost)
             board.begin(row)
-        return "", 0.0
+        return Reserved(row=row, tokens=tokens, micro_usd=cost)
 
-    def settle(self, reserved: int, used: int) -> None:
-        """The request has ended: it used so many tokens."""
-        route = self.route
-        if not self.is_limited:
+    def _check_budget(self, cost: int) -> Answer | None:
+        """Why a request that may cost so many micro-USD cannot be paid; the lock is held."""
+        route, now_ms = self.route, self._now_ms()
+        left = route.budget_micro_usd - self.spent_micro_usd
+        held = self._board.held_back(self._row)
+        if left > held and left >= cost + held:
+            return None
+        said = (
+            f"the key `{route.id}` has {render_price(max(0, left))} left of its budget of "
+            f"{render_price(route.budget_micro_usd)} a {route.period}"
+        )
+        if left > 0 and left >= cost:
+            text = f"{said}, and requests that are under way may cost that: try again when they have ended"
+            return refusal(429, "budget-held", text, fields=b"retry-after: 1\r\n")
+        over_ms = end_ms(route.period, now_ms)
+        day = datetime.datetime.fromtimestamp(over_ms / 1000, datetime.UTC)
+        text = (
+            f"{said}, and this request may cost {render_price(cost)}: ask for fewer tokens, wait until "
+            f"{day:%Y-%m-%d} 00:00 UTC, or have the budget raised"
+        )
+        return refusal(
+            402, "budget-spent", text, fields=b"retry-after: %d\r\n" % ((over_ms - now_ms) // 1000 + 1)
+        )
+
+    @property
+    def spent_micro_usd(self) -> int:
+        """Of its budget, in the period that it is now."""
+        if not self.route.budget_micro_usd:
+            return 0
+        return self._board.spent(self._row, number_of(self.route.period, self._now_ms()))
+
+    def settle(self, reserved: Reserved, taken: int, made: int, *, charged: bool) -> None:
+        """The request has ended: it used so many tokens, and, where `charged`, its price."""
+        if reserved is _NOTHING:
             return
-        with self._board.lock():
-            self._board.end(self._row)
+        route, board, row = self.route, self._board, reserved.row
+        with board.lock():
+            board.end(row)
+            if reserved.micro_usd:
+                board.hold_back(row, -reserved.micro_usd)
             if route.tokens_per_minute:
-                self._board.take(self._row, self._TOKENS, used - min(reserved, route.tokens_per_minute))
+                board.take(row, self._TOKENS, taken + made - reserved.tokens)
+            if charged and route.budget_micro_usd:
+                period = number_of(route.period, self._now_ms())
+                board.spend(row, period, self.prices.cost_pico(taken, made))
 
     def fields(self) -> bytes:
         """What the client is told about its limits."""
@@ -89,7 +161,15 @@ class Key:
                     name,
                     left,
                 )
+        if route.budget_micro_usd:
+            left = max(0, route.budget_micro_usd - self.spent_micro_usd)
+            lines += b"x-ratelimit-remaining-micro-usd: %d\r\n" % left
         return lines
+
+    def tell(self) -> KeyCounters:
+        """The counters of this moment."""
+        self.counters.spent_micro_usd = self.spent_micro_usd
+        return self.counters
 
 
 class Keys:
@@ -109,14 +189,14 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._by_digest)
 
-    def take_routes(self, routes: tuple[KeyRoute, ...]) -> None:
+    def take_routes(self, routes: tuple[KeyRoute, ...], prices: Prices) -> None:
         """The keys of a new table. Counters and limits of those that stay go on."""
-        before = {key.route.id: key for key in self._by_digest.values()}
+        before = {key_row(self._service, key.route): key for key in self._by_digest.values()}
         self._by_digest = {}
         for route in routes:
-            row = self._board.row(key_row(self._service, route.id))
-            key = before.get(route.id) or Key(route, self._board, row)
-            key.route, key.digest = route, bytes.fromhex(route.sha256)
+            name = key_row(self._service, route)
+            key = before.get(name) or Key(route, self._board, self._board.row(name), self._now_ms)
+            key.route, key.digest, key.prices = route, bytes.fromhex(route.sha256), prices
             self._by_digest[key.digest] = key
 
     def find(self, exchange: Exchange, *, notes: bool = True) -> Key | Answer:
@@ -154,12 +234,12 @@ class Keys:
             self._guesses.popitem(last=False)
 
     def tell(self) -> list[KeyCounters]:
-        return [key.counters for key in self._by_digest.values()]
+        return [key.tell() for key in self._by_digest.values()]
 
 
-def key_row(service: str, key: str) -> str:
-    """The name of its row on the board: keys of two services may have one name."""
-    return f"key/{service}/{key}"
+def key_row(service: str, key: KeyRoute) -> str:
+    """The name of its row on the board: keys of two services may have one name, one key may be of many."""
+    return f"key/{key.scope or service}/{key.id}"
 
 
 def key_of(exchange: Exchange) -> bytes:
@@ -181,6 +261,6 @@ def limited(what: str, after_s: float) -> Answer:
     return refusal(429, "rate-limited", text, fields=b"retry-after: %d\r\n" % max(1, round(after_s + 0.499)))
 
 
-def expected_tokens(size: int, max_tokens: int) -> int:
+def expected_tokens(size: int, max_tokens: int) -> Expected:
     """What a request may use: four bytes of text are about one token."""
-    return size // 4 + (max_tokens or _ANSWER_TOKENS)
+    return Expected(size // 4, max_tokens or _ANSWER_TOKENS)

@@ -16,7 +16,7 @@ from argosy.model.routes import (
 )
 
 C = TypeVar("C", ServiceCounters, ReplicaCounters, RevisionCounters, KeyCounters)
-_LATEST: Final = "last_use_ms"
+_LATEST: Final = ("last_use_ms", "spent_micro_usd")  # all say the same, some a little earlier
 
 
 def merge(all_counters: Sequence[GatewayCounters]) -> GatewayCounters:
@@ -44,7 +44,7 @@ def _sum(one: C, other: C) -> C:
     for name in one.__struct_fields__:
         here, there = getattr(one, name), getattr(other, name)
         if isinstance(here, int):
-            changes[name] = max(here, there) if name == _LATEST else here + there
+            changes[name] = max(here, there) if name in _LATEST else here + there
         elif isinstance(here, list):
             changes[name] = _sum_lists(here, there)
     state = getattr(one, "state", None)
@@ -68,7 +68,7 @@ def largest(before: GatewayCounters, now: GatewayCounters) -> GatewayCounters:
     return msgspec.structs.replace(now, services=services)
 
 
-_NOW: Final = ("in_flight", "held")
+_NOW: Final = ("in_flight", "held", "spent_micro_usd")
 
 
 def _most(before: C, now: C) -> C:
@@ -92,4 +92,6 @@ def without_moment(counters: GatewayCounters) -> GatewayCounters:
         for replica in service.replicas:
             replica.in_flight = 0
             replica.state = "ready"
+        for key in service.keys:
+            key.spent_micro_usd = 0  # the board has it
     return counters

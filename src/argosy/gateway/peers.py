@@ -16,7 +16,7 @@ from typing import Final
 from argosy.gateway.addresses import parse_address
 from argosy.gateway.balance import user_of
 from argosy.gateway.exchange import Exchange, Forward
-from argosy.gateway.limits import Key
+from argosy.gateway.limits import Key, key_row
 from argosy.gateway.pools import Pool
 from argosy.gateway.service import Service
 from argosy.gateway.shared import Board
@@ -114,7 +114,7 @@ def _user(exchange: Exchange, service: Service) -> bytes:
     if service.keys:
         key = service.keys.find(exchange, notes=False)
         if isinstance(key, Key) and (remembers or key.is_limited):
-            return f"{service.route.id}/{key.route.id}".encode()
+            return key_row(service.route.id, key.route).encode()
         return b""
     return user_of(exchange, service.route.policy.hash_by) if remembers else b""
 

@@ -12,7 +12,7 @@ from argosy.gateway.access_log import AccessLog, Line
 from argosy.gateway.addresses import table_faults
 from argosy.gateway.exchange import Answer, Decision, Exchange, Forward, NeedBody, refusal
 from argosy.gateway.finding import Finder
-from argosy.gateway.limits import Key, expected_tokens, limited
+from argosy.gateway.limits import Expected, Key, expected_tokens
 from argosy.gateway.peers import Passed, Peers, pass_to
 from argosy.gateway.replicas import Replica
 from argosy.gateway.service import Service
@@ -137,7 +137,7 @@ class Router:
             limit = self._body_limit(trip, key)
             if limit:
                 return NeedBody(limit=limit)
-        if key is not None and trip.reserved < 0:
+        if key is not None and trip.reserved is None:
             refused = _reserve(exchange, trip, key, self._now_s())
             if refused is not None:
                 return self._refuse(trip, refused)
@@ -149,7 +149,7 @@ class Router:
     def _body_limit(self, trip: Trip, key: Key | None) -> int:
         service = trip.service
         limit = service.balancer.body_limit
-        if trip.asks_model and key is not None and key.route.tokens_per_minute:
+        if trip.asks_model and key is not None and key.counts_tokens:
             limit = max(limit, _MODEL_BODY)
         if trip.copies and service.route.shadow is not None:
             limit = max(limit, service.route.shadow.max_body_bytes)
@@ -334,18 +334,18 @@ def _nobody() -> None:
 
 def _reserve(exchange: Exchange, trip: Trip, key: Key, now_s: float) -> Answer | None:
     """Take a request from the limits of its key. An answer: it is over one."""
-    tokens = 0
+    expected = Expected()
     if trip.asks_model:
         try:
             asked = asked_of(exchange)
         except ValueError as error:
             return refusal(400, "bad-request", str(error))
-        tokens = expected_tokens(exchange.received, asked.most_tokens)
-    what, after_s = key.admit(tokens, now_s)
-    if what:
+        expected = expected_tokens(exchange.received, asked.most_tokens)
+    reserved = key.admit(expected, now_s)
+    if isinstance(reserved, Answer):
         key.counters.refused += 1
-        return limited(what, after_s)
-    trip.reserved = tokens
+        return reserved
+    trip.reserved = reserved
     exchange.answer_fields += key.fields()
     return None
 
@@ -363,8 +363,11 @@ def _settle(exchange: Exchange, trip: Trip, now_ms: int) -> None:
         key.counters.input_tokens += taken
         key.counters.output_tokens += made
         key.counters.last_use_ms = now_ms
-        if trip.reserved >= 0:
-            key.settle(trip.reserved, taken + made)
+        if trip.reserved is not None:
+            # What a replica refused or failed to answer costs nothing.
+            answered = exchange.status < 400 or exchange.outcome == "gone"  # who leaves early pays what came
+            charged = bool(exchange.first_s) and answered
+            key.settle(trip.reserved, taken, made, charged=charged)
 
 
 def _line(exchange: Exchange, now_s: float, now_ms: int) -> Line:

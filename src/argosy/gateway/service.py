@@ -62,7 +62,7 @@ class Service:
             self._worked_s += self.balancer.work_s
             self.balancer = balancer_of(route.policy, self._now_s)
         self.route = route
-        self.keys.take_routes(route.keys)
+        self.keys.take_routes(route.keys, route.prices)
         before = {replica.id: replica for replica in self.replicas()}
         revisions: dict[str, Revision] = {}
         for told in route.revisions:

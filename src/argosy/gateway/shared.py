@@ -1,9 +1,10 @@
 """Numbers that the workers of one gateway share: limits of keys, and how much is in flight at each replica.
 
 A `Board` is memory that all of them map. A row belongs to a name (a key, a replica, another gateway); it
-holds the level and time of two token buckets, one count of requests in flight for each worker, so that the
-counts of a worker that died can be taken back, and one for all other gateways. The process that steers the
-workers gives out the rows, with each table.
+holds the level and time of two token buckets, what was spent in one period (its number, micro-USD, and the
+pico-USD that are left over), one count of requests in flight for each worker, so that the counts of a worker
+that died can be taken back, and one for all other gateways, and, for each worker, the micro-USD that its
+requests in flight may cost. The process that steers the workers gives out the rows, with each table.
 """
 
 from __future__ import annotations
@@ -13,9 +14,19 @@ import fcntl
 from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
+from argosy.model.service_keys import PICO
+
 _BUCKETS: Final = 4  # two levels, two times
+_SPENT: Final = _BUCKETS  # period, micro-USD, pico-USD
+_FLIGHT: Final = _SPENT + 3
 _NEVER: Final = 0.0
 _KEYS: Final = "key/"
+
+
+#: Level and time of two buckets.
+Buckets = tuple[float, float, float, float]
+#: The period, micro-USD, pico-USD.
+Spent = tuple[float, float, float]
 
 
 class Cells(Protocol):
@@ -41,7 +52,8 @@ class Board:
         self._own: list[float] = []
         self._cells: Cells = self._own if cells is None else cells
         self._rows: dict[str, int] = {}
-        self._adopted: dict[str, tuple[float, float, float, float]] = {}  # of names without a row yet
+        self._adopted: dict[str, Buckets] = {}  # of names without a row yet
+        self._adopted_spent: dict[str, Spent] = {}  # likewise
         self._heard: set[str] = set()  # rows that other gateways have requests in
 
     def row(self, name: str) -> int:
@@ -58,15 +70,19 @@ class Board:
 
     def know(self, rows: dict[str, int]) -> None:
         """The rows that the steering process has given out."""
-        new = [name for name in rows if name not in self._rows] if self._adopted else []
+        waits = self._adopted or self._adopted_spent
+        new = [name for name in rows if name not in self._rows] if waits else []
         self._rows.update(rows)
         for name in new:
             self._begin_row(name, rows[name])
 
     def _begin_row(self, name: str, row: int) -> None:
-        buckets = self._adopted.pop(name, None)
-        if buckets is not None and (row + 1) * self._width <= len(self._cells):
-            self._take_over(row * self._width, buckets)
+        buckets, spent = self._adopted.pop(name, None), self._adopted_spent.pop(name, None)
+        if (row + 1) * self._width <= len(self._cells):
+            if buckets is not None:
+                self._take_over(row * self._width, buckets)
+            if spent is not None:
+                self._take_spent(row * self._width, spent)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -99,29 +115,57 @@ class Board:
     def level(self, row: int, column: int) -> float:
         return self._cells[row + column]
 
+    # --- money: hold the lock to change it -----------------------------------------------------------
+
+    def spent(self, row: int, period: int) -> int:
+        """Micro-USD in a period; a begun one counts as whole."""
+        cells = self._cells
+        if cells[row + _SPENT] != period:
+            return 0
+        return int(cells[row + _SPENT + 1]) + bool(cells[row + _SPENT + 2])
+
+    def spend(self, row: int, period: int, pico_usd: int) -> None:
+        """So much more in a period, which may have begun just now."""
+        cells = self._cells
+        if cells[row + _SPENT] != period:
+            cells[row + _SPENT], cells[row + _SPENT + 1], cells[row + _SPENT + 2] = float(period), 0.0, 0.0
+        micro, rest = divmod(int(cells[row + _SPENT + 2]) + pico_usd, PICO)
+        cells[row + _SPENT + 1] += micro
+        cells[row + _SPENT + 2] = rest
+
+    def held_back(self, row: int) -> int:
+        """Micro-USD that the requests in flight of all workers may cost."""
+        first = row + _FLIGHT + self._workers + 1
+        return int(sum(self._cells[at] for at in range(first, first + self._workers)))
+
+    def hold_back(self, row: int, micro_usd: int) -> None:
+        """A request may cost so much; below 0: it is over."""
+        self._cells[row + _FLIGHT + self._workers + 1 + self._worker] += micro_usd
+
     # --- requests in flight --------------------------------------------------------------------------
 
     def begin(self, row: int) -> None:
-        self._cells[row + _BUCKETS + self._worker] += 1
+        self._cells[row + _FLIGHT + self._worker] += 1
 
     def end(self, row: int) -> None:
-        self._cells[row + _BUCKETS + self._worker] -= 1
+        self._cells[row + _FLIGHT + self._worker] -= 1
 
     def in_flight(self, row: int) -> int:
         """Of all workers and gateways together."""
         if self._workers == 1:
-            return int(self._cells[row + _BUCKETS] + self._cells[row + _BUCKETS + 1])
-        first = row + _BUCKETS
+            return int(self._cells[row + _FLIGHT] + self._cells[row + _FLIGHT + 1])
+        first = row + _FLIGHT
         return int(sum(self._cells[at] for at in range(first, first + self._workers + 1)))
 
     def elsewhere(self, row: int) -> int:
         """Of the other workers and gateways."""
-        return self.in_flight(row) - int(self._cells[row + _BUCKETS + self._worker])
+        return self.in_flight(row) - int(self._cells[row + _FLIGHT + self._worker])
 
     def forget_worker(self, worker: int) -> None:
         """A worker has died: nothing of it is in flight any more."""
         for row in range(0, len(self._cells) - self._width + 1, self._width):
-            self._cells[row + _BUCKETS + worker] = 0.0
+            self._cells[row + _FLIGHT + worker] = 0.0
+            self._cells[row + _FLIGHT + self._workers + 1 + worker] = 0.0
 
     # --- other gateways ------------------------------------------------------------------------------
 
@@ -129,14 +173,14 @@ class Board:
         """By name, where this gateway has any."""
         found = {}
         for name, row in self._rows.items():
-            first = row * self._width + _BUCKETS
+            first = row * self._width + _FLIGHT
             if first + self._workers < len(self._cells):
                 count = int(sum(self._cells[at] for at in range(first, first + self._workers)))
                 if count:
                     found[name] = count
         return found
 
-    def buckets(self) -> dict[str, tuple[float, float, float, float]]:
+    def buckets(self) -> dict[str, Buckets]:
         """Levels and times of those that were ever used, by name."""
         found = {}
         for name, row in self._rows.items():
@@ -147,7 +191,32 @@ class Board:
                     found[name] = (first, since_s, second, then_s)
         return found
 
-    def adopt_buckets(self, buckets: Mapping[str, tuple[float, float, float, float]]) -> None:
+    def spendings(self) -> dict[str, Spent]:
+        """What was spent of which budget, by name."""
+        found = {}
+        for name, row in self._rows.items():
+            at = row * self._width + _SPENT
+            if name.startswith(_KEYS) and at + 3 <= len(self._cells) and self._cells[at]:
+                found[name] = (self._cells[at], self._cells[at + 1], self._cells[at + 2])
+        return found
+
+    def adopt_spendings(self, spendings: Mapping[str, Spent]) -> None:
+        """Go on from these where they are later, or more, than what is here."""
+        with self.lock():
+            for name, told in spendings.items():
+                row = self._rows.get(name)
+                if row is None:
+                    self._adopted_spent[name] = told
+                elif (row + 1) * self._width <= len(self._cells):
+                    self._take_spent(row * self._width, told)
+
+    def _take_spent(self, row: int, told: Spent) -> None:
+        here = tuple(self._cells[at] for at in range(row + _SPENT, row + _FLIGHT))
+        if told > here:
+            for place, value in enumerate(told):
+                self._cells[row + _SPENT + place] = value
+
+    def adopt_buckets(self, buckets: Mapping[str, Buckets]) -> None:
         """Go on from these where they are younger than what is here."""
         with self.lock():
             for name, told in buckets.items():
@@ -157,7 +226,7 @@ class Board:
                 elif (row + 1) * self._width <= len(self._cells):
                     self._take_over(row * self._width, told)
 
-    def _take_over(self, row: int, told: tuple[float, float, float, float]) -> None:
+    def _take_over(self, row: int, told: Buckets) -> None:
         for column in (0, 2):
             if told[column + 1] > self._cells[row + column + 1]:
                 self._cells[row + column], self._cells[row + column + 1] = told[column : column + 2]
@@ -170,7 +239,7 @@ class Board:
         """What all other gateways have in flight, by name."""
         names = {name for name in in_flight if name in self._rows}
         for name in names | self._heard:
-            at = self._rows[name] * self._width + _BUCKETS + self._workers
+            at = self._rows[name] * self._width + _FLIGHT + self._workers
             if at < len(self._cells):
                 self._cells[at] = float(in_flight.get(name, 0))
         self._heard = names
@@ -178,4 +247,4 @@ class Board:
 
 def width_of(workers: int) -> int:
     """Numbers in a row."""
-    return _BUCKETS + workers + 1
+    return _FLIGHT + 2 * workers + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argosy.gateway.limits import Key
+from argosy.gateway.limits import Key, Reserved
 from argosy.gateway.replicas import Replica
 from argosy.gateway.service import Service
 from argosy.gateway.usage import Usage
@@ -22,7 +22,7 @@ class Trip:
         self.replica: Replica | None = None
         self.tried: list[Replica] = []  # replicas that failed
         self.key: Key | None = None
-        self.reserved = -1  # tokens that were taken from the key's limits; -1: not admitted yet
+        self.reserved: Reserved | None = None  # from the limits of its key; None: not admitted yet
         self.usage: Usage | None = None
         self.asks_model = False
         self.copies = False  # a copy goes to the shadow revision

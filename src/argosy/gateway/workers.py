@@ -27,7 +27,7 @@ from argosy.gateway.run import Settings, Sockets
 from argosy.gateway.shared import Board, width_of
 from argosy.model.routes import GatewayCounters, RouteTable, Wanted
 
-#: Rows of the board that workers share: 5 + workers numbers of 8 bytes each.
+#: Rows of the board that workers share: 8 + 2 x workers numbers of 8 bytes each.
 ROWS: Final = 16_384
 _RESTART_S: Final = 0.5
 _TELL_S: Final = 2.0
@@ -205,7 +205,7 @@ class Workers:
 
     def _give_rows(self, table: RouteTable) -> None:
         names = [
-            *(key_row(service.id, key.id) for service in table.services for key in service.keys),
+            *(key_row(service.id, key) for service in table.services for key in service.keys),
             *("peer/" + peer.id for peer in table.peers),
             *(
                 "replica/" + replica.id

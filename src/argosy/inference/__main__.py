@@ -13,6 +13,7 @@ from argosy.inference import contracts
 from argosy.inference.batching import Limits
 from argosy.inference.engines import KINDS, LoadError
 from argosy.inference.front import Front
+from argosy.inference.grpc_front import Door, Grpc
 from argosy.inference.models import load_all
 
 GRACE_S = 20.0  # for requests that have begun
@@ -58,12 +59,14 @@ async def serve(given: argparse.Namespace) -> int:
     )
     limit = given.max_body_mb * 1024 * 1024
     front = Front(models, contracts.Routes.of(os.environ), limit)
+    grpc = Grpc(front)
     try:
         server = await loop.create_server(
-            lambda: Connection(front.answer, limit), given.host, given.port, backlog=1024
+            lambda: Door(lambda: Connection(front.answer, limit), grpc), given.host, given.port, backlog=1024
         )
     except OSError as error:
         await models.close()
+        await grpc.close(0)
         raise LoadError(f"{given.host}:{given.port} cannot be listened on: {error.strerror}") from None
     place = server.sockets[0].getsockname()
     print("serves %d models on %s:%d" % (len(models.known), place[0], place[1]), flush=True)
@@ -71,6 +74,7 @@ async def serve(given: argparse.Namespace) -> int:
     front.ready = False
     server.close()
     try:
+        await grpc.close(GRACE_S)
         await asyncio.wait_for(models.close(), GRACE_S)
     except asyncio.TimeoutError:
         return 1

@@ -93,6 +93,8 @@ def _from_json(name: str, datatype: str, data: Any) -> Array:
         if datatype == "BYTES":
             return np.array(_flattened(data), dtype=object)
         found = np.array(data)
+        if datatype == "UINT64" and found.dtype.kind == "f":  # numbers from 2^63 on beside small ones
+            return _large(np.array(data, dtype=object).reshape(-1))
         if found.dtype == object or found.dtype.kind not in "biuf":
             raise ValueError("it holds what are no numbers, or rows of different lengths")
         return _as_type(found.reshape(-1), datatype)
@@ -110,6 +112,13 @@ def _as_type(found: Array, datatype: str) -> Array:
         if int(found.min()) < limits.min or int(found.max()) > limits.max:
             raise ValueError(f"{int(found.min())} to {int(found.max())} does not fit")
     return found.astype(kind)
+
+
+def _large(found: Array) -> Array:
+    """Whole numbers of Python, which floats would round, as UINT64."""
+    if not all(isinstance(each, int) and 0 <= each < 1 << 64 for each in found):
+        raise ValueError("it holds fractions, or what does not fit")
+    return found.astype(np.uint64)
 
 
 def _flattened(data: list[Any]) -> list[str]:

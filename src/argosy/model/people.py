@@ -9,6 +9,7 @@ from __future__ import annotations
 from argosy.model.entry import Entry as Entry
 from argosy.model.folders import Folder, Volume
 from argosy.model.made_buckets import MadeBucket
+from argosy.model.service_keys import ModelKey
 
 
 class Organisation(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="organisation"):
@@ -197,4 +198,5 @@ AnyEntry = (
     | Folder
     | Volume
     | MadeBucket
+    | ModelKey
 )

@@ -12,6 +12,8 @@ from typing import Final, Literal
 
 import msgspec
 
+from argosy.model.service_keys import Period, Prices
+
 #: Weights of revisions, and shares, are parts of this.
 WHOLE: Final = 10_000
 #: Upper bounds of the latency buckets in milliseconds; one more bucket holds what took longer.
@@ -93,7 +95,10 @@ class KeyRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
     max_concurrency: int = 0
+    budget_micro_usd: int = 0  # in each period
+    period: Period = "month"
     expires_at_ms: int = 0
+    scope: str = ""  # services whose keys have one scope and id have their limits together; "": the service
 
 
 class ServiceRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -116,6 +121,7 @@ class ServiceRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     #: where nobody else reaches it.
     public: bool = False
     keys: tuple[KeyRoute, ...] = ()
+    prices: Prices = Prices()  # by which budgets of keys are spent
     pass_authorization: bool = False  # replicas see the header that held the key
     origins: tuple[str, ...] = ()  # other origins whose pages may open WebSockets; `*`: all
     retry_post: bool = False  # requests that are not idempotent may be sent again before the first byte
@@ -211,6 +217,7 @@ class KeyCounters(msgspec.Struct, kw_only=True, omit_defaults=True):
     refused: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    spent_micro_usd: int = 0  # of its budget, in the period that it is now
     last_use_ms: int = 0
 
 

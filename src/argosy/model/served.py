@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from argosy.model.service_keys import KeyUse
+
 
 class ReplicaFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How one replica has answered lately."""
@@ -50,5 +52,6 @@ class ServedFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rate: Rate = Rate()
     replicas: Mapping[str, Rate] = {}  # by id of the replica's job: those that answered anything
     revisions: Mapping[int, Rate] = {}
+    keys: Mapping[str, KeyUse] = {}  # by their name, as routes have it
     wanted: int = -1  # replicas that the load asks for; -1: nobody has said
     why: str = ""  # and why so many

@@ -73,6 +73,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     endpoint: str = ""  # that it shares with other services; "": it has one of its own only
     share_milli: int = 0  # of the requests there that name no model, in thousandths
     hosts: tuple[str, ...] = ()  # in lower case: their requests at the gateway are for it
+    grpc: bool = False  # gRPC for its hosts goes from the edge straight to the replicas
     keyfile: str = ""  # of its own certificate
     certfile: str = ""
 

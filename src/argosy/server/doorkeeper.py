@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.identity.credentials import KINDS, is_well_formed
 from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
@@ -68,6 +67,8 @@ class Doorkeeper:
 
     async def caller_of(self, secret: str, address: str = "") -> Caller | None:
         """Who holds this token."""
+        from argosy.identity.credentials import KINDS, is_well_formed  # not before somebody comes by TCP
+
         if not secret.startswith(KINDS):
             return await self._tokens.caller_of(secret)
         if not is_well_formed(secret):

@@ -13,7 +13,6 @@ from typing import Final
 import msgspec
 
 from argosy.identity.deciding import may, visible
-from argosy.identity.directory import user_called
 from argosy.model.access import Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.folders import (
@@ -123,7 +122,11 @@ class Folders:
             return
         if not to or ":" in to:
             raise ArgosyError("usage", f"`{to}` is nobody", hint="a user's name, or project:NAME")
-        if _has_accounts(rows) and user_called(rows, to) is None:
+        if not _has_accounts(rows):
+            return
+        from argosy.identity.directory import user_called  # not before there is an account
+
+        if user_called(rows, to) is None:
             raise ArgosyError(
                 "not-found",
                 f"there is no user `{to}`",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,7 @@ from argosy.model.routes import GatewayCounters, RouteTable, Wants
 _CALL_S: Final = 10.0
 _WANTS_S: Final = 40.0  # the gateway answers within 25
 _HEAD_BYTES: Final = 64 << 10
+_UCRED: Final = struct.Struct("3i")  # process, user, group
 
 
 class _Taken(msgspec.Struct, frozen=True):
@@ -34,6 +37,19 @@ class ControlSocket:
             return False
         writer.close()
         return True
+
+    async def pid(self) -> int:
+        """The process that listens there, as the kernel tells it; 0 when none does, or where kernels do not
+        tell."""
+        if not hasattr(socket, "SO_PEERCRED"):
+            return 0
+        try:
+            _, writer = await asyncio.open_unix_connection(self.path)
+        except OSError:
+            return 0
+        peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        writer.close()
+        return int(_UCRED.unpack(peer)[0])
 
     async def take(self, table: RouteTable) -> int:
         body = msgspec.json.encode(table)

@@ -43,6 +43,7 @@ class GatewayProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._place = read_place(folder)
         self._socket = ControlSocket(folder / "control.sock")
+        self._starting = asyncio.Lock()  # two that start one at once would leave one that nobody ends
 
     @property
     def control(self) -> Path:
@@ -61,7 +62,7 @@ class GatewayProcess:
 
     async def rest(self) -> None:
         """SIGTERM: what is under way is answered, then it ends."""
-        pid = self._process.pid if self._process is not None else self._place.pid
+        pid = await self._socket.pid() or (self._process.pid if self._process else self._place.pid)
         if pid and await self._is_up() and _is_gateway(pid):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGTERM)
@@ -70,9 +71,12 @@ class GatewayProcess:
     # -- the process --------------------------------------------------------------------------------
 
     async def ensure(self) -> None:
-        """It runs. Raises Transient."""
-        if await self._is_up():
-            return
+        """It runs, once, however many ask at the same time. Raises Transient."""
+        async with self._starting:
+            if not await self._is_up():
+                await self._start()
+
+    async def _start(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         listen = self._listen or self._place.listen
         if not listen or not _is_free(listen):

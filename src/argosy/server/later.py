@@ -6,14 +6,14 @@ import importlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from argosy.api.endpoint import endpoints_of
+from argosy.api.rows import ROWS
 from argosy.server.exchange import Exchange
 from argosy.server.services import Services
 
 
-def later(module: str, name: str, calls: type) -> type:
-    """A feature with a handler for every endpoint of `calls`, all of which are methods of the class `name` of
-    a module of `features`."""
+def later(module: str, name: str, calls: str) -> type:
+    """A feature with a handler for every endpoint of the class `calls` of `api`, all of which are methods of
+    the class `name` of a module of `features`."""
 
     def begin(self: Any, services: Services) -> None:  # Any: the class that is made here
         self.services, self.real = services, None
@@ -27,5 +27,5 @@ def later(module: str, name: str, calls: type) -> type:
 
         return handle
 
-    handlers = {endpoint.name: handler(endpoint.name) for endpoint in endpoints_of(calls)}
+    handlers = {endpoint: handler(endpoint) for _, owner, endpoint, *_ in ROWS if owner == calls}
     return type(name, (), {"__init__": begin, **handlers})

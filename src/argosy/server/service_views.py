@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from argosy.api.service_keys import ServiceKeyView
 from argosy.api.services import ReplicaView, RevisionView, RolloutView, ServiceView
 from argosy.controllers.service.routes import place_of, prefix_of
 from argosy.model.access import Caller
@@ -25,7 +26,7 @@ from argosy.model.routes import Listening
 from argosy.model.rows import Workload
 from argosy.model.served import Rate, ServedFact
 from argosy.server.guarding import project_of, require_over, sees
-from argosy.server.service_keys import access_of
+from argosy.server.service_keys import access_of, view_keys
 from argosy.server.views import render_place
 from argosy.store.snapshot import Snapshot
 
@@ -80,6 +81,7 @@ def view_service(
     served: ServedFact | None = None,
     waits: Mapping[str, str] | None = None,
     lines: Mapping[str, tuple[str, ...]] | None = None,
+    server_url: str = "",
 ) -> ServiceView:
     """`waits`: by id of a job, why it waits for machines. `lines`: what it printed last."""
     state, waits, lines = service_state(row), waits or {}, lines or {}
@@ -93,6 +95,7 @@ def view_service(
         name=row.name,
         status=status_of(row),
         endpoint=f"{listening.urls[0]}{prefix_of(row)}" if listening.urls else "",
+        server_endpoint=f"{server_url}{prefix_of(row)}" if server_url else "",
         revision=state.serves,
         ready=ready,
         wanted=_wanted(row),
@@ -114,9 +117,14 @@ def view_service(
         project=row.project,
         models=serving.models,
         shared=serving.endpoint,
-        shared_endpoint=_shared_at(row, serving.endpoint, listening),
+        shared_endpoint=shared_at(row, serving.endpoint, listening),
         share_milli=serving.share_milli,
-        access=access_of(row, is_local=listening.is_local),
+        access=access_of(
+            row,
+            is_local=listening.is_local,
+            has_model_keys=bool(rows.entries_of(f"model-keys:{row.project}")),
+        ),
+        budgets=_budgets(row, served),
         created_ms=row.created_ms,
         detail=_detail(row, ready),
         last_lines=lines.get("", ()),
@@ -127,7 +135,13 @@ def view_service(
     )
 
 
-def _shared_at(row: Workload, name: str, listening: Listening) -> str:
+def _budgets(row: Workload, served: ServedFact | None) -> tuple[ServiceKeyView, ...]:
+    paying = [key for key in service_spec(row).keys if key.budget_micro_usd]
+    return view_keys(paying, served.keys if served is not None else {})
+
+
+def shared_at(row: Workload, name: str, listening: Listening) -> str:
+    """Where several services answer together."""
     return f"{listening.urls[0]}{place_of(row.project, name)}" if name and listening.urls else ""
 
 

@@ -352,6 +352,12 @@ SERVICE: Final = Table(
             doc="Host of its own: requests for it at the gateway are for this service.",
             example="chat.example.org",
         ),
+        Field(
+            name="grpc",
+            shape=Flag(),
+            doc="gRPC for its `domain` goes from the edge straight to the replicas.",
+            example="true",
+        ),
         Field(name="pool", shape=POOL, doc="Older place of `pool`.", example="{workers: 4}"),
         Field(name="workers", shape=_COUNT, doc="Older spelling of `pool.workers`.", example="4"),
         Field(

@@ -31,6 +31,13 @@ def build_serving(task: Section, candidates: Sequence[Resources], findings: Find
     balancer = section.get("load_balancer", Section)
     domain = section.get("domain", str)
     port = _port(section, findings) or _port_of(candidates)
+    grpc = section.get("grpc", bool) or False
+    if grpc and not domain:
+        findings.warn(
+            section.places["grpc"],
+            "`grpc` has no `domain`, so nobody gets through by gRPC",
+            "add `domain: NAME.example.org`: calls of gRPC find their service by the host",
+        )
     return Serving(
         probe=_probe(section, findings) if not function else Probe(path=HEALTH),
         replicas=_replicas(section, findings),
@@ -43,6 +50,7 @@ def build_serving(task: Section, candidates: Sequence[Resources], findings: Find
         else 0,
         stream_ms=(_ms(balancer, "stream_timeout_seconds") or 0) if balancer is not None else 0,
         hosts=(domain,) if domain else (),
+        grpc=grpc,
         keyfile=(tls.get("keyfile", str) or "") if tls is not None else "",
         certfile=(tls.get("certfile", str) or "") if tls is not None else "",
     )

@@ -24,6 +24,7 @@ from argosy.store.database import Database
 from argosy.store.errors import Conflict, IllegalMove, KeyUsed
 from argosy.store.schema import read_row
 from argosy.store.secrets import Vault
+from argosy.store.servers import term_now
 from argosy.store.snapshot import Snapshot
 
 _ROWS_NAMED: Final = 50  # of one commit in the audit log
@@ -334,6 +335,9 @@ class Writer:
         """0 when there is no such row."""
         if id == CLAIMS_TAKEN:
             return snapshot.taken
+        term = term_now(connection, self._database, self._clock, id)
+        if term is not None:
+            return term
         row = snapshot.stored(id)
         if row is not None:
             return row.rev

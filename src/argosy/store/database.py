@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from argosy.model.errors import ArgosyError
-from argosy.store import backups, schema
+from argosy.store import backups, schema, steps
 from argosy.store.state_dir import ensure_private_folder
 
 T = TypeVar("T")
@@ -240,14 +240,10 @@ class Database:
             connection.execute(
                 schema.head.insert(), {"id": 1, "seq": 0, "event_seq": 0, "checked_ms": now_ms}
             )
+            steps.note_least(connection, schema.HEAD)
             return schema.HEAD
         found = connection.execute(sa.select(schema.version.c.version_num)).scalar()
-        if found is None or not found.isdigit() or found > self._head:
-            raise ArgosyError(
-                "store-newer",
-                f"{self.describe()} was written by a newer Argosy (schema {found}, this one knows "
-                f"{self._head})",
-            )
+        steps.check(connection, str(found or ""), self._head, self.describe())
         return str(found)
 
     def _lock_schema(self, connection: sa.Connection) -> None:
@@ -265,7 +261,9 @@ class Database:
 
         def work(connection: sa.Connection) -> None:
             self._lock_schema(connection)
+            steps.check_running(connection, self._head, shared=self.is_postgres)
             upgrade(connection, more=self._further)
+            steps.note_least(connection, self._head)
 
         self.run(work, write=True)
         with contextlib.suppress(ArgosyError):  # it needs the room of the database once more

@@ -25,7 +25,10 @@ from argosy.model.tenancy import TENANCY_ID, Tenancy
 Stored = Row | Tenancy | Budget | AnyEntry
 
 #: The newest migration. A database that says more was written by a newer Argosy.
-HEAD: Final = "0006"
+HEAD: Final = "0007"
+#: The oldest version of the schema whose servers may go on, and start, beside it: what came since only adds.
+#: Never more than one step back from HEAD: then a server and the one that takes its place can work together.
+LEAST: Final = "0006"
 
 metadata: Final = sa.MetaData()
 
@@ -228,6 +231,13 @@ request_key: Final = _table(
 counter: Final = _table("counter", _key("scope"), _number("value"))
 
 lease: Final = _table("lease", _key("name"), _text("holder"), _number("until_ms"))
+
+#: Servers that share this database, and when each said last that it is there; 0: it has ended.
+server: Final = _table("server", _key("id"), _number("seen_ms"), _text("body"))
+#: On which server's own machine a claim is.
+placed: Final = _table("placed", _key("claim_id"), _text("server"))
+#: Leases that fence: `number` counts their holders.
+term: Final = _table("term", _key("name"), _text("holder"), _number("number"), _number("until_ms"))
 
 #: Facts about this database itself: `store`, its id, which everything that it orders outside is tagged with.
 identity: Final = _table("identity", _key("name"), _text("value"))

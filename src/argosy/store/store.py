@@ -24,6 +24,7 @@ from argosy.store.lane import Lane
 from argosy.store.outbox import Letter
 from argosy.store.reads import Reads
 from argosy.store.secrets import Keyring, Vault
+from argosy.store.servers import Servers, now_of
 from argosy.store.snapshot import Snapshot
 from argosy.store.state_dir import KEY_FILE, lock_state_dir
 
@@ -51,6 +52,7 @@ class Store(Reads):
         self._ballast = Ballast(database.path.with_name(BALLAST_FILE) if database.path is not None else None)
         self._writer = Writer(database, self._vault, self._ballast, clock)
         self._lane = Lane(self._writer.perform, inline=inline, name="argosy-store")
+        self.servers = Servers(database, clock, self._write_alone)
 
     @classmethod
     async def open(
@@ -114,8 +116,8 @@ class Store(Reads):
         """All of it or nothing; returns the rows as written, in the order of `puts`.
 
         `puts`: rows, or the tenancy, with the `rev` that was read (0: new). `expect`: ids with the `rev` that
-        must hold (0: absent), and for `CLAIMS_TAKEN` the `taken` of the snapshot: no claim has begun to hold
-        anything since.
+        must hold (0: absent), for `CLAIMS_TAKEN` the `taken` of the snapshot: no claim has begun to hold
+        anything since; and for `servers.fence_of(name)` the number of a term that still lasts.
         `secrets`: values by workload id, gone in the commit that finishes the workload. `key`: idempotency
         key and what to answer when it comes again. `numbered`: rows that are made when their numbers are
         known; they take the place of `puts`, and what they answer that of the key's answer. `acts`: for
@@ -147,9 +149,7 @@ class Store(Reads):
         )
 
     def _lease(self, connection: sa.Connection, name: str, holder: str, ttl_ms: int) -> bool:
-        now_ms = self.clock.now_ms()
-        if self._database.is_postgres:  # servers' clocks differ: ask the one that they share
-            now_ms = int(connection.exec_driver_sql(_POSTGRES_NOW).scalar_one())
+        now_ms = now_of(connection, self._database, self.clock)
         values = {"name": name, "holder": holder, "until_ms": now_ms + ttl_ms, "now_ms": now_ms}
         return connection.execute(_LEASE, values).rowcount == 1
 
@@ -307,4 +307,3 @@ _USED: Final = sa.text(
     "INSERT INTO last_use (id, at_ms) VALUES (:id, :at_ms)"
     " ON CONFLICT (id) DO UPDATE SET at_ms = excluded.at_ms"
 )
-_POSTGRES_NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"

@@ -20,6 +20,7 @@ class Outcome(msgspec.Struct, frozen=True):
     is_whole: bool  # the answer came to its end
     body: bytes = b""
     why: str = ""
+    began_s: float = 0.0  # on the loop's clock, when it was asked
 
     @property
     def is_good(self) -> bool:
@@ -71,7 +72,9 @@ class Load:
             await asyncio.sleep(max(0.0, began_s + count / self._per_s - loop.time()))
 
     async def _one(self, path: str) -> None:
-        self.outcomes.append(await ask(self._host, self._port, self._prefix + path))
+        began_s = asyncio.get_running_loop().time()
+        outcome = await ask(self._host, self._port, self._prefix + path)
+        self.outcomes.append(msgspec.structs.replace(outcome, began_s=began_s))
 
 
 async def ask(host: str, port: int, path: str) -> Outcome:

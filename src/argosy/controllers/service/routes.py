@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
 from argosy.controllers.service.spread import area_of
+from argosy.controllers.view import Rows
 from argosy.model.kinds.service import (
     AccessKey,
     Replica,
@@ -30,10 +31,12 @@ from argosy.model.routes import (
     PolicyName,
     ReplicaRoute,
     RevisionRoute,
+    ServiceCounters,
     ServiceRoute,
     Shadow,
 )
 from argosy.model.rows import Workload
+from argosy.model.service_keys import KeyUse, ModelKey
 from argosy.model.serving import Serving
 
 _PARTS: Final = 1000  # of the weights in rows
@@ -48,6 +51,11 @@ POLICIES: Final[dict[str, PolicyName]] = {
     "least_work": "least-work",
     "least_tokens": "least-tokens",
 }
+#: Keys of all language models, by project.
+ModelKeys = Mapping[str, tuple[AccessKey, ...]]
+NO_KEYS: Final[ModelKeys] = {}
+#: Ids of such keys begin so; names of other keys never do.
+MODELS: Final = "models/"
 _LEAVING: Final = (ReplicaState.SUSPECT, ReplicaState.DRAINING)
 
 
@@ -68,13 +76,23 @@ def _serving(row: Workload) -> Serving:
     return (revision_of(row, service_state(row).serves) or wanted_revision(row)).serving
 
 
-def routes_of(rows: Iterable[Workload]) -> tuple[ServiceRoute, ...]:
+def model_keys(rows: Rows, services: Iterable[Workload]) -> ModelKeys:
+    """Keys of all language models of the projects of these services."""
+    found = {}
+    for project in {row.project for row in services}:
+        entries = rows.entries_of(f"model-keys:{project}")
+        if keys := tuple(each.key for each in entries if isinstance(each, ModelKey)):
+            found[project] = keys
+    return found
+
+
+def routes_of(rows: Iterable[Workload], model_keys: ModelKeys = NO_KEYS) -> tuple[ServiceRoute, ...]:
     """Routes of all services. A host that two of them claim is the older one's: a table with both would be
     refused as a whole."""
     taken: set[str] = set()
     found = []
     for row in sorted(rows, key=lambda row: (row.created_ms, row.id)):
-        route = route_of(row)
+        route = route_of(row, model_keys.get(row.project, ()))
         free = tuple(host for host in route.hosts if host not in taken)
         taken.update(free)
         found.append(route if free == route.hosts else msgspec.structs.replace(route, hosts=free))
@@ -101,8 +119,9 @@ def endpoints_of(rows: Iterable[Workload], services: Iterable[ServiceRoute]) -> 
     return tuple(found)
 
 
-def route_of(row: Workload) -> ServiceRoute:
-    """Replicas that are ready, and those that leave; every revision with its share."""
+def route_of(row: Workload, model_keys: tuple[AccessKey, ...] = ()) -> ServiceRoute:
+    """Replicas that are ready, and those that leave; every revision with its share. `model_keys`: of its
+    project's language models; what is public asks nobody for one."""
     spec, state = service_spec(row), service_state(row)
     serving = _serving(row)
     weights = dict(state.weights)
@@ -120,6 +139,7 @@ def route_of(row: Workload) -> ServiceRoute:
         name=row.name,
         project=row.project,
         hosts=() if serving.endpoint else serving.hosts,
+        protocol="grpc" if serving.grpc else "http",
         models=serving.models,
         prefix=prefix_of(row),
         revisions=revisions,
@@ -128,9 +148,40 @@ def route_of(row: Workload) -> ServiceRoute:
         shadow=_shadow(row, state),
         holding=Holding(start_s=_start_s(state)),
         public=spec.public and not spec.keys,
-        keys=tuple(_key_route(key) for key in spec.keys),
+        keys=(
+            *(_key_route(key) for key in spec.keys),
+            *(_model_key_route(row, key) for key in model_keys if guards_models(row)),
+        ),
+        prices=spec.prices,
         answer_timeout_s=max(600, serving.stream_ms // 1000),
     )
+
+
+def guards_models(row: Workload) -> bool:
+    """Keys of all language models of the project let in here."""
+    spec = service_spec(row)
+    return bool(_serving(row).models) and not (spec.public and not spec.keys)
+
+
+def _model_key_route(row: Workload, key: AccessKey) -> KeyRoute:
+    route = _key_route(key)
+    return msgspec.structs.replace(route, id=MODELS + key.name, scope=f"project/{row.project}")
+
+
+def key_uses(counted: ServiceCounters) -> dict[str, KeyUse]:
+    """What was used with each key of a service, by the key's id."""
+    return {
+        each.id: KeyUse(
+            requests=each.requests,
+            refused=each.refused,
+            input_tokens=each.input_tokens,
+            output_tokens=each.output_tokens,
+            spent_micro_usd=each.spent_micro_usd,
+            last_use_ms=each.last_use_ms,
+        )
+        for each in counted.keys
+        if each.requests or each.refused or each.spent_micro_usd
+    }
 
 
 def _key_route(key: AccessKey) -> KeyRoute:
@@ -140,6 +191,8 @@ def _key_route(key: AccessKey) -> KeyRoute:
         requests_per_minute=key.requests_per_minute,
         tokens_per_minute=key.tokens_per_minute,
         max_concurrency=key.max_concurrency,
+        budget_micro_usd=key.budget_micro_usd,
+        period=key.period,
         expires_at_ms=key.expires_ms,
     )
 

@@ -10,6 +10,8 @@ import msgspec
 from argosy.model.kinds.kind import Kind
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
+from argosy.model.service_keys import AccessKey as AccessKey
+from argosy.model.service_keys import Prices
 from argosy.model.serving import Serving, Strategy
 from argosy.model.task import Task
 
@@ -51,18 +53,6 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.task.service or Serving()
 
 
-class AccessKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who may send requests to a service, and how many; 0 is no limit. Of the secret its SHA-256 is kept."""
-
-    name: str
-    sha256: str  # hexadecimal
-    requests_per_minute: int = 0
-    tokens_per_minute: int = 0
-    max_concurrency: int = 0
-    expires_ms: int = 0  # 0: never
-    made_ms: int = 0
-
-
 class ServiceSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="service", tag_field="kind"):
     """What is to be served: the revision that is wanted, and earlier ones."""
 
@@ -72,6 +62,7 @@ class ServiceSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="
     promote: int = 0  # revision that a person has promoted
     public: bool = False  # it answers whoever reaches the gateway
     keys: tuple[AccessKey, ...] = ()  # with any, no request passes without one
+    prices: Prices = Prices()  # by which budgets of keys are spent
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

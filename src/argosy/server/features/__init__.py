@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.api.audit import AuditCalls
-from argosy.api.people import PeopleCalls, SigningInCalls
-from argosy.api.secrets import SecretCalls
-from argosy.api.sessions import SnapshotCalls
 from argosy.server.features.checkpoints import CheckpointFeature
 from argosy.server.features.clusters import ClusterFeature
 from argosy.server.features.costs import CostFeature
@@ -41,6 +37,7 @@ FEATURES: Final = (
     GroupFeature,
     JobPoolFeature,
     ServiceFeature,
+    later("service_keys", "ServiceKeyFeature", "ServiceKeyCalls"),
     SessionFeature,
     SessionWays,
     EventFeature,
@@ -52,11 +49,11 @@ FEATURES: Final = (
     FileFeature,
     ShellFeature,
     StorageFeature,
-    later("people", "PeopleFeature", PeopleCalls),
-    later("signing_in", "SigningInFeature", SigningInCalls),
-    later("audit", "AuditFeature", AuditCalls),
-    later("secrets", "SecretFeature", SecretCalls),
-    later("snapshots", "SnapshotFeature", SnapshotCalls),
+    later("people", "PeopleFeature", "PeopleCalls"),
+    later("signing_in", "SigningInFeature", "SigningInCalls"),
+    later("audit", "AuditFeature", "AuditCalls"),
+    later("secrets", "SecretFeature", "SecretCalls"),
+    later("snapshots", "SnapshotFeature", "SnapshotCalls"),
     CheckpointFeature,
     FolderFeature,
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +17,10 @@ from argosy.api.services import (
     RevisionRequest,
     ScaleRequest,
     ServeRequest,
-    ServiceKeyList,
-    ServiceKeyReply,
-    ServiceKeyRequest,
     ServiceList,
     ServiceReply,
     ServiceView,
 )
-from argosy.identity.credentials import REQUESTS, digest, make_token
 from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.job import job_state
@@ -52,17 +49,15 @@ from argosy.server.gateway_process import read_listening
 from argosy.server.guarding import made_by, project_of, require_new, require_over, scopes
 from argosy.server.intake import check_fixed
 from argosy.server.kept_plans import subject_of
-from argosy.server.service_keys import view_keys, with_key, without_key
-from argosy.server.service_views import find_service, members_of, view_service
+from argosy.server.listeners import server_url
+from argosy.server.service_changes import Act, change, change_all, check_alive
+from argosy.server.service_views import find_service, view_service
 from argosy.server.services import Services
 from argosy.store.snapshot import Snapshot
 
 _REPLICAS_MAX: Final = 10_000
 _LINES: Final = 5
 _ON_THE_WAY: Final = (ReplicaState.STARTING, ReplicaState.WARMING)
-
-
-Act = Callable[[Workload], tuple[Workload, str]]
 
 
 class ServiceFeature:
@@ -217,52 +212,15 @@ class ServiceFeature:
             what = "public" if request.public else "no longer public"
             return msgspec.structs.replace(row, spec=spec), f"`{row.name}` is {what}"
 
-        return (await self._change_all(exchange, "access-changed", act))[0]
-
-    async def service_keys(self, exchange: Exchange) -> ServiceKeyList:
+        name = exchange.path["service"]
+        row, said = (await change_all(self._services, name, exchange.caller, "access-changed", act))[0]
         rows = await self._store.snapshot()
-        names = members_of(rows, exchange.path["service"], exchange.caller)
-        return ServiceKeyList(keys=view_keys(find_service(rows, names[0], exchange.caller)))
+        return ServiceReply(service=await self._view(rows.workloads.get(row.id, row), rows), said=said)
 
-    async def make_service_key(self, exchange: Exchange) -> ServiceKeyReply:
-        request = await exchange.decode(ServiceKeyRequest)
-        secret = make_token(REQUESTS)
-
-        def act(row: Workload) -> tuple[Workload, str]:
-            changed = with_key(row, request, digest(secret), self._services.clock.now_ms())
-            return changed, f"key `{request.name.strip()}` lets requests in"
-
-        made = (await self._change_all(exchange, "key-made", act))[0].service
-        endpoint = made.shared_endpoint if made.name != exchange.path["service"] else made.endpoint
-        return ServiceKeyReply(name=request.name.strip(), secret=secret, endpoint=endpoint or made.endpoint)
-
-    async def remove_service_key(self, exchange: Exchange) -> Done:
-        name = exchange.path["key"]
-
-        def act(row: Workload) -> tuple[Workload, str]:
-            return without_key(row, name), f"key `{name}` lets nobody in any longer"
-
-        await self._change_all(exchange, "key-removed", act)
-        return Done(names=(name,))
-
-    async def _change_all(self, exchange: Exchange, code: str, act: Act) -> list[ServiceReply]:
-        """The service of this name, or all that share an endpoint of it."""
-        names = members_of(await self._store.snapshot(), exchange.path["service"], exchange.caller)
-        return [await self._change(exchange, code, act, name) for name in names]
-
-    async def _change(self, exchange: Exchange, code: str, act: Act, name: str = "") -> ServiceReply:
-        name, caller = name or exchange.path["service"], exchange.caller
-
-        async def once() -> ServiceReply:
-            row = find_service(await self._store.snapshot(), name, caller)
-            _check_alive(row)
-            changed, said = act(row)
-            await self._store.commit([changed], events=[self._writer.event(row.id, code, said)])
-            self._services.controllers.wake(row.id)
-            rows = await self._store.snapshot()
-            return ServiceReply(service=await self._view(rows.workloads.get(row.id, row), rows), said=said)
-
-        return await self._writer.retried(once)
+    async def _change(self, exchange: Exchange, code: str, act: Act) -> ServiceReply:
+        row, said = await change(self._services, exchange.path["service"], exchange.caller, code, act)
+        rows = await self._store.snapshot()
+        return ServiceReply(service=await self._view(rows.workloads.get(row.id, row), rows), said=said)
 
     async def down_service(self, exchange: Exchange) -> Done:
         request = await exchange.decode(DownRequest)
@@ -331,7 +289,15 @@ class ServiceFeature:
             lines[""] = await self._lines_of_failed(row, rows)
         served = self._services.controllers.observed.served(row.id)
         listening = listening or self._listening()
-        return view_service(row, rows, listening=listening, served=served, waits=waits, lines=lines)
+        return view_service(
+            row,
+            rows,
+            listening=listening,
+            served=served,
+            waits=waits,
+            lines=lines,
+            server_url=server_url(self._services.listening()[0], os.environ.get("ARGOSY_PUBLIC_URL", "")),
+        )
 
 
 def check_serving(task: Task) -> None:
@@ -369,7 +335,7 @@ def _check_there(old: Workload | None, request: ServeRequest, rows: Snapshot, ca
             hint=f"`argosy serve update {request.name} FILE.yaml` gives it a new revision",
         )
     if old is not None:
-        _check_alive(old)
+        check_alive(old)
 
 
 def check_hosts(task: Task, old: Workload | None, services: Iterable[Workload]) -> None:
@@ -411,15 +377,6 @@ def check_shared(request: ServeRequest, old: Workload | None, services: Iterable
                 f"`{name}` would be a service and the endpoint of several",
                 hint="give one of them another name",
             )
-
-
-def _check_alive(row: Workload) -> None:
-    if row.desired is Desired.END:
-        raise ArgosyError(
-            "wrong-state",
-            f"service `{row.name}` is being taken down",
-            hint="wait until `argosy serve status` does not list it",
-        )
 
 
 def _back_to(row: Workload, asked: int) -> int:

@@ -9,6 +9,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.phases import AttemptPhase, ClaimPhase, NodePhase, WorkloadPhase
 from argosy.model.rows import Attempt, Event, Row, Workload
 from argosy.store import Conflict, KeyUsed
+from argosy.store.servers import Peer, fence_of
 from argosy.testing.builders import a_claim, a_cluster, a_job, a_node, an_attempt, changed
 from argosy.testing.conformance.provider import NotApplicable
 from argosy.testing.conformance.store_subject import (
@@ -108,6 +109,45 @@ async def a_lease_has_one_holder(subject: Subject) -> None:
     await subject.pass_time(21)
     assert await store.lease("work", "a", 60_000)
     assert not await store.lease("work", "b", 60_000)
+    await store.close()
+
+
+async def a_term_counts_its_holders_and_fences(subject: Subject) -> None:
+    store = await subject.open()
+    fence = fence_of("deciding")
+    assert await store.servers.take("deciding", "a", 60_000) == 1
+    assert await store.servers.take("deciding", "a", 60_000) == 1  # renewed
+    assert await store.servers.take("deciding", "b", 60_000) == 0
+    (job,) = await store.commit([a_job()], expect={fence: 1})
+    assert await store.servers.take("deciding", "a", 0) == 1  # given back
+    assert await conflicting(store.commit([changed(job, detail="late")], expect={fence: 1})) == {fence}
+    assert await store.servers.take("deciding", "b", 20) == 2
+    (job,) = await store.commit([changed(job, detail="by b")], expect={fence: 2})
+    await subject.pass_time(21)
+    assert await conflicting(store.commit([changed(job, detail="too late")], expect={fence: 2}))
+    assert await store.servers.take("deciding", "b", 60_000) == 3, "after a pause it is another term"
+    assert await conflicting(store.commit([changed(job, detail="of before")], expect={fence: 2}))
+    row = await store.load(job.id)
+    assert isinstance(row, Workload) and row.detail == "by b"
+    await store.close()
+
+
+async def servers_are_known_until_they_leave(subject: Subject) -> None:
+    store = await subject.open()
+    peers = [Peer(id=f"srv-{name}", name=name, address="/x", schema="0007") for name in ("b", "a")]
+    for peer in peers:
+        await store.servers.tell(peer)
+    assert [seen.peer.name for seen in await store.servers.all()] == ["a", "b"]
+    await store.servers.leave("srv-a")
+    assert [seen.silent_ms < 0 for seen in await store.servers.all()] == [True, False]
+    assert await store.servers.place("clm-1", "srv-a") == "srv-a"
+    assert await store.servers.place("clm-1", "srv-b") == "srv-a", "where it is, it stays"
+    assert await store.servers.place("clm-2", "srv-b") == "srv-b"
+    await store.servers.unplace("clm-2")
+    assert dict(await store.servers.placed()) == {"clm-1": "srv-a"}
+    await store.servers.forget("srv-a")
+    assert [seen.peer.id for seen in await store.servers.all()] == ["srv-b"]
+    assert not await store.servers.placed()
     await store.close()
 
 

@@ -1,0 +1,175 @@
+"""Servers that share this database: which there are, who of them decides, and on whose machine claims are.
+
+A **term** is a lease with a number that grows with every new holder. Whoever holds it may name it in `expect`
+of a commit (`fence_of`): the database then refuses the commit when the term is over, also of a server that
+slept and does not know that. All times are the database's own: clocks of servers differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from argosy.model.ids import Clock
+from argosy.store import schema
+from argosy.store.database import Database
+
+T = TypeVar("T")
+_FENCE: Final = "term:"
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """A server, as it tells of itself. `address`: HOST:PORT, or a path for servers with the same `boot`."""
+
+    id: str
+    name: str = ""  # as people call it: the host's
+    address: str = ""
+    boot: str = ""  # of its machine
+    version: str = ""
+    schema: str = ""  # the newest that it knows
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """`silent_ms`: since it said that it is there; below 0: it has ended in good order."""
+
+    peer: Peer
+    silent_ms: int
+
+
+def fence_of(name: str) -> str:
+    """The key of a term in `expect` of a commit."""
+    return _FENCE + name
+
+
+class Servers:
+    """Made by the store. Every method may raise what the store's do."""
+
+    def __init__(self, database: Database, clock: Clock, run: Callable[..., Awaitable[Any]]) -> None:
+        """`run`: performs work on a connection in the store's thread, as one transaction (Any: what the work
+        returns)."""
+        self._database, self._clock = database, clock
+        self._run = run
+
+    @property
+    def is_alone(self) -> bool:
+        """No other server can share this database."""
+        return not self._database.is_shared
+
+    async def tell(self, peer: Peer) -> None:
+        """It is there."""
+        body = msgspec.json.encode(peer).decode()
+
+        def work(connection: sa.Connection) -> None:
+            now_ms = now_of(connection, self._database, self._clock)
+            connection.execute(_TELL, {"id": peer.id, "seen_ms": now_ms, "body": body})
+
+        await self._do(work)
+
+    async def leave(self, id: str) -> None:
+        """It ends in good order: nobody waits for it."""
+        await self._do(lambda c: c.execute(sa.update(_SERVER).where(_SERVER.c.id == id).values(seen_ms=0)))
+
+    async def forget(self, id: str) -> None:
+        """It does not come back, nor what runs on its machine."""
+
+        def work(connection: sa.Connection) -> None:
+            connection.execute(sa.delete(_SERVER).where(_SERVER.c.id == id))
+            connection.execute(sa.delete(_PLACED).where(_PLACED.c.server == id))
+
+        await self._do(work)
+
+    async def all(self) -> list[Seen]:
+        """By name."""
+
+        def work(connection: sa.Connection) -> list[Seen]:
+            now_ms = now_of(connection, self._database, self._clock)
+            found = [
+                Seen(
+                    peer=msgspec.json.decode(row.body, type=Peer),
+                    silent_ms=max(0, now_ms - row.seen_ms) if row.seen_ms else -1,
+                )
+                for row in connection.execute(sa.select(_SERVER))
+            ]
+            return sorted(found, key=lambda each: (each.peer.name, each.peer.id))
+
+        return await self._do(work)
+
+    # -- who decides --------------------------------------------------------------------------------
+
+    async def take(self, name: str, holder: str, ttl_ms: int) -> int:
+        """The number of the term that `holder` has for the next `ttl_ms`; 0: another has it. A `ttl_ms` of 0
+        gives it back."""
+
+        def work(connection: sa.Connection) -> int:
+            now_ms = now_of(connection, self._database, self._clock)
+            values = {"name": name, "holder": holder, "until_ms": now_ms + ttl_ms, "now_ms": now_ms}
+            return int(connection.execute(_TAKE, values).scalar() or 0)
+
+        return await self._do(work)
+
+    # -- claims on servers' own machines ------------------------------------------------------------
+
+    async def place(self, claim_id: str, server: str) -> str:
+        """Which server's machine the claim is on: `server`, if it was on none."""
+
+        def work(connection: sa.Connection) -> str:
+            connection.execute(_PLACE, {"claim_id": claim_id, "server": server})
+            found = sa.select(_PLACED.c.server).where(_PLACED.c.claim_id == claim_id)
+            return str(connection.execute(found).scalar_one())
+
+        return await self._do(work)
+
+    async def placed(self) -> Mapping[str, str]:
+        """Servers by claim."""
+        return await self._do(lambda c: {row.claim_id: row.server for row in c.execute(sa.select(_PLACED))})
+
+    async def unplace(self, claim_id: str) -> None:
+        """It is gone."""
+        await self._do(lambda c: c.execute(sa.delete(_PLACED).where(_PLACED.c.claim_id == claim_id)))
+
+    async def _do(self, work: Callable[[sa.Connection], T]) -> T:
+        done: T = await self._run(work)
+        return done
+
+
+def term_now(connection: sa.Connection, database: Database, clock: Clock, key: str) -> int | None:
+    """The number of the term that a key of `expect` means, 0 when it is over; None: the key means none."""
+    if not key.startswith(_FENCE):
+        return None
+    found = connection.execute(_TERM, {"name_": key.removeprefix(_FENCE)}).one_or_none()
+    if found is None or found.until_ms <= now_of(connection, database, clock):
+        return 0
+    return int(found.number)
+
+
+def now_of(connection: sa.Connection, database: Database, clock: Clock) -> int:
+    """The time that all servers share, in ms."""
+    if database.is_postgres:
+        return int(connection.exec_driver_sql(_POSTGRES_NOW).scalar_one())
+    return clock.now_ms()
+
+
+_SERVER: Final = schema.server
+_PLACED: Final = schema.placed
+_TERM: Final = sa.select(schema.term.c.number, schema.term.c.until_ms).where(
+    schema.term.c.name == sa.bindparam("name_")
+)
+_TELL: Final = sa.text(
+    "INSERT INTO server (id, seen_ms, body) VALUES (:id, :seen_ms, :body)"
+    " ON CONFLICT (id) DO UPDATE SET seen_ms = excluded.seen_ms, body = excluded.body"
+)
+_PLACE: Final = sa.text(
+    "INSERT INTO placed (claim_id, server) VALUES (:claim_id, :server) ON CONFLICT (claim_id) DO NOTHING"
+)
+#: Who takes it anew, also after a pause of its own, gets another number: what it said before does not count.
+_TAKE: Final = sa.text(
+    "INSERT INTO term (name, holder, number, until_ms) VALUES (:name, :holder, 1, :until_ms)"
+    " ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until_ms = excluded.until_ms,"
+    " number = term.number + CASE WHEN term.holder = excluded.holder AND term.until_ms > :now_ms"
+    " THEN 0 ELSE 1 END"
+    " WHERE term.holder = excluded.holder OR term.until_ms <= :now_ms RETURNING number"
+)
+_POSTGRES_NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
