@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 
+from argosy.agent.listing import EMPTY
 from argosy.agent.targets import Known, stamp_of
 
 TYPE_CHECKING = False
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     Stamp = Optional[Tuple[int, int, int]]
     Kept = Dict[str, Tuple[Tuple[Stamp, Stamp], Known]]
 
-EMPTY = "empty"  # the token where no copy was, or left anything
 DRAFTS = ".argosy-new"  # a folder at each path: what has not come whole
 _KEPT = 4
 _KEPT_FILES_MAX = 200_000

@@ -18,8 +18,7 @@ from typing import Final
 
 import msgspec
 
-from argosy.agent.listing import differing, digest_of, digests_of_groups, group_of, groups_for
-from argosy.agent.looks import EMPTY
+from argosy.agent.listing import EMPTY, differing, digest_of, digests_of_groups, group_of, groups_for
 from argosy.infra import border
 from argosy.infra.agent_port import Channel, DataFile, DataSource, Fetched, FetchOrder
 
