@@ -202,7 +202,12 @@ class Fetch:
         is_ours = is_below(plan.path, self._targets.home)
         has_journal = os.path.exists(record + ".journal")
         self._token = os.urandom(12).hex()
-        if not plan.rows and len(plan.kept) == len(known.files) and (is_ours or not has_journal):
+        if (
+            not plan.rows
+            and len(plan.kept) == len(known.files)
+            and os.path.lexists(plan.path)  # of an empty folder it is made
+            and (is_ours or not has_journal)
+        ):
             if not plan.sure:
                 self.say({"need": []})
             self._token = known.token

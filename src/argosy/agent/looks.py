@@ -38,7 +38,7 @@ class Looks:
         known = Known(record)
         if known.base != path:
             known = Known()
-        _read_journal(record, path, known)
+        read_journal(record, path, known)
         return Look(path, record, known, stamps)
 
     def keep(self, record: str, known: Known) -> None:
@@ -123,7 +123,7 @@ def _stamp(path: str) -> Stamp:
         return None
 
 
-def _read_journal(record: str, path: str, known: Known) -> None:
+def read_journal(record: str, path: str, known: Known) -> None:
     """Files that an earlier run has finished before it was ended, or that were few. A name without a row
     has gone."""
     try:

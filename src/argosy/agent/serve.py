@@ -36,6 +36,9 @@ _STATUS = {
 }
 
 
+_DATA = ("fetch", "fetch/early", "send", "lend")
+
+
 class BadRequest(Exception):
     """What came is not HTTP as we speak it; the connection ends."""
 
@@ -90,10 +93,7 @@ class Agent:
             ("POST", "/kept/chunks"): kept.send,
             ("POST", "/ssh"): self._ssh,
             ("POST", "/copy"): self._copy,
-            **{
-                ("POST", "/" + path): _data(path.partition("/")[0], root, self._node.name)
-                for path in ("fetch", "fetch/early", "send")
-            },
+            **{("POST", "/" + path): _data(path, root, self._node.name, self._ranks.home) for path in _DATA},
             ("POST", "/enter"): lambda asked, *streams: self._ranks.apps.enter(asked, streams, UPGRADED),
         }
 
@@ -367,18 +367,22 @@ def _failure(node: str, error: OSError) -> dict[str, object]:
     return {"error": "transient", "text": "%s: %s" % (node, error.strerror or type(error).__name__)}
 
 
-def _data(verb: str, root: str, name: str) -> Streaming:
-    """Answers calls about data by a process of its own."""
+def _data(path: str, root: str, name: str, home: str) -> Streaming:
+    """Answers calls about data: copies by a process of its own."""
 
     async def serve(
         asked: dict[str, object], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         from argosy.agent import data_calls
 
-        early = asked.get("target", "")
-        if not isinstance(early, str) or len(early) > _TARGET_MAX:
+        target = asked.get("target", "")
+        if not isinstance(target, str) or len(target) > _TARGET_MAX:
             raise Refused("target", "`target` must be a path")
-        await data_calls.serve(verb, root, name, (reader, writer), UPGRADED, early)
+        if path == "lend":
+            await data_calls.lend(root, home, name, target, (reader, writer), UPGRADED)
+        else:
+            verb = path.partition("/")[0]
+            await data_calls.serve(verb, root, name, (reader, writer), UPGRADED, target)
 
     return serve
 
