@@ -24,7 +24,7 @@ _SOURCE_ONLY: Final = {
     "amd", "apps", "connect", "copying", "data_calls", "dial", "download", "fetch", "gaudi", "handing",
     "inside", "jetson", "joining", "kept", "kept_calls", "landlock", "listing", "looks", "mig", "mount_door",
     "mounting", "mps", "mux", "neuron", "notices", "nvidia", "outlet", "outside", "ports", "sandbox", "send",
-    "sshd", "starter", "targets", "terminal", "terminals", "tpu",
+    "sshd", "starter", "taking", "targets", "terminal", "terminals", "tpu",
 }  # fmt: skip
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 
