@@ -1,13 +1,11 @@
-"""Data: the pause of a program that saves a large checkpoint, and sync of many small files to a far node. A
-table, and JSON with --json FILE.
+"""Sync of many small files to a far node. A table, and JSON with --json FILE.
 
-    python benchmarks/data.py [--runs N] [--gb 2] [--files 20000] [--one-way-ms 10] [--undisturbed]
-                              [--json FILE]
+    python benchmarks/data.py [--runs N] [--files 20000] [--one-way-ms 10] [--undisturbed] [--json FILE]
 
-The pause is compared with a plain write of the same bytes to the same disk, by turns. The sync goes through
-one SSH connection to a host in a network namespace, whose every packet is late: `rsync -a` and our copy
-(objects of a folder, sent through the server's connection) use the same connection, by turns. On a machine
-with other work `--undisturbed` gives both, and the host, real-time priority. Needs root, sshd and rsync.
+It goes through one SSH connection to a host in a network namespace, whose every packet is late: `rsync -a`
+and our copy (objects of a folder, sent through the server's connection) use the same connection, by turns. On
+a machine with other work `--undisturbed` gives both, and the host, real-time priority. Needs root, sshd and
+rsync.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -27,34 +24,12 @@ from pathlib import Path
 
 import machine
 
-from argosy.checkpoint import Checkpoints
 from argosy.infra.agent_client import AgentClient, StreamChannel
 from argosy.infra.agent_port import DataFile, FetchOrder
 from argosy.infra.boot import agent_zipapp
 from argosy.testing.hosts import HostLab, why_no_hosts
 
 FILE_BYTES = 10_000
-
-
-def pauses(gb: float, folder: Path) -> dict[str, float]:
-    """Seconds of one plain write, of `save` until it returns, and until it is on the disk."""
-    data = os.urandom(1 << 20) * int(gb * 1024)
-    plain = folder / "plain"
-    began = time.perf_counter()
-    with plain.open("wb") as file:
-        file.write(data)
-    found = {"plain write, s": time.perf_counter() - began}
-    os.sync()
-    plain.unlink()
-    checkpoints = Checkpoints(folder / "kept", keep_last=1, format="pickle")
-    began = time.perf_counter()
-    checkpoints.save(1, {"weights": data})
-    found["pause of a save, s"] = time.perf_counter() - began
-    checkpoints.wait()
-    found["until it is on the disk, s"] = time.perf_counter() - began
-    shutil.rmtree(folder / "kept")
-    os.sync()
-    return found
 
 
 class Folder:
@@ -169,8 +144,7 @@ def syncs(count: int, one_way_ms: float, turn: int, changes: int = 5) -> Iterato
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--gb", type=float, default=2)
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--one-way-ms", type=float, default=10)
     parser.add_argument("--undisturbed", action="store_true", help="all of it before other work (root)")
@@ -180,12 +154,8 @@ def main() -> None:
     if options.undisturbed:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     samples: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        for _ in range(options.runs):
-            for name, value in pauses(options.gb, Path(folder)).items():
-                samples.setdefault(name, []).append(round(value, 3))
     why = why_no_hosts()
-    for turn in range(0 if why else max(1, options.runs // 2)):
+    for turn in range(0 if why else options.runs):
         for name, value in syncs(options.files, options.one_way_ms, turn):
             samples.setdefault(name, []).append(round(value, 3))
     for name, values in samples.items():

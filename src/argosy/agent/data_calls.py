@@ -26,14 +26,27 @@ class Copier:
 
     def __init__(self) -> None:
         self._control: socket.socket | None = None
-        self.is_busy = False
+        self._has_one = False  # connection, and has not said that it takes another
+
+    def is_free(self) -> bool:
+        if self._control is not None and self._has_one:
+            try:
+                self._has_one = not handing.is_ready(self._control)
+            except OSError:
+                self._forget()
+        return not self._has_one
+
+    def _forget(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        self._control, self._has_one = None, False
 
     def take(self, stream: socket.socket, root: str, name: str, early: str) -> None:
         """It gets this connection. Raises OSError when it cannot be started."""
         for _ in range(_CALLS_TO_MAKE_IT):
             if self._control is None:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                ours.settimeout(1.0)
+                ours.setblocking(False)
                 try:
                     _start("fetch", root, name, theirs)
                 finally:
@@ -41,10 +54,10 @@ class Copier:
                 self._control = ours
             try:
                 handing.give(self._control, stream, early)
+                self._has_one = True
                 return
             except OSError:  # it has just ended
-                self._control.close()
-                self._control = None
+                self._forget()
         raise BrokenPipeError("the process that copies ends at once; %s/data.log may say why" % root)
 
 
@@ -62,7 +75,7 @@ async def serve(
     """Give the caller to the process that copies, and carry bytes between them until it is done, or the
     caller has gone. `early`: where the copy will go. Raises OSError when it cannot be started."""
     ours, theirs = socket.socketpair()
-    copier = Copier() if _COPIER.is_busy else _COPIER
+    copier = _COPIER if _COPIER.is_free() else Copier()
     try:
         if verb == "fetch":
             copier.take(theirs, root, name, early)
@@ -73,13 +86,9 @@ async def serve(
         raise
     finally:
         theirs.close()
-    copier.is_busy = verb == "fetch"
-    try:
-        ours.setblocking(False)
-        streams[1].write(upgraded)
-        await joining.join(streams, await asyncio.open_connection(sock=ours))
-    finally:
-        copier.is_busy = False
+    ours.setblocking(False)
+    streams[1].write(upgraded)
+    await joining.join(streams, await asyncio.open_connection(sock=ours))
 
 
 def _start(verb: str, root: str, name: str, stream: socket.socket) -> None:

@@ -304,6 +304,7 @@ def run(root: str, home: str, node_name: str) -> int:
             control.close()
             return 1
         stream.shutdown(socket.SHUT_RDWR)
+        handing.say_ready(control)
 
 
 def _one(fetch: Fetch, node_name: str, early: str) -> bool:

@@ -14,13 +14,32 @@ _TEXT_MAX = 16 << 10
 
 
 def give(control: socket.socket, stream: socket.socket, text: str) -> None:
-    """Raises OSError when nobody takes it."""
+    """`control` does not block. Raises OSError when nobody takes it."""
     handles = array.array("i", [stream.fileno()])
     control.sendmsg(
         [text.encode("utf-8", "surrogatepass") or b"\0"],
         [(socket.SOL_SOCKET, socket.SCM_RIGHTS, handles.tobytes())],
         socket.MSG_NOSIGNAL,
     )
+
+
+def is_ready(control: socket.socket) -> bool:
+    """Whether what took the last one has said that it takes another. Raises OSError when it has gone."""
+    try:
+        word = control.recv(1)
+    except BlockingIOError:
+        return False
+    if not word:
+        raise BrokenPipeError("it has ended")
+    return True
+
+
+def say_ready(control: socket.socket) -> None:
+    """Nobody may listen any more."""
+    try:
+        control.send(b"r", socket.MSG_NOSIGNAL)
+    except OSError:
+        pass
 
 
 def take(control: socket.socket, patience_s: float) -> tuple[socket.socket, str] | None:
