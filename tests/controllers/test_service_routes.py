@@ -22,6 +22,7 @@ from argosy.model.phases import Desired
 from argosy.model.routes import (
     LATENCY_BOUNDS_MS,
     GatewayCounters,
+    HashBy,
     ReplicaCounters,
     RevisionCounters,
     RouteTable,
@@ -91,6 +92,37 @@ def test_services_with_one_endpoint_share_it_and_its_host() -> None:
     assert (shared.prefix, shared.hosts) == ("/s/chat", ("chat.example.org",))
     assert [(each.service, each.weight) for each in shared.members] == [("svc-1", 9000), ("svc-2", 1000)]
     assert check_table(RouteTable(generation=1, services=routes, endpoints=(shared,))) == []
+
+
+def _served(row: Workload, serving: Serving) -> Workload:
+    """The row with this `service` in all revisions."""
+    spec = service_spec(row)
+    revisions = tuple(
+        msgspec.structs.replace(each, task=msgspec.structs.replace(each.task, service=serving))
+        for each in spec.revisions
+    )
+    return msgspec.structs.replace(row, spec=msgspec.structs.replace(spec, revisions=revisions))
+
+
+def test_users_are_told_apart_as_the_file_says() -> None:
+    serving = Serving(balance="consistent_hash", affinity="header:x-user")
+    policy = route_of(_served(Stage().row, serving)).policy
+    assert (policy.name, policy.hash_by) == ("consistent-hash", HashBy(attribute="header", name="x-user"))
+    stage = Stage(replicas=1)
+    stage.beat()
+    stage.update(Strategy(name="ab", steps=(500,)))
+    stage.beat(times=4)
+    sticky = route_of(_served(stage.row, Serving(affinity="cookie:Sid"))).sticky_by
+    assert sticky == HashBy(attribute="cookie", name="Sid")
+
+
+def test_the_service_that_reads_prompts_is_found_by_its_name() -> None:
+    chat = _served(Stage().row, Serving(prefill="reads"))
+    reads = msgspec.structs.replace(Stage().row, id="svc-reads", name="reads")
+    assert [route.prefill for route in routes_of([chat, reads])] == ["svc-reads", ""]
+    assert [route.prefill for route in routes_of([chat])] == [""], "nobody reads them yet"
+    elsewhere = msgspec.structs.replace(reads, project="vision")
+    assert [route.prefill for route in routes_of([chat, elsewhere])] == ["", ""]
 
 
 def test_a_shadow_is_no_part_of_the_shares() -> None:

@@ -40,6 +40,20 @@ def test_a_service_with_keys_answers_only_those_who_show_one() -> None:
     run_house(test, public=False, keys=(_key(),))
 
 
+def test_a_key_stays_here_also_where_the_body_was_waited_for() -> None:
+    async def test(house: House) -> None:
+        lines = (_bearer("sk-one"), b"Expect: 100-continue", b"Content-Type: application/json")
+        answer = await house.gate.get("/s/web/echo", *lines, method=b"POST", body=b'{"model":"m"}')
+        assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ") or answer.startswith(
+            b"HTTP/1.1 200 "
+        )
+        [head] = house.replica.heads
+        assert b"sk-one" not in head and b"expect" not in head.lower()
+
+    key = _key(tokens_per_minute=10_000)
+    run_house(test, public=False, keys=(key,), models=("m",))
+
+
 def test_a_service_without_keys_that_is_not_public_answers_nobody() -> None:
     async def test(house: House) -> None:
         answer = await house.gate.get("/s/web/")

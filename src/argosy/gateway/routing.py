@@ -14,6 +14,7 @@ from argosy.gateway.exchange import Answer, Decision, Exchange, Forward, NeedBod
 from argosy.gateway.finding import Finder
 from argosy.gateway.limits import Expected, Key, expected_tokens
 from argosy.gateway.peers import Passed, Peers, pass_to
+from argosy.gateway.prefill import Prefill, framed, is_split
 from argosy.gateway.replicas import Replica
 from argosy.gateway.service import Service
 from argosy.gateway.shared import Board
@@ -58,6 +59,7 @@ class Router:
         self._tiers: Mapping[str, int] = {}  # how far regions are
         self._gone: list[Service] = []
         self._finder = Finder(proofs)
+        self._prefill = Prefill(loop, self._now_s, now_ms, self._note_failed)
 
     # --- the table ---------------------------------------------------------------------------------
 
@@ -134,7 +136,7 @@ class Router:
         """Look at the body where somebody must, and take the request from the limits of its key."""
         key = trip.key
         if exchange.body is None and exchange.head.length:
-            limit = self._body_limit(trip, key)
+            limit = self._body_limit(exchange, trip, key)
             if limit:
                 return NeedBody(limit=limit)
         if key is not None and trip.reserved is None:
@@ -144,12 +146,29 @@ class Router:
         if trip.asks_model and trip.usage is None:
             trip.usage = Usage(exchange.received)
             exchange.tap = trip.usage.see
+        if not trip.is_split and is_split(exchange, trip.service):
+            readers = self._services.get(trip.service.route.prefill)
+            trip.is_split = True
+            if readers is not None and self._prefill.begin(
+                exchange, trip.service, readers, lambda body: self._answer_split(exchange, trip, body)
+            ):
+                return None
         return self._send_or_hold(exchange, trip)
 
-    def _body_limit(self, trip: Trip, key: Key | None) -> int:
+    def _answer_split(self, exchange: Exchange, trip: Trip, body: bytes) -> None:
+        """The prompt of a request was read: it goes to who answers, with where to find that."""
+        exchange.pieces = [body]
+        trip.fields = framed(exchange, trip.service, len(body))
+        decision = self._send_or_hold(exchange, trip)
+        if decision is not None:
+            exchange.proceed(decision)
+
+    def _body_limit(self, exchange: Exchange, trip: Trip, key: Key | None) -> int:
         service = trip.service
         limit = service.balancer.body_limit
         if trip.asks_model and key is not None and key.counts_tokens:
+            limit = max(limit, _MODEL_BODY)
+        if is_split(exchange, service):
             limit = max(limit, _MODEL_BODY)
         if trip.copies and service.route.shadow is not None:
             limit = max(limit, service.route.shadow.max_body_bytes)
@@ -191,7 +210,7 @@ class Router:
             return None
         trip.replica = replica
         service.sent(exchange, replica)
-        forward = service.forward(exchange, replica, trip.prefix)
+        forward = service.forward(exchange, replica, trip.prefix, trip.fields)
         if len(service.revisions) > 1 and not exchange.tries:
             exchange.answer_fields += b"x-argosy-variant: %b\r\n" % replica.revision.id.encode()
         if trip.copies:
@@ -210,8 +229,7 @@ class Router:
         if why != _STALE:
             trip.tried.append(replica)
             replica.counters.errors += 1
-            if replica.failed():
-                service.settle(self._tiers)
+            self._note_failed(service, replica)
         early = why in _UNSENT or why in ("closed", _STALE)
         repeatable = exchange.may_repeat or (why in _UNSENT and exchange.pieces is not None)
         if not (early and repeatable):
@@ -225,6 +243,11 @@ class Router:
             again = self._send(exchange, trip) if exchange.tries <= _TRIES else None
             return again or self._hold(exchange, trip)
         return refusal(502, "replica-failed", f"a replica of `{service.route.name}` failed: {why}")
+
+    def _note_failed(self, service: Service, replica: Replica) -> None:
+        """A connection to it failed."""
+        if replica.failed():
+            service.settle(self._tiers)
 
     def _take_back(self, exchange: Exchange, passed: Passed, why: str) -> Forward | Answer | None:
         """The gateway whose request it is does not answer: this one serves it."""
@@ -253,6 +276,8 @@ class Router:
     def ended(self, exchange: Exchange) -> None:
         trip, now_s = exchange.memo, self._now_s()
         if isinstance(trip, Trip):
+            if trip.is_split:
+                self._prefill.ended(exchange)
             service, now_ms = trip.service, self._now_ms()
             service.in_flight -= 1
             service.counters.requests += 1
