@@ -29,6 +29,8 @@ from argosy.server.door import Door, Limits
 from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.exchange import Scope, Send
 from argosy.server.features import FEATURES
+from argosy.server.folder_traffic import FolderTraffic
+from argosy.server.folders import Folders
 from argosy.server.front import Front, Mounted, bind
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.identity import Identity
@@ -36,6 +38,7 @@ from argosy.server.intake import Intake
 from argosy.server.listeners import bind_tcp, render_address
 from argosy.server.log_stream import LogStreams
 from argosy.server.made_buckets import MadeBuckets
+from argosy.server.node_folders import NodeFolders
 from argosy.server.objects import MOUNT, Objects
 from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
@@ -226,6 +229,8 @@ class Application:
 def _objects(store: Store, folder: Path, clock: Clock, ids: Ids) -> Objects:
     objects = Objects(folder, clock, ids, os.environ)
     objects.made = MadeBuckets(store, objects.open_stores, clock, ids)
+    folders = Folders(store, clock, ids, str(folder.parent))
+    objects.folders = NodeFolders(folders, FolderTraffic(clock), ids)
     return objects
 
 
