@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from typing import Any
 
 import pytest
 from gateway_house import House, run_house, service, table
@@ -155,6 +156,34 @@ def test_models_of_all_services_have_one_address_and_one_key() -> None:
         answer = await house.gate.get(path, _bearer("sk-one"), method=post, body=b"{")
         assert b" 400 " in answer[:20] and b"the body is not JSON" in answer
         assert house.replicas[0].heads == []
+
+    run_house(test, 0)
+
+
+def test_a_key_finds_its_models_among_a_thousand_services() -> None:
+    """Only services that have the key are asked about it."""
+
+    async def test(house: House) -> None:
+        [address] = await house.add(1)
+        many = tuple(
+            service(name=f"n{number}", models=(f"m{number}",), keys=(_key(f"sk-{number}"),), public=False)
+            for number in range(1000)
+        )
+        mine = service(address, name="mine", models=("tiny",), keys=(_key(),), public=False)
+        house.router.take_table(table(*many, mine))
+        asked: list[str] = []
+        for each in house.router._services.values():
+            original = each.keys.find
+
+            def noted(exchange: Any, *, notes: bool = True, of: Any = each, find: Any = original) -> Any:
+                asked.append(of.route.name)
+                return find(exchange, notes=notes)
+
+            each.keys.find = noted  # type: ignore[method-assign]
+        answer = await house.gate.get(
+            "/v1/completions", _bearer("sk-one"), method=b"POST", body=_chat("tiny")
+        )
+        assert answer.endswith(b"ok") and set(asked) == {"mine"}
 
     run_house(test, 0)
 

@@ -16,6 +16,7 @@ from argosy.gateway.limits import Expected, Key, expected_tokens
 from argosy.gateway.peers import Passed, Peers, pass_to
 from argosy.gateway.prefill import Prefill, framed, is_split
 from argosy.gateway.replicas import Replica
+from argosy.gateway.sending import hold, release, send
 from argosy.gateway.service import Service
 from argosy.gateway.shared import Board
 from argosy.gateway.trip import Trip
@@ -90,7 +91,7 @@ class Router:
         self.table, self.generation = table, table.generation
         self._finder.take_table(table, services)
         for service in services.values():
-            self._release(service)
+            release(service)
 
     # --- Decider -----------------------------------------------------------------------------------
 
@@ -182,41 +183,11 @@ class Router:
     # --- to a replica ------------------------------------------------------------------------------
 
     def _send_or_hold(self, exchange: Exchange, trip: Trip) -> Forward | Answer | None:
-        service = trip.service
-        if service.queue.is_empty:  # nobody overtakes those who wait
-            forward = self._send(exchange, trip)
+        if trip.service.queue.is_empty:  # nobody overtakes those who wait
+            forward = send(exchange, trip)
             if forward is not None:
                 return forward
-        return self._hold(exchange, trip)
-
-    def _hold(self, exchange: Exchange, trip: Trip) -> Answer | None:
-        """Let a request wait for a replica, where its service allows that."""
-        service = trip.service
-        rule = service.route.holding
-        if rule is None:
-            return refusal(503, "no-replica", f"no replica of `{service.route.name}` takes requests now",
-                           fields=b"retry-after: 1\r\n")  # fmt: skip
-        refused = service.queue.hold(exchange, rule, service.route.name)
-        if refused is not None:
-            return refused
-        trip.is_held = True
-        self.on_want()
-        return None
-
-    def _send(self, exchange: Exchange, trip: Trip) -> Forward | None:
-        service = trip.service
-        replica = service.choose(exchange, trip.tried)
-        if replica is None:
-            return None
-        trip.replica = replica
-        service.sent(exchange, replica)
-        forward = service.forward(exchange, replica, trip.prefix, trip.fields)
-        if len(service.revisions) > 1 and not exchange.tries:
-            exchange.answer_fields += b"x-argosy-variant: %b\r\n" % replica.revision.id.encode()
-        if trip.copies:
-            trip.copies = False
-            service.send_copy(exchange, forward)
-        return forward
+        return hold(exchange, trip, self.on_want)
 
     def again(self, exchange: Exchange, why: str) -> Forward | Answer | None:
         trip = exchange.memo
@@ -235,13 +206,13 @@ class Router:
         if not (early and repeatable):
             return refusal(502, "replica-failed", f"a replica of `{service.route.name}` failed: {why}")
         if exchange.tries <= _TRIES and service.may_retry():
-            forward = self._send(exchange, trip)
+            forward = send(exchange, trip)
             if forward is not None:
                 return forward
         if why in _UNSENT and service.route.holding is not None:
             trip.tried.clear()
-            again = self._send(exchange, trip) if exchange.tries <= _TRIES else None
-            return again or self._hold(exchange, trip)
+            again = send(exchange, trip) if exchange.tries <= _TRIES else None
+            return again or hold(exchange, trip, self.on_want)
         return refusal(502, "replica-failed", f"a replica of `{service.route.name}` failed: {why}")
 
     def _note_failed(self, service: Service, replica: Replica) -> None:
@@ -288,26 +259,20 @@ class Router:
                 _settle(exchange, trip, now_ms)
             if trip.replica is not None:
                 trip.replica.count(exchange, now_s, now_ms)
+                others = len(trip.replica.revision.ready) > 1
+                if exchange.outcome == "timeout" and others and trip.replica.timed_out():
+                    service.settle(self._tiers)
         if self._log is not None:
             self._log.add(_line(exchange, now_s, self._now_ms()))
         if isinstance(trip, Trip):
             self._leave(exchange, trip)
             if not trip.service.queue.is_empty:
-                self._release(trip.service)
+                release(trip.service)
 
     def _leave(self, exchange: Exchange, trip: Trip) -> None:
         replica, trip.replica = trip.replica, None
         if replica is not None:
             trip.service.unsent(exchange, replica)
-
-    def _release(self, service: Service) -> None:
-        """Send what waits and can be sent."""
-        if not service.queue.is_empty:
-            service.queue.release(self._send_held)
-
-    def _send_held(self, exchange: Exchange) -> Forward | None:
-        trip = exchange.memo
-        return self._send(exchange, trip) if isinstance(trip, Trip) else None
 
     # --- care --------------------------------------------------------------------------------------
 
@@ -323,7 +288,7 @@ class Router:
     def _settled(self, service: Service, replica: Replica) -> None:
         """A suspect is ready again."""
         service.settle(self._tiers)
-        self._release(service)
+        release(service)
 
     def tell_wants(self, on_want: Callable[[], None]) -> None:
         """Call it when requests begin to wait."""
@@ -342,7 +307,7 @@ class Router:
         go on."""
         for service in self._services.values():
             service.look_elsewhere()
-            self._release(service)
+            release(service)
 
     def tell(self) -> GatewayCounters:
         """The counters of this moment."""
