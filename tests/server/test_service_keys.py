@@ -182,9 +182,10 @@ def test_who_names_the_endpoint_of_several_is_told_their_names() -> None:
         )
 
     rows = Snapshot.of([member("tiny"), member("huge")])
-    assert find_service(rows, "tiny", OWNER).name == "tiny"
-    assert len(members_of(rows, "all", OWNER)) == 2, "a key is made for all of them"
+    owner = msgspec.structs.replace(OWNER, asks="services.write")
+    assert find_service(rows, "tiny", owner).name == "tiny"
+    assert len(members_of(rows, "all", owner)) == 2, "a key is made for all of them"
     with pytest.raises(ArgosyError) as caught:  # one number of replicas cannot be meant for all
-        find_service(rows, "all", OWNER)
+        find_service(rows, "all", owner)
     assert caught.value.what == "`all` is the endpoint of several services"
     assert caught.value.hint == "name one of them: huge, tiny"
