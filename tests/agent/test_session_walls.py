@@ -5,114 +5,22 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
-import os
 import socket
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import msgspec
 import pytest
-from agent_process import AgentProcess, watch_until
+from agent_process import AgentProcess
+from walls import ATTACK, ENDED, MARK, NINE, VICTIM, appears, order, pid_of, ready, run_in, wait_for_rank
 
 from argosy.agent import sandbox
 from argosy.infra import border
 from argosy.infra.agent_client import AgentClient
-from argosy.infra.agent_port import AppOrder, Duplex, Enter, RankOrder
-from argosy.model.facts import RankFact, RankPhase
+from argosy.infra.agent_port import Enter
 
 GOOD, GAPS = sandbox.levels()
 needs_sandbox = pytest.mark.skipif("sandbox" not in GOOD, reason=GAPS.get("sandbox", ""))
 needs_user = pytest.mark.skipif("user" not in GOOD, reason=GAPS.get("user", ""))
 needs_lite = pytest.mark.skipif("sandbox-lite" not in GOOD, reason=GAPS.get("sandbox-lite", ""))
-
-#: So that workers of one test run are nobody's neighbours.
-PORT = 20_000 + os.getpid() % 20_000
-MARK = f"victim-of-argosy-{os.getpid()}"
-
-#: The victim's program: a file, a variable, a port, two sockets. It prints its pid as the machine sees it.
-VICTIM = r"""
-exec python3 -c '
-import os, socket, sys, time
-home = os.environ["HOME"]
-with open(os.open(home + "/secret", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file: file.write("s3cret")
-a = socket.socket(); a.bind(("127.0.0.1", @PORT@)); a.listen()
-b = socket.socket(socket.AF_UNIX); b.bind(home + "/u"); b.listen()
-c = socket.socket(socket.AF_UNIX); c.bind("\0@MARK@"); c.listen()
-open(os.environ.get("TMPDIR", "/tmp") + "/@MARK@", "w").write("mine")
-open(home + "/ready", "w").write("x")
-time.sleep(600)' @MARK@
-""".replace("@PORT@", str(PORT)).replace("@MARK@", MARK)
-
-#: Nine ways to reach it; prints those that work.
-ATTACK = r"""
-import ctypes, os, socket, sys
-pid, home, found = int(sys.argv[1]), sys.argv[2], []
-def tries(name, act):
-    try: act(); found.append(name)
-    except Exception: pass
-def connect(kind, to):
-    one = socket.socket(kind); one.settimeout(2); one.connect(to)
-def ptrace():
-    library = ctypes.CDLL(None, use_errno=True)
-    if library.ptrace(16, pid, 0, 0) < 0: raise OSError
-    library.ptrace(17, pid, 0, 0)
-tries("file", lambda: open(home + "/secret").read())
-tries("environ", lambda: open("/proc/%d/environ" % pid).read(1) or 1 / 0)
-tries("pid", lambda: b"@MARK@" in open("/proc/%d/cmdline" % pid, "rb").read() or 1 / 0)
-tries("signal", lambda: os.kill(pid, 0))
-tries("tcp", lambda: connect(socket.AF_INET, ("127.0.0.1", @PORT@)))
-tries("unix", lambda: connect(socket.AF_UNIX, home + "/u"))
-tries("abstract", lambda: connect(socket.AF_UNIX, "\0@MARK@"))
-tries("ptrace", ptrace)
-tries("tmp", lambda: open("/tmp/@MARK@").read())
-print("reached:", " ".join(found))
-""".replace("@PORT@", str(PORT)).replace("@MARK@", MARK)
-NINE = {"file", "environ", "pid", "signal", "tcp", "unix", "abstract", "ptrace", "tmp"}
-
-
-def order(rank: str, level: str, command: str = "", **app: object) -> RankOrder:
-    return RankOrder(
-        id=rank, job=rank, run="app", run_now=True,
-        app=AppOrder(command=command, isolation=level, home=f"~/{rank}", **app),  # type: ignore[arg-type]
-    )  # fmt: skip
-
-
-async def wait_for_rank(client: AgentClient, rank: str, enough: Callable[[RankFact], bool]) -> RankFact:
-    seen = await watch_until(client, lambda seen: rank in seen.facts and enough(seen.facts[rank]))
-    return seen.facts[rank]
-
-
-async def ready(client: AgentClient, rank: str) -> None:
-    fact = await wait_for_rank(client, rank, lambda fact: bool(fact.ready_ms) or fact.phase in _ENDED)
-    assert fact.ready_ms, fact
-
-
-async def appears(path: Path) -> None:
-    async with asyncio.timeout(20):
-        while not path.exists():
-            await asyncio.sleep(0.01)
-
-
-_ENDED = (RankPhase.EXITED, RankPhase.VANISHED)
-
-
-async def said_by(stream: Duplex) -> bytes:
-    """All that a terminal prints, after its first line."""
-    await stream.read()
-    data = b""
-    while piece := await stream.read():
-        data += piece
-    return data
-
-
-async def run_in(client: AgentClient, rank: str, command: str) -> tuple[int | None, str]:
-    stream = await client.enter(rank, Enter(what="shell", command=command))
-    text = (await said_by(stream)).decode()
-    return await stream.close(), text
-
-
-def use(agent: AgentProcess, scenario: Callable[[AgentClient], Awaitable[None]]) -> None:
-    agent.use(scenario)
 
 
 @pytest.mark.parametrize(
@@ -143,18 +51,7 @@ def test_nine_ways_to_another_session(agent: AgentProcess, level: str, reached: 
             assert found == NINE  # the probes themselves work
         await client.stop(["victim.0", "attacker.0"], 1.0)
 
-    use(agent, scenario)
-
-
-def pid_of(mark: str) -> int:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if mark.encode() in words and b"-c" in words:
-            return int(path.parent.name)
-    raise AssertionError(f"nobody is called {mark}")
+    agent.use(scenario)
 
 
 @needs_sandbox
@@ -173,7 +70,7 @@ def test_what_a_sandbox_is_like_inside(agent: AgentProcess) -> None:
         assert "cat: /etc/shadow: No such file or directory" in text and "Read-only file system" in text
         await client.stop(["a.0"], 1.0)
 
-    use(agent, scenario)
+    agent.use(scenario)
 
 
 @needs_user
@@ -191,7 +88,7 @@ def test_at_level_user_files_belong_to_people_and_not_to_the_agent(agent: AgentP
         assert len({0, *ids}) == 3
         await client.stop(["a.0", "b.0", "c.0"], 1.0)
 
-    use(agent, scenario)
+    agent.use(scenario)
 
 
 #: What a program in there finds: the way out, and whether it leads to the node.
@@ -230,7 +127,7 @@ def test_a_sandbox_does_not_reach_its_node(agent: AgentProcess, network: str) ->
         server.close()
         await client.stop(["a.0"], 1.0)
 
-    use(agent, scenario)
+    agent.use(scenario)
 
 
 def own_address() -> str:
@@ -262,10 +159,10 @@ def test_a_network_that_a_level_cannot_have_is_refused(
 ) -> None:
     async def scenario(client: AgentClient) -> None:
         await client.prepare([order("a.0", level, network=network)])
-        fact = await wait_for_rank(client, "a.0", lambda fact: fact.phase in _ENDED)
+        fact = await wait_for_rank(client, "a.0", lambda fact: fact.phase in ENDED)
         assert fact.detail.startswith(told), fact.detail
 
-    use(agent, scenario)
+    agent.use(scenario)
 
 
 @needs_sandbox
@@ -276,10 +173,10 @@ def test_an_app_ends_with_its_time_and_its_code(agent: AgentProcess) -> None:
         home = agent.root / "home" / "a.0"
         await appears(home / "up")
         await client.stop(["a.0"], 10.0)
-        fact = await wait_for_rank(client, "a.0", lambda fact: fact.phase in _ENDED)
+        fact = await wait_for_rank(client, "a.0", lambda fact: fact.phase in ENDED)
         assert (fact.exit_code, (home / "saved").read_text()) == (5, "saved\n")
 
-    use(agent, scenario)
+    agent.use(scenario)
 
 
 @pytest.mark.parametrize("level", ["process", pytest.param("sandbox", marks=needs_sandbox)])
@@ -315,22 +212,22 @@ def test_an_app_is_reached_when_it_answers(agent: AgentProcess, level: str, list
             await client.enter("a.0", Enter(what="port", port=9))
         await client.stop(["a.0"], 1.0)
 
-    use(agent, scenario)
+    agent.use(scenario)
 
 
 def test_a_level_that_is_not_to_be_had_is_refused(agent: AgentProcess) -> None:
     async def scenario(client: AgentClient) -> None:
-        await client.prepare([order("a.0", "container"), order("b.0", "process", "x", program="no-such")])
-        fact = await wait_for_rank(client, "a.0", lambda fact: fact.phase in _ENDED)
+        await client.prepare([order("a.0", "vm"), order("b.0", "process", "x", program="no-such")])
+        fact = await wait_for_rank(client, "a.0", lambda fact: fact.phase in ENDED)
         assert fact.exit_code == 1
-        assert fact.detail.startswith("isolation `container` is not to be had on node-7: ")
+        assert fact.detail.startswith("isolation `vm` is not to be had on node-7: there is no such level")
         assert fact.detail.endswith(f"it can give {', '.join(GOOD)}")
-        other = await wait_for_rank(client, "b.0", lambda fact: fact.phase in _ENDED)
+        other = await wait_for_rank(client, "b.0", lambda fact: fact.phase in ENDED)
         assert other.detail == "the program `no-such` is not installed on node-7"
         facts = await client.node()
         assert facts.isolation == tuple(GOOD) and dict(facts.isolation_gaps) == GAPS
 
-    use(agent, scenario)
+    agent.use(scenario)
 
 
 def test_a_terminal_goes_on_when_its_line_is_cut(agent: AgentProcess) -> None:
@@ -357,7 +254,7 @@ def test_a_terminal_goes_on_when_its_line_is_cut(agent: AgentProcess) -> None:
         assert numbers[-60001:] == [*(b"%d" % each for each in range(1, 60001)), b"end"]
         await client.stop(["a.0"], 1.0)
 
-    use(agent, scenario)
+    agent.use(scenario)
 
 
 def test_a_home_begins_with_the_files_that_it_is_given_once(agent: AgentProcess) -> None:
@@ -385,7 +282,7 @@ def test_a_home_begins_with_the_files_that_it_is_given_once(agent: AgentProcess)
         assert (home / "work.txt").read_text() == "mine"
         await client.stop(["c.0"], 1.0)
 
-    use(agent, scenario)
+    agent.use(scenario)
 
 
 def test_more_is_on_the_way_than_a_terminal_keeps_and_none_is_lost(agent: AgentProcess) -> None:
@@ -416,7 +313,7 @@ def test_more_is_on_the_way_than_a_terminal_keeps_and_none_is_lost(agent: AgentP
                     await (await client.enter("a.0", Enter(what="shell", id="t", seen=seen))).close()
         await client.stop(["a.0"], 1.0)
 
-    use(agent, scenario)
+    agent.use(scenario)
 
 
 def test_who_watches_sees_the_same_bytes_and_types_nothing(agent: AgentProcess) -> None:
@@ -447,11 +344,11 @@ def test_who_watches_sees_the_same_bytes_and_types_nothing(agent: AgentProcess) 
         assert not (agent.root / "home" / "a.0" / "made").exists()
         await client.stop(["a.0"], 1.0)
 
-    use(agent, scenario)
+    agent.use(scenario)
 
 
 def test_the_next_agent_finds_the_app(agent: AgentProcess) -> None:
-    level = GOOD[-1]
+    level = [each for each in GOOD if each != "container"][-1]
 
     async def begin(client: AgentClient) -> None:
         await client.prepare([order("a.0", level)])
@@ -461,16 +358,30 @@ def test_the_next_agent_finds_the_app(agent: AgentProcess) -> None:
         await ready(client, "a.0")
         assert (await run_in(client, "a.0", "exit 3"))[0] == 3
         await client.stop(["a.0"], 1.0)
-        await wait_for_rank(client, "a.0", lambda fact: fact.phase in _ENDED)
+        await wait_for_rank(client, "a.0", lambda fact: fact.phase in ENDED)
 
-    use(agent, begin)
+    agent.use(begin)
     agent.end()
     agent.start()
-    use(agent, go_on)
+    agent.use(go_on)
 
 
 def test_kernels_that_compute_are_seen() -> None:
-    from argosy.agent.apps import _is_busy
+    from argosy.agent.activity import _is_busy
 
     assert _is_busy(b'[{"id": "a", "execution_state": "idle"}, {"id": "b", "execution_state": "busy"}]')
     assert not _is_busy(b'[{"execution_state": "idle"}]') and not _is_busy(b"<html>") and not _is_busy(b"[3]")
+
+
+def test_the_last_use_is_told_when_it_is_over() -> None:
+    """Looks every 10 s, somebody types for 45 s: few words, and the last one says when it ended."""
+    from argosy.agent.activity import News
+
+    news, told = News(), [0]
+    for at_s in range(100, 200, 10):
+        typed_ms = min(at_s * 1000 - 300, 143_700)
+        if news.take((typed_ms, "terminal"), told[-1]):
+            told.append(news.last[0])
+    assert told == [0, 99_700, 129_700, 143_700]
+    assert not news.take((0, ""), told[-1])
+    assert not news.take((200_000, "cpu"), 195_000) and news.take((0, ""), 195_000)

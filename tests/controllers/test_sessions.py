@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.observed import Facts
 from argosy.controllers.session.decide import decide
-from argosy.controllers.session.idle import last_use, limits_of
+from argosy.controllers.session.idle import ends_then, last_use, limits_of
 from argosy.controllers.view import Action, Emit, Put, View
 from argosy.model.apps import App, Idle, Isolation
 from argosy.model.facts import Device, NodeFacts, RankFact, RankPhase
@@ -16,9 +18,12 @@ from argosy.model.kinds import kind_of
 from argosy.model.kinds.job import JobSpec, JobStatus, job_spec, kept_as
 from argosy.model.kinds.kind import Checkpoint
 from argosy.model.kinds.session import SESSION, SessionSpec, SessionStatus, session_state
+from argosy.model.offer import DeviceShare, Placement
 from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Row, Workload
+from argosy.model.tenancy import Queue, Resting, Tenancy
+from argosy.server.session_words import session_lines
 from argosy.store import Snapshot
 from argosy.testing.builders import a_job, a_node, a_task, an_attempt, changed, want_gpus
 
@@ -209,7 +214,9 @@ def test_more_time_counts_for_every_limit() -> None:
     seen = running(Idle(after_s=1800, max_s=7200), snoozed_ms=NOW + 30 * MINUTE)
     assert seen.after().desired is Desired.RUN
     use = last_use(seen.session, None, seen.facts)
-    assert {limit.at_ms for limit in limits_of(seen.session, use, has_gpu=False)} == {NOW + 30 * MINUTE}
+    assert {limit.at_ms for limit in limits_of(seen.session, use, Tenancy(), has_gpu=False)} == {
+        NOW + 30 * MINUTE
+    }
 
 
 def test_to_rest_its_job_ends_first_and_what_it_kept_is_noted() -> None:
@@ -269,3 +276,113 @@ def test_a_job_of_a_session_is_called_by_its_name() -> None:
     from argosy.model.kinds import label, title
 
     assert isinstance(job.spec, JobSpec) and (label(job), title(job)) == ("lab", "session `lab`")
+
+
+def test_in_a_container_the_image_brings_what_the_app_needs() -> None:
+    app = msgspec.structs.replace(APP, needs=("jupyterlab",))
+    for isolation, image, setup, folder in (
+        (Isolation.SANDBOX, "", "pip install -q", True),
+        (Isolation.CONTAINER, "lab:1", "", False),
+    ):
+        seen = Seen(a_session(app=app, isolation=isolation, image=image))
+        job = next(row for row in seen.written() if row.kind == "job")
+        attempt, node = an_attempt(id="att-0", workload_id=job.id), a_node(id="nod-0")
+        ((_, order),) = rank_orders(job, attempt, [node], cluster=None, claim=None, shared_dir="")
+        assert order.app is not None
+        assert (order.app.isolation, order.app.image) == (isolation, image)
+        assert setup in order.setup and bool(order.app.folder) is folder and (setup or not order.setup)
+
+
+# ---- rules of queues and pools
+
+
+TREE = Tenancy(
+    queues=(
+        Queue(path="acme", sessions=Resting(idle_s=7200, then="end")),
+        Queue(path="acme/vision", sessions=Resting(gpu_idle_s=1800)),
+        Queue(path="acme/vision/ann"),
+    ),
+    sessions=Resting(idle_s=36_000, max_s=86_400),
+)
+GPUS = a_task(resources=(want_gpus(500),))
+
+
+def limits(queue: str, tenancy: Tenancy = TREE, **idle: Any) -> dict[str, str]:
+    """By what it is put to rest: so long, and whose rule that is."""
+    session = running(Idle(**idle), task=GPUS).session
+    session = msgspec.structs.replace(session, queue=queue)
+    use = last_use(session, None, Facts())
+    found = {}
+    for limit in limits_of(session, use, tenancy, has_gpu=True):
+        what, _, rest = limit.why.partition(" for ")
+        found[what.split()[-1]] = rest
+    return found
+
+
+@pytest.mark.parametrize(
+    ("queue", "idle", "told"),
+    [
+        ("acme/vision/ann", {}, {
+            "it": "2h, as queue `acme` says", "nothing": "30m, as queue `acme/vision` says",
+            "up": "1d, as the pool says",
+        }),
+        ("other/bob", {}, {"it": "10h, as the pool says", "up": "1d, as the pool says"}),
+        ("acme/vision/ann", {"after_s": 600}, {
+            "it": "10m", "nothing": "30m, as queue `acme/vision` says", "up": "1d, as the pool says",
+        }),
+        ("acme/vision/ann", {"after_s": 0, "gpu_after_s": 0, "max_s": 0}, {}),
+    ],
+)  # fmt: skip
+def test_a_session_comes_before_its_project_and_that_before_the_pool(
+    queue: str, idle: dict[str, int], told: dict[str, str]
+) -> None:
+    assert limits(queue, **idle) == told
+
+
+def test_a_firm_rule_can_be_made_shorter_and_never_longer() -> None:
+    firm = Tenancy(
+        queues=(Queue(path="acme", sessions=Resting(idle_s=72_000)),),
+        sessions=Resting(idle_s=36_000, firm=True),
+    )
+    assert limits("acme", firm) == {"it": "10h, as the pool says"}
+    assert limits("acme", firm, after_s=0) == {"it": "10h, as the pool says"}
+    assert limits("acme", firm, after_s=90_000) == {"it": "10h, as the pool says"}
+    assert limits("acme", firm, after_s=600) == {"it": "10m"}
+
+
+def test_whether_it_ends_is_said_by_who_is_nearest() -> None:
+    session = msgspec.structs.replace(running(Idle()).session, queue="acme/vision/ann")
+    assert ends_then(session, TREE)
+    assert not ends_then(msgspec.structs.replace(session, queue="other"), TREE)
+    gentle = msgspec.structs.replace(
+        TREE, queues=(*TREE.queues[:1], Queue(path="acme/vision", sessions=Resting(then="rest")))
+    )
+    assert not ends_then(session, gentle)
+
+
+def test_the_rule_of_the_pool_puts_it_to_rest_with_its_warning() -> None:
+    seen = running()
+    seen.rows.append(Tenancy(sessions=Resting(idle_s=3600 + 300)))  # unused for an hour
+    assert seen.events() == ["is put to rest in 5m: nobody used it for 1h 5m, as the pool says"]
+    rests = seen.after(NOW + 5 * MINUTE)
+    assert (rests.desired, rests.detail) == (Desired.STOP, "nobody used it for 1h 5m, as the pool says")
+
+
+def test_explain_tells_every_figure() -> None:
+    seen = running(Idle(after_s=5400, gpu_after_s=7200 + 60), task=GPUS)
+    busy = Device(index=0, model="A100", utilisation_percent=3)
+    seen.facts.link_up("nod-0", NodeFacts(devices=(busy,)), NOW)
+    seen.says(ready_ms=1, gpu_active_ms=NOW - 31 * MINUTE)
+    attempt = next(row for row in seen.rows if row.id == "att-0")
+    share = DeviceShare(index=0, milli=500)
+    seen.rows[1] = changed(attempt, placements=(Placement(rank=0, node_id="nod-0", devices=(share,)),))
+    rows = Snapshot.of([seen.session, *seen.rows])
+    assert session_lines(seen.session, rows, seen.facts, NOW) == [
+        "it has been up for 2h",
+        "used 1h ago, last by ",
+        "its GPUs worked for it 31m ago; they are now at 3 %",
+        "it is put to rest in 30m unless that changes: nobody used it for 1h 30m",
+        "it is put to rest in 1h 30m unless that changes: its GPUs did nothing for 2h 1m",
+    ]
+    rests = Snapshot.of([changed(seen.session, phase=WorkloadPhase.STOPPED, detail="asked to")])
+    assert session_lines(changed(seen.session, detail="asked to"), rests, seen.facts, NOW) == ["asked to"]

@@ -33,3 +33,19 @@ def test_a_share_opens_the_app_and_nothing_else(site: Site) -> None:
     assert site.ask("POST", f"{path}/share", watched, token=ann).status == 200
     assert site.ask("GET", path, token=dan).json["shares"][0]["watch"] is True
     assert site.ask("POST", f"{path}/open", {}, token=dan).status == 404
+
+
+def test_a_container_has_one_image_and_its_machine_any(site: Site) -> None:
+    site.add_user("ann", "member", "vision")
+    ann = site.token("ann")
+    asked = {"app": "terminal", "project": "vision", "isolation": "container"}
+    for image in (None, "ami-1"):
+        wish = {"resources": [{"image_id": image}]} if image else {}
+        refused = site.ask("POST", "/sessions", {**asked, "task": wish}, token=ann)
+        assert (refused.status, refused.json["code"]) == (422, "spec-invalid")
+        assert refused.json["what"] == "isolation `container` needs one image of a container"
+        assert refused.json["hint"] == "write --image NAME, or `image_id: docker:NAME`"
+    wish = {"resources": [{"image_id": "docker:lab/tools:1"}]}
+    made = site.ask("POST", "/sessions", {**asked, "task": wish}, token=ann)
+    assert made.status == 200, made.json
+    assert (made.json["image"], made.json["isolation"]) == ("docker:lab/tools:1", "container")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from argosy.model.errors import ArgosyError, render_error
 from argosy.model.resources import Accelerator, Infra, Resources
-from argosy.model.tenancy import Group, Preset, Queue, SharePolicy, Tenancy
+from argosy.model.tenancy import Group, Preset, Queue, Resting, SharePolicy, Tenancy
 from argosy.model.units import Bound
 from argosy.spec.tenancy import parse_amounts, parse_tenancy, render_amount, render_tenancy
 
@@ -27,12 +27,14 @@ queues:
     weight: 2.5
     max_pending: 100
     over_limit: refuse
+    sessions: {idle: never, then: end}
   acme/speech:
 groups:
   training: {nodes: [gpu-*, clu-1], kinds: job, queues: [acme/vision]}
 presets:
   small: {cpus: 2, memory: 8, accelerators: "A100:0.25", infra: local}
 policy: {backfill: conservative, min_runtime: 90s, half_life: 3d, preemption: false}
+sessions: {idle: 2h, gpu_idle: 30m, max_time: never, firm: true}
 """
 MEANT = Tenancy(
     queues=(
@@ -48,6 +50,7 @@ MEANT = Tenancy(
             weight_milli=2500,
             max_pending=100,
             refuse_over_limit=True,
+            sessions=Resting(idle_s=0, then="end"),
         ),
         Queue(path="acme/speech"),
     ),
@@ -64,6 +67,7 @@ MEANT = Tenancy(
         ),
     ),
     policy=SharePolicy(backfill="conservative", min_runtime_s=90, half_life_s=3 * 86_400, preemption=False),
+    sessions=Resting(idle_s=7200, gpu_idle_s=1800, max_s=0, firm=True),
 )
 
 
@@ -142,6 +146,10 @@ def refused(text: str) -> str:
             "q.yaml:2:11: a preset cannot name another\nhint: write out its resources",
         ),
         (
+            "sessions: {idle: 30}\n",
+            "q.yaml:1:18: `sessions.idle`: `30` needs a unit\nhint: write for example `30h` or `90m`",
+        ),
+        (
             "policy: {backfill: aggressive}\n",
             "q.yaml:1:20: `policy.backfill` must be one of `easy`, `conservative`, `none`, found the text "
             "`aggressive`\n"
@@ -149,7 +157,8 @@ def refused(text: str) -> str:
         ),
         (
             "- acme\n",
-            "q.yaml:1:1: a file of quotas is a mapping with `queues`, `groups`, `presets` and `policy`\n"
+            "q.yaml:1:1: a file of quotas is a mapping with `queues`, `groups`, `presets`, `policy` and "
+            "`sessions`\n"
             "hint: `argosy quota export` shows the present one",
         ),
         (

@@ -23,7 +23,20 @@ _USAGE = """\
 
 
 _VERBS = (
-    *("serve", "probe", "release", "keep", "guard", "start", "connect", "fetch", "inside", "send", "ports"),
+    *(
+        "serve",
+        "probe",
+        "release",
+        "keep",
+        "guard",
+        "start",
+        "connect",
+        "fetch",
+        "inside",
+        "contain",
+        "send",
+        "ports",
+    ),
 )
 
 
@@ -37,7 +50,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in _VERBS:
         sys.stderr.write("usage:\n" + _USAGE)
         return 2
-    if arguments[0] in ("keep", "inside", "ports"):
+    if arguments[0] in ("keep", "inside", "contain", "ports"):
         return _own(*arguments)
     if arguments[0] == "start":
         from argosy.agent import start
@@ -93,8 +106,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _own(verb: str, *words: str) -> int:
-    """What agents start: `keep` for a device that programs share, `inside` for a session, `ports` for
-    a replica of a service."""
+    """What agents start: `keep` for a device that programs share, `inside` for a session, which `contain`
+    puts into a container, `ports` for a replica of a service."""
     if verb == "ports":
         from argosy.agent import ports
 
@@ -103,6 +116,10 @@ def _own(verb: str, *words: str) -> int:
         from argosy.agent import mps
 
         return mps.keep(*words)
+    if verb == "contain":
+        from argosy.agent import containers
+
+        return containers.contain(*words)
     sys.modules["ssl"] = None  # type: ignore[assignment]  # asyncio would load it
     from argosy.agent import inside
 

@@ -18,7 +18,7 @@ from argosy.agent import sandbox
 from argosy.agent.addresses import socket_address
 from argosy.agent.joining import join
 from argosy.agent.orders import Busy, Refused
-from argosy.agent.programs import find, stat_fields
+from argosy.agent.programs import find
 from argosy.agent.rank import RUNNING, Rank, now_ms, warn
 
 TYPE_CHECKING = False
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 _FIRST_LOOK_S, _LOOK_MAX_S = 0.01, 0.25  # until the app answers
 _SOON_S, _SOON_LOOK_S = 10.0, 0.04  # in the first seconds somebody waits: look more often
-_ACTIVITY_EVERY_S = 10.0
-_NEWS_MS = 20_000  # what is said of activity is at least so much newer than before
-_BUSY_SHARE = 0.05  # of one core: less is what an app does that nobody uses
 _HOMES = "app-homes"  # a link for each rank with an app, to where its files lie
 _ANSWER_S = 5.0
 _ANSWER_BYTES = 1 << 20
@@ -60,7 +57,7 @@ class Apps:
             why = gaps.get(level, "there is no such level")
             text = "isolation `%s` is not to be had on %s: %s; it can give %s"
             raise Refused("isolation", text % (level, self._node.name, why, ", ".join(good)))
-        if app["program"] and not find(app["program"]):
+        if app["program"] and level != "container" and not find(app["program"]):
             text = "the program `%s` is not installed on %s"
             raise Refused("program", text % (app["program"], self._node.name))
         home = self._path(app["home"])
@@ -70,7 +67,6 @@ class Apps:
         self._check_network(level, app["network"])
         sockets = self._make_folder(rank, alone)
         tools = self._tools(rank, app["folder"])
-        agent = os.path.abspath(sys.argv[0])
         inner = dict(app, home=sandbox.HOME if alone else home, shell=self._shared.shell, alone=alone)
         inner["has_outlet"] = alone and app["network"] != "none"
         if level == "sandbox-lite":
@@ -79,19 +75,35 @@ class Apps:
             inner["env"] = dict(app["env"], TMPDIR=own)
             inner["readable"] = [*sandbox.readable(), *tools]
             inner["writable"] = ["/dev"]
+        if level == "container":
+            inner["told"] = True
         self._write_order(sockets, inner)
-        if alone:
-            name = "session"
-            sandbox.write_names(sockets, name)
-            chosen = [self._node.device(index) for index in order["devices"]]
-            files = sandbox.device_files([device for device in chosen if device is not None])
-            uid = sandbox.id_of(app["owner"]) if level == "user" else 0
-            argv = sandbox.command(agent, sockets, home, name, files, tools, uid)
-        else:
-            argv = [sys.executable, "-I", "-S", agent, "inside", sockets]
         # Whoever is told to end is `inside`, which tells the app; what carries it must not go first.
         seed = _seed_text(self._path(app["seed"]), home) if app["seed"] else ""
+        argv = self._walls(rank, order, sockets, home, tools)
         return seed + "trap '' TERM HUP INT\nexec %s\n" % " ".join(map(shlex.quote, argv))
+
+    def _walls(self, rank: Rank, order: Order, sockets: str, home: str, tools: List[str]) -> List[str]:
+        """What starts `inside`. Raises OSError, Refused."""
+        app, agent = order["app"], os.path.abspath(sys.argv[0])
+        assert app is not None
+        chosen = [self._node.device(index) for index in order["devices"]]
+        devices = [device for device in chosen if device is not None]
+        if app["isolation"] == "container":
+            from argosy.agent import containers
+
+            limits = order["memory_bytes"], app["cpus_milli"], order["pids_max"]
+            image = containers.checked_image(app["image"])
+            given = containers.Given(agent, sockets, home, devices, *limits)
+            engine = containers.command(containers.engine(), image, self._shared.key(rank), given)
+            return containers.becoming(agent, engine)
+        if app["isolation"] not in sandbox.WALLED:
+            return [sys.executable, "-I", "-S", agent, "inside", sockets]
+        name = "session"
+        sandbox.write_names(sockets, name)
+        uid = sandbox.id_of(app["owner"]) if app["isolation"] == "user" else 0
+        files = sandbox.device_files(devices)
+        return sandbox.command(agent, sockets, home, name, files, tools, uid)
 
     def _check_network(self, level: str, network: str) -> None:
         """Raises Refused for a network that this level cannot have."""
@@ -191,6 +203,10 @@ class Apps:
         except OSError:
             pass  # of an earlier version
         folder = self._folder(rank)
+        if (self._order_of(rank) or {}).get("told"):
+            from argosy.agent import containers
+
+            self._shared.loop.run_in_executor(None, containers.remove, self._shared.key(rank))
         if os.path.isdir(folder):
             self._shared.erase(folder)
 
@@ -223,11 +239,9 @@ class Apps:
                 await asyncio.sleep(look_s)
                 most_s = _SOON_LOOK_S if time.monotonic() - begun_s < _SOON_S else _LOOK_MAX_S
                 look_s = min(most_s, look_s * 1.2)
-            used = _Work(self._shared)
-            await used.share(rank)
-            while not rank.ended:
-                await asyncio.sleep(_ACTIVITY_EVERY_S)
-                await self._note_activity(rank, order, used)
+            from argosy.agent.activity import Activity
+
+            await Activity(self._shared, self._node, self._ask, self._get).watch(rank, order)
         finally:
             if outlet is not None:
                 outlet.close()
@@ -240,37 +254,6 @@ class Apps:
             return await self._ask(rank, "status") is not None
         status, _ = await self._get(rank, str(order["ready"]))
         return 0 < status < 500
-
-    async def _note_activity(self, rank: Rank, order: Dict[str, object], used: _Work) -> None:
-        found: List[Tuple[int, str]] = []
-        said = await self._ask(rank, "status")
-        if said is not None:
-            found.append((int(str(said.get("typed_ms") or 0)), "terminal"))
-        if order.get("kernels"):
-            _, body = await self._get(rank, str(order["kernels"]))
-            if _is_busy(body):
-                found.append((now_ms(), "kernels"))
-        if await used.share(rank) > _BUSY_SHARE:
-            found.append((now_ms(), "cpu"))
-        at_ms, by = max(found, default=(0, ""))
-        if at_ms - rank.active_ms > _NEWS_MS:
-            rank.active_ms, rank.active_by = at_ms, by
-            self._shared.changed(rank)
-        if rank.gpu_limit or self._node.has_devices:
-            await self._note_gpu_work(rank)
-
-    async def _note_gpu_work(self, rank: Rank) -> None:
-        """Whether its own programs computed on an accelerator: others may share that, and be busy."""
-        from argosy.agent import devices
-
-        found = await self._shared.loop.run_in_executor(None, devices.at_work, rank.gpu_seen_us)
-        if found is None:
-            return
-        rank.gpu_seen_us, pids = found
-        mine = self._shared.members(rank, await self._shared.table.snapshot())
-        if (not rank.gpu_active_ms or pids.intersection(mine)) and now_ms() - rank.gpu_active_ms > _NEWS_MS:
-            rank.gpu_active_ms = now_ms()
-            self._shared.changed(rank)
 
     # ---- who comes in
 
@@ -341,28 +324,6 @@ class Apps:
         return status, data.partition(b"\r\n\r\n")[2]
 
 
-class _Work:
-    """How much of a core the processes of a rank use."""
-
-    def __init__(self, shared: Supervision) -> None:
-        self._shared = shared
-        self._ticks: Dict[int, int] = {}
-        self._at_s = 0.0
-
-    async def share(self, rank: Rank) -> float:
-        """Since it was asked last."""
-        now_s = time.monotonic()
-        found: Dict[int, int] = {}
-        for pid in self._shared.members(rank, await self._shared.table.snapshot()):
-            fields = stat_fields(pid)
-            if fields is not None and len(fields) > 12:
-                found[pid] = int(fields[11]) + int(fields[12])
-        worked = sum(ticks - self._ticks.get(pid, ticks) for pid, ticks in found.items())
-        passed_s = now_s - self._at_s
-        self._ticks, self._at_s = found, now_s
-        return worked / os.sysconf("SC_CLK_TCK") / max(0.001, passed_s)
-
-
 async def _read_all(reader: asyncio.StreamReader) -> bytes:
     data = b""
     while len(data) < _ANSWER_BYTES:
@@ -371,17 +332,6 @@ async def _read_all(reader: asyncio.StreamReader) -> bytes:
             break
         data += piece
     return data
-
-
-def _is_busy(body: bytes) -> bool:
-    """Whether a list of kernels, as Jupyter gives it, has one that computes."""
-    try:
-        kernels = json.loads(body)
-    except ValueError:
-        return False
-    return isinstance(kernels, list) and any(
-        isinstance(each, dict) and each.get("execution_state") == "busy" for each in kernels
-    )
 
 
 def _seed_text(seed: str, home: str) -> str:
@@ -427,6 +377,7 @@ def checked(given: object) -> AppOrder:
         "kernels": text("kernels"),
         "program": text("program"),
         "isolation": text("isolation", "process"),
+        "image": text("image"),
         "home": text("home", "~"),
         "env": env,
         "folder": text("folder"),

@@ -218,6 +218,11 @@ def run(folder: str) -> int:
     """Until the app ends; its exit code."""
     with open(folder + "/order.json", encoding="utf-8") as file:
         order = json.load(file)
+    if order.get("told"):
+        from argosy.agent import containers, orders
+
+        os.environ.update(containers.read_environment())
+        order["shell"] = orders.find_shell()  # of the image
     if order.get("isolation") == "sandbox-lite":
         from argosy.agent import landlock
 

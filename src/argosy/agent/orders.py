@@ -16,7 +16,7 @@ _PROFILE = re.compile(r"[0-9a-z.+]{1,32}")  # 1g.10gb, 1c.2g.20gb, 1g.10gb+me
 
 # What ranks inherit from the agent's environment. A list of what may pass, not of what may not: the agent of
 # a user's own machine can hold any secret in its environment.
-_INHERITED = frozenset(
+INHERITED = frozenset(
     [
         "PATH",
         "LANG",
@@ -98,7 +98,7 @@ def base_env(home: str) -> dict[str, str]:
     env = {
         key: value
         for key, value in os.environ.items()
-        if key in _INHERITED or key.startswith(_INHERITED_PREFIXES)
+        if key in INHERITED or key.startswith(_INHERITED_PREFIXES)
     }
     real_home = os.environ.get("HOME") or "/"
     path = env.get("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -149,6 +149,7 @@ if TYPE_CHECKING:
         kernels: str
         program: str
         isolation: str
+        image: str
         home: str
         env: dict[str, str]
         folder: str

@@ -2,8 +2,8 @@
 
 `process`: nothing. `sandbox-lite`: Landlock. `sandbox`: namespaces of its own for users, processes, memory,
 mounts and network, made by bubblewrap, which needs no right but user namespaces. `user`: the same, by a user
-id that is its owner's alone; the agent has to be root for it. A level that cannot be given is refused with
-the reason, never lowered.
+id that is its owner's alone; the agent has to be root for it. `container`: an image, by the engine of the
+node (`containers`). A level that cannot be given is refused with the reason, never lowered.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, List, Tuple
 
-LEVELS = ("process", "sandbox-lite", "sandbox", "user")
-WALLED = ("sandbox", "user")  # those with namespaces of their own
+LEVELS = ("process", "sandbox-lite", "sandbox", "user", "container")
+WALLED = ("sandbox", "user", "container")  # those with namespaces of their own
 HOME = "/home/work"  # of every sandbox, so that what is installed there finds itself again
 SOCKETS = "/run/argosy"
 _AGENT = "/run/argosy-agent.pyz"
@@ -44,7 +44,7 @@ _DEVICES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/
 
 def levels() -> Tuple[List[str], Dict[str, str]]:
     """Levels that this node can give, the weakest first; and for each other one why not. Takes some 10 ms."""
-    from argosy.agent import landlock
+    from argosy.agent import containers, landlock
 
     good, gaps = ["process"], {}
     if landlock.abi() >= 1:
@@ -63,7 +63,10 @@ def levels() -> Tuple[List[str], Dict[str, str]]:
         gaps["user"] = why
     else:
         good.append("user")
-    gaps["container"] = "the agent starts no containers for sessions"
+    if containers.engine():
+        good.append("container")
+    else:
+        gaps["container"] = containers.why_none()
     return good, gaps
 
 

@@ -34,7 +34,8 @@ class IdleView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     used_by: str = ""  # by what: requests, kernels, cpu, terminal, start, snooze
     gpu_used_ms: int = 0
     rests_at_ms: int = 0  # when it is put to rest if nothing happens; 0: never
-    why: str = ""  # by which of its limits
+    why: str = ""  # by which of its limits, and whose rule that is
+    ends: bool = False  # it does not rest then, but ends
     warned_ms: int = 0  # when people were told
     snoozes_left: int = 0
 
@@ -50,6 +51,7 @@ class SessionView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     project: str = ""
     isolation: Isolation = Isolation.SANDBOX
     network: Network = Network.DEFAULT
+    image: str = ""  # of its container
     resources: str = ""
     infra: str = ""
     is_proxied: bool = False  # it has a face for a browser

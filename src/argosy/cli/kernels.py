@@ -170,7 +170,7 @@ def _start(session: Session, flags: dict[str, Any]) -> str:
     return session.client.start_session(
         _APP,
         task=described.tasks[0],
-        idle=Idle(after_s=idle_s or None, then="end"),
+        idle=Idle(after_s=idle_s, then="end"),
         isolation=Isolation(flags["isolation"] or Isolation.SANDBOX),
         user=session.user,
         project=flags["project"] or "",

@@ -387,22 +387,24 @@ Examples:
   argosy explain 12
   argosy explain dev
   argosy explain chat
+  argosy explain jupyter
 
-A number alone is a managed job, a name alone a cluster or a service. Ends with 0 also when the job waits."""
+A number alone is a managed job, a name alone a cluster, a session or a service. Ends with 0 also when the
+job waits."""
 )
 @click.argument(
-    "words", nargs=-1, metavar="[CLUSTER] JOB | CLUSTER | SERVICE", shell_complete=complete_cluster
+    "words", nargs=-1, metavar="[CLUSTER] JOB | CLUSTER | SESSION | SERVICE", shell_complete=complete_cluster
 )
 @json_option
 @pass_session
 def explain(session: Session, words: tuple[str, ...], as_json: bool) -> None:
-    """Say why a job or cluster waits, when it probably starts and what would help; or why it is where it
-    is."""
+    """Say why a job or cluster waits, when it probably starts and what would help; or why it is where it is;
+    of a session, when it is put to rest and by which rule."""
     from argosy.cli.jobs import find_job
     from argosy.model.kinds import kind_of_id
 
     if not 1 <= len(words) <= 2:
-        raise click.UsageError("name a managed job, a cluster, a service, or a cluster and a job")
+        raise click.UsageError("name a managed job, a cluster, a session, a service, or a cluster and a job")
     client = session.client
     if len(words) == 2:
         workload_id = find_job(session, words[0], words[1]).id
@@ -420,7 +422,7 @@ def explain(session: Session, words: tuple[str, ...], as_json: bool) -> None:
 
 
 def _named(session: Session, name: str) -> str:
-    """The id of a cluster, or else of a service, of this name. Errors: "not-found"."""
+    """The id of a cluster, or else of a session or service, of this name. Errors: "not-found"."""
     from argosy.model.errors import ArgosyError
 
     try:
@@ -428,8 +430,10 @@ def _named(session: Session, name: str) -> str:
     except ArgosyError as error:
         if error.code != "not-found":
             raise
-        services = session.client.services().services
-        found = next((each.id for each in services if each.name == name), "")
+        sessions = session.client.sessions().sessions
+        found = next((each.id for each in sessions if each.name == name), "")
+        services = session.client.services().services if not found else ()
+        found = found or next((each.id for each in services if each.name == name), "")
         if not found:
             raise
         return found

@@ -81,7 +81,7 @@ def _idle_of(
     changes: dict[str, Any] = {}
     for name, value in (("after_s", idle), ("gpu_after_s", gpu_idle), ("max_s", max_time)):
         if value is not None:
-            changes[name] = value or None
+            changes[name] = value
     if end:
         changes["then"] = "end"
     return msgspec.structs.replace(before or Idle(), **changes)
@@ -95,6 +95,7 @@ Examples:
   argosy session start vscode --name editor --cpus 4 --memory 16
   argosy session start editor                      brings a session back that rests
   argosy session start jupyter --from course       with the files of a snapshot
+  argosy session start jupyter --image jupyter/base-notebook
 
 The first word is an app (`argosy session apps`), or the name of a session that rests."""
 )
@@ -104,6 +105,7 @@ The first word is an app (`argosy session apps`), or the name of a session that 
 @click.option(
     "--isolation", type=click.Choice(ISOLATION), help="How well it is kept apart. [default: sandbox]"
 )
+@click.option("--image", metavar="IMAGE", help="Run it in a container of this image. [--isolation container]")
 @click.option(
     "--network",
     type=click.Choice(("none", "outbound", "host")),
@@ -135,24 +137,26 @@ def start(
     """Start an app in a session, or a session that rests."""
     from argosy.cli.launching import send_files
     from argosy.cli.task_options import parse_described
-    from argosy.model.apps import Idle, Isolation, Network
+    from argosy.model.apps import Isolation, Network
 
     client, screen = session.client, session.screen
-    name = flags.pop("name") or ""
+    name, image = flags.pop("name") or "", flags.pop("image")
     resting = next((each for each in client.sessions().sessions if each.name == app), None)
     if resting is not None and not name and resting.status in ("resting", "stopping"):
         client.resume_session(resting.name)
         view = resting
     else:
         flags["name"] = None
+        if image:
+            flags["image_id"] = image if image.startswith("docker:") else "docker:" + image
+            isolation = isolation or "container"
         described = parse_described(session, ("true",), flags, needs_run=False)
         screen.warn(described.warnings)
-        policy = _idle_of(idle, gpu_idle, max_time, end)
         view = client.start_session(
             app,
             name=name,
             task=send_files(session, described.task),
-            idle=policy if policy != Idle() else Idle(),
+            idle=_idle_of(idle, gpu_idle, max_time, end),
             isolation=Isolation(isolation or Isolation.SANDBOX),
             network=Network(network or ""),
             snapshot=snapshot or "",

@@ -47,6 +47,7 @@ class AppOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kernels: str = ""  # a path that lists kernels of Jupyter
     program: str = ""  # that must be there
     isolation: str = "process"
+    image: str = ""  # of its container, as engines call it
     network: str = ""  # none | outbound | host; "": what is usual at that level
     cpus_milli: int = 0  # so much of the processors at most, where the node can limit that; 0: what is free
     owner: str = ""  # whose it is: at level `user` each has a user id of its own

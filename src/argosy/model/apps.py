@@ -64,9 +64,10 @@ class App(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Idle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """When a session that nobody uses is put to rest or ended."""
+    """When a session that nobody uses is put to rest or ended. Of times 0 is never, and None as its queue or
+    its pool says, which is never where they say nothing."""
 
-    after_s: int | None = None  # nothing happened for so long; None: never
+    after_s: int | None = None  # nothing happened for so long
     gpu_after_s: int | None = None  # its GPUs did nothing for so long, though somebody types
     max_s: int | None = None  # since it started, whatever happens
     then: str = "rest"  # rest: what it keeps stays, `start` brings it back; end: it is over

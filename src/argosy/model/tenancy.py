@@ -22,6 +22,18 @@ Amounts = dict[str, int]
 TENANCY_ID = "tenancy"  # there is one
 
 
+class Resting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When sessions that nobody uses are put to rest: those of a queue and below it, or all. What a session
+    says itself comes first, then the nearest queue on its way up, then what is said for all. Of times None
+    says nothing, and 0 is never."""
+
+    idle_s: int | None = None  # nothing happened for so long
+    gpu_idle_s: int | None = None  # its GPUs did nothing for so long, though somebody types
+    max_s: int | None = None  # since it started, whatever happens
+    then: str = ""  # rest | end
+    firm: bool = False  # sessions, and queues below, may be given less time, but not more
+
+
 class Queue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One node of the tree organisation → project → user. A path that no queue names (a new user) is a leaf
     with weight 1."""
@@ -35,6 +47,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_pending: int | None = None  # jobs that may wait
     # what would pass `limit`, with all that runs and waits, is refused when it comes; else it waits
     refuse_over_limit: bool = False
+    sessions: Resting | None = None
 
 
 class QueueUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -90,6 +103,7 @@ class Tenancy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     groups: tuple[Group, ...] = ()
     presets: tuple[Preset, ...] = ()
     policy: SharePolicy = SharePolicy()
+    sessions: Resting | None = None
     rev: int = 0
 
     @property

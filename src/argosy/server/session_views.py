@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argosy.api.sessions import IdleView, SessionView
 from argosy.controllers.session.decide import body_of, node_of
-from argosy.controllers.session.idle import SNOOZES_MAX, has_gpus, last_use, limits_of
+from argosy.controllers.session.idle import SNOOZES_MAX, ends_then, has_gpus, last_use, limits_of
 from argosy.model.kinds.session import session_spec, session_state
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import Reason, explained
@@ -38,6 +38,7 @@ def view_session(
         project=session.project,
         isolation=spec.isolation,
         network=spec.network,
+        image=spec.image,
         resources=spec.task.resources[0].render(),
         infra=render_place(claims[0].choice) if claims else "",
         is_proxied=spec.app.is_proxied,
@@ -59,13 +60,14 @@ def _use(session: Workload, body: Workload | None, rows: Snapshot, observed: Obs
     attempt, node = rows.attempt_of(body.id), node_of(rows, body)
     fact = observed.rank(f"{attempt.id}.0") if attempt is not None else None
     use = last_use(session, fact, observed, node.id if node is not None else "")
-    limits = limits_of(session, use, has_gpu=has_gpus(session))
+    limits = limits_of(session, use, rows.tenancy, has_gpu=has_gpus(session))
     return IdleView(
         used_ms=use.at_ms,
         used_by=use.by,
         gpu_used_ms=use.gpu_ms if has_gpus(session) else 0,
         rests_at_ms=limits[0].at_ms if limits else 0,
         why=limits[0].why if limits else "",
+        ends=bool(limits) and ends_then(session, rows.tenancy),
         warned_ms=state.warned_ms,
         snoozes_left=max(0, SNOOZES_MAX - state.snoozes) if limits else 0,
     )

@@ -79,7 +79,7 @@ function span(ms) {
 }
 
 function left(view) {
-  return view.use?.rests_at_ms ? (view.idle?.then === "end" ? "ends" : "rests") + " in " + span(view.use.rests_at_ms - Date.now()) : "";
+  return view.use?.rests_at_ms ? (view.use.ends ? "ends" : "rests") + " in " + span(view.use.rests_at_ms - Date.now()) : "";
 }
 
 function hostOf(reply) {
@@ -255,7 +255,7 @@ function form(id, todo) {
 }
 
 form("start", async () => {
-  const wish = {app: at("app").value, name: at("name").value.trim(), idle: {after_s: Number(at("idle").value) || null}};
+  const wish = {app: at("app").value, name: at("name").value.trim(), idle: {after_s: Number(at("idle").value)}};
   const [model, amount] = at("gpus").value.trim().split(":");
   if (model) {
     const milli = Math.round(Number(amount || 1) * 1000);

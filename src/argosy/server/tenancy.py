@@ -17,6 +17,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.kinds import KINDS, gang_of, kind_of
 from argosy.model.kinds.service import SERVICE
+from argosy.model.kinds.session import SESSION
 from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.resources import Resources
 from argosy.model.rows import Attempt, Event, Node, Workload
@@ -47,6 +48,7 @@ from argosy.server.pool_views import (
 from argosy.server.ports import Controllers, Picture
 from argosy.server.queue_words import explain_queue, is_below, view_queues
 from argosy.server.service_words import service_lines
+from argosy.server.session_words import session_lines
 from argosy.server.views import job_status
 from argosy.store.errors import Conflict
 from argosy.store.snapshot import Snapshot
@@ -155,6 +157,9 @@ class Tenants:
         except Conflict:
             return False
         self._controllers.wake(TENANCY_ID)
+        if _rules_of_sessions(new) != _rules_of_sessions(old):
+            for row in (await self._store.snapshot()).named(SESSION.name):
+                self._controllers.wake(row.id)
         return True
 
     async def explain_queue(self, path: str, request: str, num_nodes: int) -> QueueExplanation:
@@ -333,6 +338,8 @@ class Tenants:
     def _parent_lines(self, rows: Snapshot, cluster: Workload) -> list[str]:
         if kind_of(cluster) is SERVICE:
             return list(self._service_lines(rows, cluster))
+        if kind_of(cluster) is SESSION:
+            return session_lines(cluster, rows, self._controllers.observed, self._clock.now_ms())
         if kind_of(cluster).gathers:
             return explain_group(rows, cluster)
         lines = []
@@ -362,6 +369,10 @@ class Tenants:
 
 
 # -- pure -------------------------------------------------------------------------------------------
+
+
+def _rules_of_sessions(tenancy: Tenancy) -> list[object]:
+    return [tenancy.sessions, *((each.path, each.sessions) for each in tenancy.queues if each.sessions)]
 
 
 def _busy() -> ArgosyError:

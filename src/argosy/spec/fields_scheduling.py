@@ -12,6 +12,7 @@ from argosy.spec.accelerators import parse_accelerator_name
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.findings import excerpt, suggest
 from argosy.spec.leaves import LABEL_KEY, SECONDS, TEXTS
+from argosy.spec.notation import parse_span
 from argosy.spec.shapes import AsText, Choice, Field, Flag, MapOf, Notation, Number, Table, Text, Then, Whole
 
 _PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,62}")
@@ -38,6 +39,15 @@ def parse_plain_name(text: str) -> str:
     if not _PART.fullmatch(text.strip()):
         raise ValueError(f"`{excerpt(text)}` is no name; use letters, digits, `-`, `_` and `.`")
     return text.strip()
+
+
+def parse_rest_time(text: str) -> int:
+    """Seconds; 0 is never.
+
+    >>> parse_rest_time("2h"), parse_rest_time("never")
+    (7200, 0)
+    """
+    return 0 if text.strip() == "never" else parse_span(text)
 
 
 def parse_amount_name(text: str) -> str:
@@ -155,6 +165,42 @@ _AMOUNTS: Final = MapOf(
     says="a mapping from what is counted to an amount",
 )
 
+SESSIONS: Final = Table(
+    name="sessions",
+    fields=(
+        Field(
+            name="idle",
+            shape=Notation(says="a time such as `2h`, or `never`", parse=parse_rest_time),
+            doc="A session rests when nobody used it for so long.",
+            example="2h",
+        ),
+        Field(
+            name="gpu_idle",
+            shape=Notation(says="a time such as `30m`, or `never`", parse=parse_rest_time),
+            doc="A session rests when its GPUs did nothing for so long, though somebody types.",
+            example="30m",
+        ),
+        Field(
+            name="max_time",
+            shape=Notation(says="a time such as `24h`, or `never`", parse=parse_rest_time),
+            doc="A session rests so long after its start, whatever happens.",
+            example="24h",
+        ),
+        Field(
+            name="then",
+            shape=Choice(words=("rest", "end")),
+            doc="What becomes of it: `rest` keeps its state.",
+            example="rest",
+        ),
+        Field(
+            name="firm",
+            shape=Flag(),
+            doc="Sessions and queues below may be given less time, but not more.",
+            example="true",
+        ),
+    ),
+)
+
 QUEUE: Final = Table(
     name="queues",
     fields=(
@@ -198,6 +244,12 @@ QUEUE: Final = Table(
             shape=Choice(words=("wait", "refuse")),
             doc="What becomes of a job that passes the limit when it comes, with all that runs and waits.",
             example="refuse",
+        ),
+        Field(
+            name="sessions",
+            shape=SESSIONS,
+            doc="When sessions in it and below it rest that nobody uses.",
+            example="{idle: 1h}",
         ),
     ),
 )
@@ -299,6 +351,12 @@ TENANCY: Final = Table(
             shape=POLICY,
             doc="How the pool scheduler behaves.",
             example="{backfill: easy, min_runtime: 10m}",
+        ),
+        Field(
+            name="sessions",
+            shape=SESSIONS,
+            doc="When sessions that nobody uses rest, where neither they nor their queue say it.",
+            example="{idle: 2h, gpu_idle: 30m}",
         ),
     ),
 )

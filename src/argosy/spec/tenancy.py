@@ -8,6 +8,7 @@
     presets:
       small: {cpus: 2, memory: 8, accelerators: "A100:0.25"}
     policy: {backfill: easy, min_runtime: 10m}
+    sessions: {idle: 2h, gpu_idle: 30m}
 
 What the numbers mean together (children within their parent, guaranteed within deserved within limit) is
 checked by `scheduler.quota.check_tenancy`, where the whole tree is known.
@@ -23,7 +24,7 @@ import msgspec
 
 from argosy.model.errors import CODES, ArgosyError
 from argosy.model.resources import Resources
-from argosy.model.tenancy import Amounts, Group, Preset, Queue, SharePolicy, Tenancy
+from argosy.model.tenancy import Amounts, Group, Preset, Queue, Resting, SharePolicy, Tenancy
 from argosy.model.units import render_milli
 from argosy.spec.build import build_candidates
 from argosy.spec.fields_scheduling import TENANCY, parse_amount_name
@@ -135,7 +136,7 @@ def _parsed(text: str, source: str) -> ParsedTenancy:
     if not isinstance(node, Pairs):
         findings.error(
             node.place,
-            "a file of quotas is a mapping with `queues`, `groups`, `presets` and `policy`",
+            "a file of quotas is a mapping with `queues`, `groups`, `presets`, `policy` and `sessions`",
             "`argosy quota export` shows the present one",
         )
         findings.raise_if_any()
@@ -147,6 +148,7 @@ def _parsed(text: str, source: str) -> ParsedTenancy:
         groups=tuple(_group(entry, findings) for entry in _entries(section, "groups")),
         presets=tuple(_preset(entry, reader, findings) for entry in _entries(section, "presets")),
         policy=_policy(policy) if policy is not None else SharePolicy(),
+        sessions=_resting(section),
     )
     findings.raise_if_any()
     return ParsedTenancy(tenancy=tenancy, warnings=findings.warnings)
@@ -178,6 +180,20 @@ def _queue(entry: Entry, findings: Findings) -> Queue:
         weight_milli=weight_milli,
         max_pending=section.get("max_pending", int),
         refuse_over_limit=section.get("over_limit", str) == "refuse",
+        sessions=_resting(section),
+    )
+
+
+def _resting(section: Section) -> Resting | None:
+    given = section.get("sessions", Section)
+    if given is None:
+        return None
+    return Resting(
+        idle_s=given.get("idle", int),
+        gpu_idle_s=given.get("gpu_idle", int),
+        max_s=given.get("max_time", int),
+        then=given.get("then", str) or "",
+        firm=bool(given.get("firm", bool)),
     )
 
 
@@ -270,6 +286,7 @@ def render_tenancy(tenancy: Tenancy) -> str:
         "groups": {group.name: _given(_group_document(group)) for group in tenancy.groups},
         "presets": {preset.name: _preset_document(preset.resources) for preset in tenancy.presets},
         "policy": _policy_document(tenancy.policy),
+        "sessions": _resting_document(tenancy.sessions),
     }
     if not _given(document):
         return ""
@@ -293,7 +310,18 @@ def _queue_document(queue: Queue) -> dict[str, object]:
     document["weight"] = None if queue.weight_milli == 1000 else _plain(render_milli(queue.weight_milli))
     document["max_pending"] = queue.max_pending
     document["over_limit"] = "refuse" if queue.refuse_over_limit else None
+    document["sessions"] = _resting_document(queue.sessions)
     return _given(document)
+
+
+def _resting_document(rule: Resting | None) -> dict[str, object]:
+    if rule is None:
+        return {}
+    times = {"idle": rule.idle_s, "gpu_idle": rule.gpu_idle_s, "max_time": rule.max_s}
+    document: dict[str, object] = {
+        name: _span(seconds) if seconds else "never" for name, seconds in times.items() if seconds is not None
+    }
+    return _given(document | {"then": rule.then, "firm": rule.firm or None})
 
 
 def _group_document(group: Group) -> dict[str, object]:

@@ -12,6 +12,7 @@ from argosy.controllers.job.hooks import with_hooks
 from argosy.controllers.job.ports import port_of, with_ports
 from argosy.infra.agent_port import AppOrder, RankOrder
 from argosy.infra.runners import with_programs
+from argosy.model.apps import Isolation
 from argosy.model.kinds.job import JobSpec, job_spec, job_task, kept_as, task_id
 from argosy.model.rows import Attempt, Claim, Node, Workload
 from argosy.model.task import Task
@@ -82,7 +83,9 @@ def rank_orders(
 
 def _setup_text(spec: JobSpec) -> str:
     setup = spec.task.setup if spec.run_setup else ""
-    return install_text(spec.sitting.app, setup) if spec.sitting is not None else setup
+    if spec.sitting is None or spec.sitting.isolation is Isolation.CONTAINER:
+        return setup  # an image brings what its app needs
+    return install_text(spec.sitting.app, setup)
 
 
 def _app_order(job: Workload, home: str, cpus_milli: int) -> AppOrder | None:
@@ -91,7 +94,7 @@ def _app_order(job: Workload, home: str, cpus_milli: int) -> AppOrder | None:
     spec = job_spec(job)
     if spec.sitting is None:
         return None
-    app = spec.sitting.app
+    app, in_image = spec.sitting.app, spec.sitting.isolation is Isolation.CONTAINER
     return AppOrder(
         name=app.name,
         command=app.command,
@@ -101,12 +104,13 @@ def _app_order(job: Workload, home: str, cpus_milli: int) -> AppOrder | None:
         kernels=app.kernels,
         program=app.program,
         isolation=spec.sitting.isolation.value,
+        image=spec.sitting.image,
         network=spec.sitting.network.value,
         owner=job.user,
         cpus_milli=cpus_milli if any(wish.cpus for wish in spec.task.resources) else 0,
         home=home,
         env=app.env,
-        folder=folder_name(app),
+        folder="" if in_image else folder_name(app),
         seed=spec.sitting.seed,
     )
 

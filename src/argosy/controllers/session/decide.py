@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from argosy.controllers.policies import finish
-from argosy.controllers.session.idle import Limit, has_gpus, is_written, last_use, limits_of
+from argosy.controllers.session.idle import Limit, ends_then, has_gpus, is_written, last_use, limits_of
 from argosy.controllers.view import Action, NewId, Put, Rows, View, WakeAt, event
 from argosy.model.facts import RankFact
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus, Sitting, job_state
@@ -84,6 +84,7 @@ def _make_body(view: View, session: Workload, new_id: NewId) -> list[Action]:
                 app=spec.app,
                 isolation=spec.isolation,
                 network=spec.network,
+                image=spec.image,
                 seed=_SEED_FOLDER if spec.begins_with and not session.started_ms else "",
             ),
         ),
@@ -129,7 +130,7 @@ def _run(view: View, session: Workload, body: Workload) -> list[Action]:
         lost = msgspec.structs.replace(session, phase=WorkloadPhase.RECOVERING, detail=text)
         return [Put(lost.with_status(up_ms=0)), event(view, session.id, "recovering", text)]
     use = last_use(session, fact, view.observed, node.id if node is not None else "")
-    limits = limits_of(session, use, has_gpu=has_gpus(session))
+    limits = limits_of(session, use, view.rows.tenancy, has_gpu=has_gpus(session))
     over = next((limit for limit in limits if limit.at_ms <= view.now_ms), None)
     if over is not None:
         return _put_to_rest(view, session, over)
@@ -155,7 +156,7 @@ def _warn(view: View, session: Workload, limits: list[Limit]) -> list[Action]:
     if state.warned_ms:
         return [WakeAt(session.id, first.at_ms)]
     left = render_duration(max(1, (first.at_ms - view.now_ms) // 1000))
-    then = "ends" if session_spec(session).idle.then == "end" else "is put to rest"
+    then = "ends" if ends_then(session, view.rows.tenancy) else "is put to rest"
     text = f"{then} in {left}: {first.why}"
     return [
         Put(session.with_status(warned_ms=view.now_ms)),
@@ -165,7 +166,7 @@ def _warn(view: View, session: Workload, limits: list[Limit]) -> list[Action]:
 
 
 def _put_to_rest(view: View, session: Workload, limit: Limit) -> list[Action]:
-    desired = Desired.END if session_spec(session).idle.then == "end" else Desired.STOP
+    desired = Desired.END if ends_then(session, view.rows.tenancy) else Desired.STOP
     reason = Reason.MAX_DURATION if limit.why.startswith("it was up") else Reason.IDLE
     changed = msgspec.structs.replace(session, desired=desired, reason=reason, detail=limit.why)
     return [Put(changed), event(view, session.id, "idle", limit.why)]

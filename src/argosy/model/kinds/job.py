@@ -22,6 +22,7 @@ class Sitting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     app: App
     isolation: Isolation = Isolation.SANDBOX
     network: Network = Network.DEFAULT
+    image: str = ""  # of its container
     seed: str = ""  # a folder on the node with the files that its home begins with
 
 

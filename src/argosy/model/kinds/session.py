@@ -29,6 +29,7 @@ class SessionSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="
     task: Task
     isolation: Isolation = Isolation.SANDBOX
     network: Network = Network.DEFAULT
+    image: str = ""  # of its container, at that level of isolation
     idle: Idle = Idle()
     confirmed: Confirmed | None = None  # what its launch was told to keep to
     begins_with: str = ""  # the digest of the tree that its home has before it first runs

@@ -37,6 +37,7 @@ from argosy.model.kinds.snapshot import snapshot_spec
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Event, Workload
+from argosy.model.task import Task
 from argosy.model.units import render_duration
 from argosy.server.exchange import Exchange, encode
 from argosy.server.guarding import key_of, made_by, project_of, require_new, require_over, sees
@@ -86,7 +87,9 @@ class SessionFeature:
         _check_idle(request.idle)
         if request.task.num_nodes != 1:
             raise ArgosyError("unsupported", "a session runs on one node")
-        asked = msgspec.structs.replace(request.task, run=app.command or app.name)
+        asked, image = msgspec.structs.replace(request.task, run=app.command or app.name), ""
+        if request.isolation is Isolation.CONTAINER:
+            asked, image = _without_image(asked)
         owner = made_by(caller, request.user)
         task = await self._services.intake.task(
             asked, caller, with_files=True, owner=owner, links=request.isolation is Isolation.PROCESS
@@ -97,11 +100,11 @@ class SessionFeature:
         request = msgspec.structs.replace(request, project=project, task=task, user=user)
 
         async def act() -> bytes:
-            return await self._make(request, app, caller)
+            return await self._make(request, app, image, caller)
 
         return await self._writer.once(key_of(caller, request.key), act)
 
-    async def _make(self, request: SessionRequest, app: App, caller: Caller) -> bytes:
+    async def _make(self, request: SessionRequest, app: App, image: str, caller: Caller) -> bytes:
         services, task = self._services, request.task
         rows = await self._store.snapshot()
         if request.name and rows.find_named(SESSION.name, request.name, request.project) is not None:
@@ -124,6 +127,7 @@ class SessionFeature:
                 task=msgspec.structs.replace(seated.tasks[0], secrets=dict.fromkeys(task.secrets, "")),
                 isolation=request.isolation,
                 network=request.network,
+                image=image,
                 idle=request.idle,
                 begins_with=self._seed(rows, request.snapshot, caller),
                 confirmed=plans[subject_of(task)][1],
@@ -341,6 +345,20 @@ class SessionFeature:
         return tuple(each for each in self._services.listening()[0] if each.startswith("http"))
 
 
+def _without_image(task: Task) -> tuple[Task, str]:
+    """The image of its container, and the task on whatever machine. Raises `spec-invalid`."""
+    found = {wish.image_id for wish in task.resources if wish.image_id}
+    if len(found) != 1 or any(wish.machine_image for wish in task.resources):
+        raise ArgosyError(
+            "spec-invalid",
+            "isolation `container` needs one image of a container",
+            hint="write --image NAME, or `image_id: docker:NAME`",
+            where="image_id",
+        )
+    plain = tuple(msgspec.structs.replace(wish, image_id=None) for wish in task.resources)
+    return msgspec.structs.replace(task, resources=plain), found.pop()
+
+
 def _is_coming(row: Workload) -> bool:
     """Whether it is on its way to where it was asked to be."""
     if not row.is_live:
@@ -354,7 +372,9 @@ def _check_idle(idle: Idle) -> None:
     """Raises `spec-invalid`."""
     for name in ("after_s", "gpu_after_s", "max_s"):
         value = getattr(idle, name)
-        if value is not None and value < 1:
-            raise ArgosyError("spec-invalid", f"{name} is {value}: at least 1 second", where="idle")
+        if value is not None and value < 0:
+            raise ArgosyError(
+                "spec-invalid", f"{name} is {value}: at least 1 second, or 0 for never", where="idle"
+            )
     if idle.then not in ("rest", "end") or idle.warn_s < 0:
         raise ArgosyError("spec-invalid", "`then` is rest or end, `warn_s` is 0 or more", where="idle")
