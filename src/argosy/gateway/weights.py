@@ -28,9 +28,9 @@ _GOLDEN: Final = 0.6180339887498949
 
 
 class Shares:
-    """A counter of low discrepancy: no stretch of requests is far from its share. Of each stretch in which one
-    request is due to a revision, that is the first, the last or one between, by turns (multiples of the golden
-    ratio, which repeat with no period)."""
+    """A counter of low discrepancy: no stretch of requests is far from its share. Of each stretch in which
+    one request is due to a revision, that is the first, the last or one between, by turns (multiples of the
+    golden ratio, which repeat with no period)."""
 
     __slots__ = ("_owed",)
 
