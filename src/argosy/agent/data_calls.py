@@ -8,12 +8,15 @@ import socket
 import sys
 
 from argosy.agent import joining, processes
+from argosy.agent.lending import Lending
+from argosy.agent.lending import serve as serve_lent
 from argosy.agent.mount_door import MountDoor
 from argosy.agent.mounting import Mounts
 from argosy.agent.orders import Refused
 
 _HANDLE = 3  # of its socket
 _DOOR = MountDoor()  # of this agent
+_LENDING = Lending()
 
 
 async def serve(
@@ -41,9 +44,22 @@ async def serve(
     await joining.join(streams, await asyncio.open_connection(sock=ours))
 
 
+async def lend(
+    root: str,
+    home: str,
+    name: str,
+    target: str,
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    upgraded: bytes,
+) -> None:
+    """Carry one connection of the tool that mounts at `target`. Raises Refused, OSError."""
+    all_mounts = Mounts(root, home, name, _DOOR, _LENDING)
+    await serve_lent(lambda: all_mounts.lent(target), streams, upgraded)
+
+
 def mounts(verb: str, root: str, home: str, name: str, arguments: dict[str, object]) -> dict[str, object]:
     """Mount a bucket, or settle mounts. Blocks. Raises Refused, OSError."""
-    all_mounts = Mounts(root, home, name, _DOOR)
+    all_mounts = Mounts(root, home, name, _DOOR, _LENDING)
     if verb == "mount":
         return all_mounts.mount(arguments)
     targets, patience_s = arguments.get("targets"), arguments.get("patience_s", 0)

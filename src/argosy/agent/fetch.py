@@ -131,7 +131,7 @@ class Fetch:
             known = Known(record)
             if known.base != path:
                 known = Known()
-            _read_journal(record, path, known)
+            read_journal(record, path, known)
             kept: dict[str, list[Any]] = {}
             if head.get("groups"):
                 kept, rows = _compare(self, path, known, str(head["digest"]), int(head["groups"]))
@@ -158,6 +158,7 @@ class Fetch:
         if (
             not plan.rows
             and len(plan.kept) == len(known.files)
+            and os.path.lexists(path)  # of an empty folder it is made
             and (is_ours or not os.path.exists(record + ".journal"))
         ):
             self.say({"need": []})
@@ -390,11 +391,11 @@ def _compare(
     here = {
         name: row
         for name, row in known.files.items()
-        if is_as_recorded(path + "/" + name, row) and _etag_of(row) is not None
+        if is_as_recorded(path + "/" + name, row) and etag_of(row) is not None
     }
     if known.digest and len(here) == len(known.files) and known.digest == _LISTING + digest:
         return here, []
-    told = [(name, row[0], _etag_of(row)) for name, row in here.items()]
+    told = [(name, row[0], etag_of(row)) for name, row in here.items()]
     if digest_of(told) == digest:
         return here, []
     fetch.say({"groups": digests_of_groups(told, groups)})
@@ -476,7 +477,7 @@ def _close_drafts(handle: int, base: str) -> None:
         pass  # parts of what was not finished
 
 
-def _read_journal(record: str, path: str, known: Known) -> None:
+def read_journal(record: str, path: str, known: Known) -> None:
     """Files that an earlier run has finished before it was ended."""
     try:
         with open(record + ".journal", encoding="utf-8") as file:
@@ -495,7 +496,7 @@ def _read_journal(record: str, path: str, known: Known) -> None:
             known.digest, known.files[name] = "", row
 
 
-def _etag_of(row: list[Any]) -> str | None:
+def etag_of(row: list[Any]) -> str | None:
     """Of a file that was fetched; None: it was placed with a tree."""
     chunks = row[3]
     return chunks[0][2:] if len(chunks) == 1 and chunks[0].startswith("e:") else None

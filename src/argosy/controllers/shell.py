@@ -89,8 +89,7 @@ class Shell:
         self._is_ours, self._channels = is_ours, channels
         self._began_s = clock.monotonic_s()
         self._swept_s = self._began_s - SWEEP_S  # when the last full pass began
-        self._pools = PoolCaches()
-        self._past, self._prices = Past(), prices
+        self._pools, self._past, self._prices = PoolCaches(), Past(), prices
         self._dirty: set[str] = set()
         self._all_dirty = True
         self._event = asyncio.Event()
@@ -106,6 +105,7 @@ class Shell:
             facts=self.observed, clock=clock, policy=self._policy, spawn=self._spawn,
             wake=self.wake, wake_at=self._wake_at,
         )  # fmt: skip
+        self.mounts = self._effects.mounts
         self._looks = Looks(self._listed)
         self._serving = Serving(
             store=store, replicas=replicas, gateway=gateway, facts=self.observed, clock=clock,

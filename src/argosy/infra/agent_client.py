@@ -40,6 +40,7 @@ T = TypeVar("T")
 _POOL_MAX: Final = 8  # connections for calls; kept when idle, because a new one through SSH is dear
 _TREE_S: Final = 900.0
 _MOUNT_S: Final = 90.0
+_LEND_S: Final = 60.0
 _SETTLE_S: Final = 6 * 3600.0  # the agent gives up much earlier when nothing moves
 _PACK_BYTES: Final = 8 << 20
 _STREAM_LIMIT_BYTES: Final = 2 << 20  # a StreamReader stops reading ahead at twice this
@@ -159,6 +160,10 @@ class _Settle(msgspec.Struct, frozen=True):
     targets: Sequence[str]
     patience_s: float
     unmount: bool
+
+
+class _Lend(msgspec.Struct, frozen=True):
+    target: str
 
 
 class _Mounted(msgspec.Struct, frozen=True):
@@ -327,19 +332,19 @@ class AgentClient:
 
     # ---- streams
 
-    async def _upgrade(self, path: str, body: msgspec.Struct) -> Channel:
+    async def _upgrade(self, path: str, body: msgspec.Struct, limit_s: float = CALL_S) -> Channel:
         """A connection of its own that has left HTTP behind. Raises a border error."""
         channel = await self._open()
         done = False
         try:
-            async with asyncio.timeout(CALL_S):
+            async with asyncio.timeout(limit_s):
                 await send_request(channel, "POST", path, [msgspec.json.encode(body)])
                 status, answer = await receive_answer(channel)
             if status != 101:
                 raise _as_error(status, answer)
             done = True
         except TimeoutError:
-            raise border.Unreachable(f"the agent did not answer {path} within {CALL_S:.0f} s") from None
+            raise border.Unreachable(f"the agent did not answer {path} within {limit_s:.0f} s") from None
         except LOST as error:
             raise border.Unreachable(f"the agent broke off: {reason_of(error)}") from None
         finally:
@@ -387,6 +392,9 @@ class AgentClient:
     async def mount(self, order: MountOrder) -> bool:
         answer = await self._post("/mount", order, _MOUNT_S)
         return msgspec.json.decode(answer, type=_Mounted).renewed
+
+    async def lend(self, target: str) -> Duplex:
+        return Port(await self._upgrade("/lend", _Lend(target), _LEND_S), self._streams)
 
     async def settle(
         self, targets: Sequence[str], patience_s: float, *, unmount: bool

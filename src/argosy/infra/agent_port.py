@@ -200,9 +200,11 @@ class MountOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SendOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What lies at `path` of the node goes to a store."""
+    """What lies at `path` of the node goes to a store. `changes`: only what is not as it was fetched there;
+    nothing when it was not fetched, or is mounted."""
 
     path: str
+    changes: bool = False
 
 
 class DataSink(Protocol):
@@ -211,6 +213,12 @@ class DataSink(Protocol):
     @property
     def headers(self) -> Mapping[str, str]:
         """What a PUT says, too."""
+
+    def was(self, path: str, etag: str) -> None:
+        """Of changes: what this file was when it was fetched; "": it is new. Said before all else."""
+
+    def removed(self, path: str, etag: str) -> None:
+        """Of changes: a file that was fetched is no more. Said after all else. Blocks: called in a thread."""
 
     def wants(self, path: str, size: int) -> bool:
         """Whether this file is to be sent; `path` "": what was asked for is itself a file."""
@@ -315,6 +323,11 @@ class AgentPort(Protocol):
         """Wait until all that was written to these mounts is in their stores, and unmount them if wanted. It
         waits as long as something arrives, and `patience_s` after that. By target: files that did not
         get there."""
+
+    async def lend(self, target: str) -> Duplex:
+        """One connection of the tool that mounts at `target`, to what its order's door `link` promises. The
+        first line that it says is JSON with the `token` that the tool will say; the rest comes when the tool
+        connects. Raises `RequestRefused` where nothing is mounted, after a while."""
 
     async def send(self, order: SendOrder, sink: DataSink) -> int:
         """Give files to a store, by addresses that the node puts itself, else through this connection; how

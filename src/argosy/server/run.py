@@ -44,6 +44,7 @@ from argosy.store.secrets import Keyring
 from argosy.store.state_dir import StateLock
 
 if TYPE_CHECKING:
+    from argosy.controllers.shell import Shell
     from argosy.identity.oidc import Settings as Provider
     from argosy.server.encryption import Encryption
     from argosy.server.own_tls import TlsWish
@@ -245,7 +246,7 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
         telling = asyncio.create_task(notifier.run())
         stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
-        _introduce(application, settings)
+        _introduce(application, settings, shell)
         dials, tls = DialDoor(dialled), network.context
         async with application.listen(local.sock, network.tcp, dials=dials, tls=tls, s3=settings.s3):
             stack.callback(local.unlink)
@@ -265,8 +266,9 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
         _log.info("stops; ranks go on")
 
 
-def _introduce(application: Application, settings: Settings) -> None:
-    """Tell the door how it is called, and where people sign in."""
+def _introduce(application: Application, settings: Settings, shell: Shell) -> None:
+    """Tell the door how it is called, and where people sign in; and controllers where folders are."""
+    shell.mounts.copies.folders = lambda: application.objects.folders
     application.keeper.rules = settings.rules
     application.front.is_encrypted = settings.public.url.startswith("https:")
     application.open_pages(settings.provider)

@@ -81,6 +81,7 @@ def view_service(
     served: ServedFact | None = None,
     waits: Mapping[str, str] | None = None,
     lines: Mapping[str, tuple[str, ...]] | None = None,
+    server_url: str = "",
 ) -> ServiceView:
     """`waits`: by id of a job, why it waits for machines. `lines`: what it printed last."""
     state, waits, lines = service_state(row), waits or {}, lines or {}
@@ -94,6 +95,7 @@ def view_service(
         name=row.name,
         status=status_of(row),
         endpoint=f"{listening.urls[0]}{prefix_of(row)}" if listening.urls else "",
+        server_endpoint=f"{server_url}{prefix_of(row)}" if server_url else "",
         revision=state.serves,
         ready=ready,
         wanted=_wanted(row),

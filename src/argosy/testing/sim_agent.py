@@ -245,6 +245,9 @@ class SimAgent:
         await self._answer("settle", machine)
         return {}
 
+    async def lend(self, target: str) -> Duplex:
+        raise border.RequestRefused("lent", "simulated nodes have no mounting tools")
+
     async def send(self, order: SendOrder, sink: DataSink) -> int:
         machine = await self._call("send")
         for path in machine.written:

@@ -140,10 +140,10 @@ def passed_on(head: RequestHead) -> bytes:
         name, _, value = line.partition(b":")
         plain = name.lower().replace(b"_", b"-")
         if plain == b"cookie":
-            pairs = [pair for pair in value.split(b";") if _OURS.match(pair) is None]
-            if not any(pair.strip() for pair in pairs):
+            others = others_cookies(value)
+            if not others:
                 continue
-            line = name + b":" + b";".join(pairs)
+            line = name + b":" + others
         elif (
             (plain == b"authorization" and b"argosy" in value.lower())
             or plain in _IDENTITIES
@@ -152,6 +152,12 @@ def passed_on(head: RequestHead) -> bytes:
             continue
         kept.append(line)
     return b"".join(line + b"\r\n" for line in kept)
+
+
+def others_cookies(value: bytes) -> bytes:
+    """A field of cookies without those that belong to Argosy; b"" where no other is in it."""
+    pairs = [pair for pair in value.split(b";") if _OURS.match(pair) is None]
+    return b";".join(pairs) if any(pair.strip() for pair in pairs) else b""
 
 
 def answered(head: AnswerHead) -> AnswerHead:
@@ -168,11 +174,7 @@ def answered(head: AnswerHead) -> AnswerHead:
             parts = [part for part in value.split(b";") if not part.strip().lower().startswith(b"domain")]
             line = name + b":" + b";".join(parts)
         kept.append(line)
-    changed = AnswerHead(head.status, head.line)
-    changed.length, changed.keep, changed.switches = head.length, head.keep, head.switches
-    changed.content_type = head.content_type
-    changed.fields = b"".join(line + b"\r\n" for line in kept)
-    return changed
+    return head.with_fields(b"".join(line + b"\r\n" for line in kept))
 
 
 def set_cookie(secret: bytes, seconds: int) -> bytes:
