@@ -209,6 +209,7 @@ class Routing:
             keys=key_uses(counted),
             wanted=wanted,
             why=why,
+            troubles=self._triggers.troubles(row.id) if self._triggers is not None else (),
         )
         self._facts.services[row.id] = new
         if self._is_news(row, state, old, new):
