@@ -64,6 +64,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     # The field of these that is a command: jobs of its own, which may be submitted as they are. A task may
     # say `<name>: {FIELD: command, ...}` in the place of `run`, `config.<name>` and `infra`.
     command_field: str = ""
+    # The field of these with which a task's jobs wait in a queue of the place, which takes an array as one
+    # order and itself keeps to how many of its jobs run at once.
+    array_field: str = ""
     extra: str = ""  # `pip install argosy[EXTRA]`
     # Ways to find its credentials, each of them enough: variables (`A and B`), a file, `program NAME`.
     credentials: tuple[str, ...] = ()
