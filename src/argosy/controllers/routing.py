@@ -257,7 +257,11 @@ class Routing:
             cold_start_s=float(state.start_s or 30),
             active_ms=max([load.used_ms, *(each.ready_ms for each in mine)]),
             signals={
-                **_signals(policy, load.signals(), self._values(row.id, revision)),
+                **_signals(
+                    policy,
+                    load.signals({REQUESTS, WORK, *(each.signal for each in policy.targets)}),
+                    self._values(row.id, revision),
+                ),
                 **self._usage.signals(row.id, mine, self._facts, [each.signal for each in policy.targets]),
             },
         )
