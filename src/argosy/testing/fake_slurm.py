@@ -9,6 +9,9 @@ as when the login node drops the session.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -201,10 +204,16 @@ class SimRunner:
         return Ran(status=done.returncode, out=done.stdout, err=done.stderr.decode("utf-8", "replace"))
 
     def _bash(self, script: str, data: bytes, more: Mapping[str, str]) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            ["/bin/bash", "-c", script], input=data, env={**self.slurm.environ, **more}, capture_output=True,
-            timeout=60, check=False,
+        """What it started and left goes with it."""
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            ["/bin/bash", "-c", script], env={**self.slurm.environ, **more}, start_new_session=True,
+            stdin=pipe, stdout=pipe, stderr=pipe,
         )  # fmt: skip
+        out, err = process.communicate(data, timeout=60)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        return subprocess.CompletedProcess([], process.returncode, out, err)
 
     async def open(self, command: str) -> Channel:
         raise border.Unreachable("simulated machines are reached through SimAgentDirectory")

@@ -27,8 +27,11 @@ def read() -> Any:  # Any: what was written there
 
 
 def write(state: Any) -> None:
-    Path(FOLDER, "jobs.json").write_text(json.dumps(state), "utf-8")
-    Path(FOLDER, "jobs.tsv").write_text(table(state["jobs"]), "utf-8")
+    """As a whole, or not at all."""
+    for name, text in (("jobs.json", json.dumps(state)), ("jobs.tsv", table(state["jobs"]))):
+        path = Path(FOLDER, f".{name}")
+        path.write_text(text, "utf-8")
+        path.replace(Path(FOLDER, name))
 
 
 def table(jobs: Any) -> str:
