@@ -256,7 +256,7 @@ class Routing:
             cold_start_s=float(state.start_s or 30),
             active_ms=max([load.used_ms, *(each.ready_ms for each in mine)]),
             signals={
-                **load.signals(),
+                **load.signals({REQUESTS, WORK, *(each.signal for each in policy.targets)}),
                 **self._values(row.id, revision),
                 **self._usage.signals(row.id, mine, self._facts, [each.signal for each in policy.targets]),
             },

@@ -51,6 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     aliases: tuple[str, ...] = ()  # other names that users write
     class_name: str = ""  # of SkyPilot's class: `sky.AWS()`
     region_is_rest: bool = False  # all that follows the name is one region: a context, which may hold `/`
+    own_machine: bool = False  # its place is the machine of the server itself, of each server another one
     own: bool = False  # people's own machines, although others use them too: nothing is paid to a vendor
     limits: Limits = Limits()
     settings: tuple[str, ...] = ()  # environment variables of the server that configure it

@@ -64,6 +64,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     run.add_argument("--acme-http", default="", metavar="HOST:PORT", help="where an authority asks (port 80)")
     run.add_argument("--gateway", default="", metavar="HOST:PORT", help="where services answer")
     run.add_argument("--s3", default="", metavar="HOST:PORT", help="where programs reach the buckets over S3")
+    run.add_argument(
+        "--peer", default="", metavar="HOST:PORT", help="where other servers of the database reach this one"
+    )
     run.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     token = verbs.add_parser("token", help="make a token for clients over TCP, and print it once")
     token.add_argument("--state-dir", default="")
@@ -99,6 +102,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         s3=getattr(options, "s3", "") or os.environ.get("ARGOSY_S3", ""),
         log_level=getattr(options, "log_level", "info"),
         store=os.environ.get("ARGOSY_STORE", ""),
+        peer=getattr(options, "peer", "") or os.environ.get("ARGOSY_PEER", ""),
         keys=_keys(),
         retention=parse_retention(os.environ),
         public=public,
