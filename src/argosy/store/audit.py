@@ -143,7 +143,7 @@ def forget(connection: sa.Connection, before_ms: int) -> int:
     return connection.execute(sa.delete(table).where(table.c.seq <= last.seq)).rowcount
 
 
-def _record(row: sa.Row[Any]) -> Record:
+def _record(row: Sequence[Any]) -> Record:
     """Of `_COLUMNS`."""
     seq, prev, hash, *fields = row
     return Record(seq=seq, act=Act(**dict(zip(_FIELDS, fields, strict=True))), prev=prev, hash=hash)
