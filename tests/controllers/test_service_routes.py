@@ -32,7 +32,7 @@ from argosy.model.routes import (
 )
 from argosy.model.rows import Workload
 from argosy.model.scaling import CONCURRENCY, REQUESTS, WORK, Seen
-from argosy.model.serving import Serving, Strategy
+from argosy.model.serving import Replicas, Serving, Strategy
 from argosy.server.features.services import check_hosts
 from argosy.testing.virtual_time import EPOCH_MS, SimClock, run_virtual
 
@@ -251,6 +251,7 @@ class FakeGateway:
         self.since_ms = 1
         self.rested = False
         self.sequence = 1
+        self.per_s = self.work_ms_per_s = 0  # requests, and the work that they are weighed with
 
     async def take(self, table: RouteTable) -> int:
         if self.is_away:
@@ -265,7 +266,11 @@ class FakeGateway:
         replicas = [
             ReplicaCounters(id=id, revision="1", in_flight=count) for id, count in self.in_flight.items()
         ]
-        service = ServiceCounters(id="svc-1", held=self.held, replicas=replicas)
+        seconds = int(asyncio.get_running_loop().time())
+        service = ServiceCounters(
+            id="svc-1", held=self.held, replicas=replicas, requests=seconds * self.per_s,
+            work_ms=seconds * self.work_ms_per_s,
+        )  # fmt: skip
         generation = self.tables[-1].generation if self.tables else 0
         return GatewayCounters(generation=generation, since_ms=self.since_ms, services=[service])
 
@@ -362,6 +367,27 @@ def test_replicas_follow_the_work_that_gateways_weigh() -> None:
     plain.add(counters(0), 0, "a")
     plain.add(counters(10), 1000, "a")
     assert WORK not in plain.signals([WORK])
+
+
+@pytest.mark.parametrize(("qps", "wanted"), [(0, 4), (10, 1)])
+def test_who_says_what_a_replica_takes_is_not_told_otherwise_by_gateways(qps: int, wanted: int) -> None:
+    """Ten requests a second that gateways weigh as the work of four replicas."""
+
+    async def story() -> None:
+        stage, told = Stage(replicas=1, most=8), Told()
+        spec = service_spec(stage.row)
+        [first] = spec.revisions
+        replicas = Replicas(least=1, most=8, qps_milli={"": qps * 1000} if qps else {})
+        serving = msgspec.structs.replace(first.serving, replicas=replicas)
+        first = msgspec.structs.replace(first, task=msgspec.structs.replace(first.task, service=serving))
+        row = msgspec.structs.replace(stage.row, spec=msgspec.structs.replace(spec, revisions=(first,)))
+        told.gateway.per_s, told.gateway.work_ms_per_s = 9, 4000
+        told.follow(row)
+        await asyncio.sleep(40)
+        fact = told.facts.served("svc-1")
+        assert fact is not None and abs(fact.wanted - wanted) <= 1, fact
+
+    virtual(story())
 
 
 def test_a_service_at_zero_wakes_for_who_waits() -> None:
