@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
@@ -61,10 +62,15 @@ def test_the_tiny_language_model_is_served_from_python(house: House) -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(500)
 def test_the_classifier_tells_digits_apart(fresh_house: House) -> None:
     """Its setup installs ONNX Runtime on the node and learns there."""
     data = pytest.importorskip("sklearn.datasets").load_digits()
-    fresh_house.run("serve", "up", REPO / "examples" / "serve" / "classifier.yaml")
+    fresh_house.run("serve", "up", REPO / "examples" / "serve" / "classifier.yaml", "--detach")
+    deadline_s = time.monotonic() + 400
+    while not fresh_house.json("serve", "status")["services"][0]["ready"]:
+        assert time.monotonic() < deadline_s, fresh_house.run("explain", "digits").stdout
+        time.sleep(2)
     endpoint = fresh_house.run("serve", "endpoint", "digits").stdout.strip()
     rows = (data.data[1500:1510] / 16).tolist()
     asked = {"instances": rows, "parameters": {"outputs": ["label"]}}
