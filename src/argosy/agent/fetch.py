@@ -89,6 +89,7 @@ class Fetch:
         self._md5 = False
         self._required = ("", "")
         self._token = ""
+        self._has_ended = False
 
     def run(self, early: str = "") -> None:
         """`early`: the target, where that is known before the order comes. Raises Refused, Busy, OSError, and
@@ -124,6 +125,11 @@ class Fetch:
                 ):
                     pass
             removed = self._fetch(plan)
+            if not self._has_ended:
+                self._say_end(plan, removed)
+
+    def _say_end(self, plan: _Plan, removed: int) -> None:
+        self._has_ended = True
         files = len(plan.kept) + len(plan.rows)
         self.server.say({"files": files, "bytes": self._bytes, "removed": removed, "token": self._token})
 
@@ -209,6 +215,8 @@ class Fetch:
         """Remove what has gone, and leave what is noted in order. How many files have gone."""
         known, new, journal = plan.looked.known, self._new, plan.record + ".journal"
         gone = len(known.files.keys() - new.files.keys())
+        if not gone:
+            self._say_end(plan, 0)  # all of it is in the journal: what follows may be repeated
         if gone or is_long or not is_ours or os.path.getsize(journal) > _JOURNAL_MAX_BYTES:
             new.folders = sorted(_folders_of(new.files)) if not plan.single else []
             if gone and not plan.single:
