@@ -171,6 +171,25 @@ def test_an_array_in_native_mode_is_one_job_array(far: SlurmHouse) -> None:
     far.wait("the notes are gone", lambda: not list(far.slurm.home.glob(".argosy/slurm/native/clm-*")))
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("pause_s", [0.0, 0.3, 0.8, 1.3, 2.0])
+def test_a_server_that_is_killed_while_it_submits_an_array_runs_each_task_once(
+    far: SlurmHouse, pause_s: float
+) -> None:
+    ledger = far.root / far.name("ledger")
+    task = far.file(
+        "once.yaml",
+        "resources: {infra: slurm/far/low, cpus: 1, memory: 0.1}\nconfig: {slurm: {native: true}}\n"
+        f"run: echo $ARGOSY_ARRAY_INDEX >>{ledger}\n",
+    )
+    far.run("jobs", "launch", "-y", "-d", "--num-jobs", "6", task)
+    far.slurm.run("sleep", str(pause_s))
+    far.kill_server()
+    far.wait("all have ended", lambda: all(job["phase"] == "finished" for job in far.jobs()))
+    assert far.jobs()[0]["status"] == "succeeded"
+    assert sorted(ledger.read_text().split()) == list("012345")
+
+
 def test_what_slurm_refuses_is_told_with_its_words(far: SlurmHouse) -> None:
     config = far.file(
         "wrong.yaml",

@@ -101,9 +101,8 @@ class Server:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log()
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            return True
+        with contextlib.suppress(ArgosyError), self.client() as client:
+            return client.health().pid == self.process.pid
         return False
 
     def client(self) -> Client:
@@ -136,14 +135,16 @@ class Pair:
         )
         self.root = Path(self._folder.name)
         keys = self.root / "secrets.key"
+        self.postgres, self.database = postgres, postgres.make_database()
         env = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("ARGOSY_", "SKYPILOT_", "PYTEST_"))
         } | {
-            "ARGOSY_STORE": postgres.url(postgres.make_database()),
+            "ARGOSY_STORE": postgres.url(self.database),
             "ARGOSY_KEY_FILE": str(keys),
             "NO_COLOR": "1",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "OMP_NUM_THREADS": "1",
         }
         self.a, self.b = (Server(self.root, name, env) for name in "ab")
@@ -171,14 +172,17 @@ class Pair:
         """Through the balancer."""
         return Client(env=self.env, start=False)
 
-    def run(self, *words: str, ok: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, ok: bool = True) -> subprocess.CompletedProcess[str]:
         """A command line, through the balancer."""
-        done = subprocess.run(
-            ["argosy", *words], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=2 * PATIENCE_S, check=False, **more,
-        )  # fmt: skip
-        assert not ok or done.returncode == 0, (words, done.stdout, done.stderr, self.a.log(), self.b.log())
-        return done
+        return run(self.env, *words, ok=ok, log=self.logs)
+
+    def decider(self) -> Server | None:
+        """Who decides, as the database says."""
+        now = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+        query = f"SELECT holder FROM term WHERE name = 'deciding' AND until_ms > {now}"
+        holders = [row[0] for row in self.postgres.execute(query, self.database)]
+        ids = {(each.state / "server.id").read_text().strip(): each for each in self.servers}
+        return next((ids[each] for each in holders), None)
 
     def logs(self) -> str:
         return self.a.log() + "\n" + self.b.log()
@@ -208,6 +212,19 @@ class Pair:
                     text = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
                     if str(self.root).encode() in text:
                         os.kill(int(entry.name), signal.SIGKILL)
+
+
+def run(
+    env: dict[str, str], *words: str, ok: bool = True, log: Callable[[], str] = str
+) -> subprocess.CompletedProcess[str]:
+    """One command to its end."""
+    program = Path(sys.executable).parent / "argosy"
+    done = subprocess.run(
+        [str(program), *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=2 * PATIENCE_S, check=False,
+    )  # fmt: skip
+    assert not ok or done.returncode == 0, (words, done.stdout, done.stderr, log())
+    return done
 
 
 def wait(what: str, seen: Callable[[], Any], log: Callable[[], str] = str) -> Any:

@@ -119,6 +119,17 @@ class Servers:
 
         return await self._do(work)
 
+    async def holder(self, name: str) -> str:
+        """Who has the term now; "": nobody."""
+
+        def work(connection: sa.Connection) -> str:
+            term = schema.term
+            now_ms = now_of(connection, self._database, self._clock)
+            found = sa.select(term.c.holder).where(term.c.name == name, term.c.until_ms > now_ms)
+            return str(connection.execute(found).scalar() or "")
+
+        return await self._do(work)
+
     # -- claims on servers' own machines ------------------------------------------------------------
 
     async def place(self, claim_id: str, server: str) -> str:

@@ -55,7 +55,7 @@ class Machines:
             fix = "it goes on when that server is back; if it never comes back:"
             raise Transient(
                 f"it is on the machine of the server `{seen.peer.name}`: {error}; "
-                f"{fix} `argosy server forget {seen.peer.name}`"
+                f"{fix} `argosy server peers --forget {seen.peer.name}`"
             ) from None
         channel.writer.close()
         return answer.facts

@@ -68,7 +68,8 @@ class Membership:
                 async with asyncio.timeout(TERM_MS / 1000):
                     await self.beat()
             except (ArgosyError, OSError, TimeoutError) as error:
-                _log.warning("the database does not say which servers there are: %s", error)
+                said = str(error) or "it did not answer in time"
+                _log.warning("the database does not say which servers there are: %s", said)
             await asyncio.sleep(BEAT_S)
 
     async def leave(self) -> None:

@@ -115,7 +115,7 @@ class Peers:
         since_s = max(each.silent_ms for each in silent) // 1000
         return (
             f"there may be more of this output at the server {names}, which has not answered for {since_s} s:"
-            f" start it again, or `argosy server forget {silent[0].peer.name}` if it never comes back"
+            f" start it again, or `argosy server peers --forget {silent[0].peer.name}` if it never comes back"
         )
 
     async def _copy_log(self, logs: LogStore, rank_id: str, peer: Peer) -> bool:
