@@ -70,11 +70,10 @@ class H(http.server.BaseHTTPRequestHandler):
     def talk(self):
         self.close_connection = True
         self.wfile.write(b"HTTP/1.1 101 Yes\\r\\nupgrade: websocket\\r\\nconnection: upgrade\\r\\n\\r\\n")
-        first = self.connection.recv(1)
-        if first == b"p":
-            data = bytes(1 << 20)
-            for _ in range(512): self.connection.sendall(data)
-        while first: self.connection.sendall(first); first = self.connection.recv(4096)
+        if self.path == "/pour":
+            frame = b"\\x82\\x7f" + (1 << 20).to_bytes(8, "big") + bytes(1 << 20)
+            for _ in range(512): self.connection.sendall(frame)
+        while data := self.connection.recv(4096): self.connection.sendall(data)
 class S(socketserver.ThreadingTCPServer):
     request_queue_size, daemon_threads, allow_reuse_address = 600, True, True
 S(("127.0.0.1", 8080), H).serve_forever()
@@ -284,15 +283,18 @@ class Browser:
             head += piece
         return line, head
 
-    def web_socket(self) -> socket.socket:
+    def web_socket(self, path: str = "/") -> socket.socket:
         fields = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-key: eA==\r\n"
-        line, head = self.ask("GET", "/", fields)
+        line, head = self.ask("GET", path, fields)
         assert head.startswith(b"HTTP/1.1 101"), head
         return line
 
     def close(self) -> None:
         self._bridge.terminate()
         self._bridge.wait()
+
+
+_FRAME = b"\x81\xe4" + bytes(4) + b"x" * 100  # 100 bytes of text, masked with zeros
 
 
 def _read(line: socket.socket, size: int) -> None:
@@ -334,15 +336,14 @@ def proxy(house: House) -> list[Figure]:
             up.samples.append((1 << 30) / 1e6 / (time.perf_counter() - begun))
             up_work.samples.append(house.spent(worked))
             flat.samples.append((resident_bytes(house.server) - before) / 1e6)
-            line, begun = browser.web_socket(), time.perf_counter()
-            line.sendall(b"p")
+            line, begun = browser.web_socket("/pour"), time.perf_counter()
             _read(line, 512 << 20)
             pour.samples.append((512 << 20) / 1e6 / (time.perf_counter() - begun))
             line, trips = browser.web_socket(), list[float]()
             for _ in range(500):
                 begun = time.perf_counter()
-                line.sendall(b"x" * 100)
-                _read(line, 100)
+                line.sendall(_FRAME)
+                _read(line, len(_FRAME))
                 trips.append(time.perf_counter() - begun)
             trip.samples.append(median(trips) * 1000)
             before = resident_bytes(house.server)
