@@ -128,8 +128,12 @@ class Upstream(asyncio.Protocol):
         if self._raw:
             asker.takes_raw(data)
             return
+        body = self._body
+        if body is not None and body.passes(data):
+            asker.takes(None, data, False)
+            return
         head, start = None, 0
-        if self._body is None:
+        if body is None:
             if self._buffer:
                 data = self._buffer + data
                 self._buffer = b""
