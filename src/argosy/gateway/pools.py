@@ -215,6 +215,8 @@ class Upstream(asyncio.Protocol):
             else:
                 self.close()
         asker.takes(head, data if not start and end == len(data) else data[start:end], done)
+        if done and self.asker is None:
+            self.resume()  # the last bytes were too many for who reads them: the next one waits for others
 
     def _refuse(self, asker: Asker, why: str) -> None:
         self.asker = None
