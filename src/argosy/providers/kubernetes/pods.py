@@ -11,6 +11,7 @@ import msgspec
 from argosy.infra import border
 from argosy.model.rows import Claim
 from argosy.providers.kubernetes.nodes import CORES_PART, MEMORY_PART, Match
+from argosy.providers.kubernetes.volumes import mount_volumes
 from argosy.providers.kubernetes.wishes import Wishes
 
 CLAIM: Final = "argosy.dev/claim"
@@ -115,6 +116,7 @@ def pod_of(order: Order, index: int) -> dict[str, Any]:
         spec["imagePullSecrets"] = [{"name": name} for name in wishes.pull_secrets]
     if order.match.terms:
         spec["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _terms(order)}}
+    mount_volumes(spec, wishes.volumes, claim.count)
     if wishes.python_image:
         _bring_python(spec, wishes.python_image)
     if gang.kind == "kueue":
