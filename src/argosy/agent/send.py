@@ -25,8 +25,10 @@ import sys
 import threading
 
 from argosy.agent.download import Failed, StoreClient
-from argosy.agent.fetch import HANDLE, WORKERS, etag_of, read_journal
+from argosy.agent.fetch import HANDLE
+from argosy.agent.looks import etag_of, read_journal
 from argosy.agent.orders import Refused
+from argosy.agent.taking import WORKERS
 from argosy.agent.targets import Known, Targets, is_as_recorded
 
 TYPE_CHECKING = False

@@ -182,8 +182,9 @@ class Mounts:
                         agent, job, node, mount
                     ):
                         continue
-                    listing = await self._listing(attempt.id, mount, task.sync)
-                    await self._fetch(agent, job, node, mount, listing, task.sync)
+                    async with agent.expecting(in_workdir(mount.target)):
+                        listing = await self._listing(attempt.id, mount, task.sync)
+                        await self._fetch(agent, job, node, mount, listing, task.sync)
             except Transient:
                 self._listings.pop((attempt.id, mount.target), None)  # it may have changed
                 raise

@@ -7,6 +7,7 @@ calls may be repeated, so one that finds its kept connection dead is sent again 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -178,6 +179,10 @@ class _Nothing(msgspec.Struct, frozen=True):
     pass
 
 
+class _Target(msgspec.Struct, frozen=True):
+    target: str
+
+
 class _Head(msgspec.Struct, frozen=True):
     complete: bool = False
     ranks: tuple[RankFact, ...] = ()
@@ -195,6 +200,7 @@ class AgentClient:
         self._idle: list[Channel] = []
         self._places = asyncio.Semaphore(_POOL_MAX)
         self._streams: set[Channel] = set()
+        self._early: dict[str, asyncio.Future[Channel]] = {}  # by target: copies that were announced
         self._closed = False
 
     # ---- calls
@@ -379,10 +385,33 @@ class AgentClient:
             self._streams.discard(channel)
             channel.writer.close()
 
+    @contextlib.asynccontextmanager
+    async def expecting(self, target: str) -> AsyncIterator[None]:
+        asking = asyncio.ensure_future(self._upgrade("/fetch/early", _Target(target)))
+        self._early[target] = asking
+        try:
+            yield
+        finally:
+            if self._early.get(target) is asking:
+                del self._early[target]
+            asking.cancel()
+            await asyncio.wait({asking})
+            if not asking.cancelled() and asking.exception() is None:
+                self._hang_up(asking.result())
+
     async def fetch(self, order: FetchOrder, source: DataSource) -> Fetched:
         from argosy.infra.agent_data import Fetching
 
-        return await self._exchanged("/fetch", lambda channel: Fetching(channel, order, source).run())
+        early = self._early.pop(order.target, None)
+        if early is not None:
+            await asyncio.wait({early})
+            if early.exception() is None:
+                return await self._talk(
+                    early.result(), lambda channel: Fetching(channel, order, source, early=True).run()
+                )  # what went wrong, or an older agent: it is said, or not, when it is asked again
+        return await self._exchanged(
+            "/fetch", lambda channel: Fetching(channel, order, source, early=False).run()
+        )
 
     async def send(self, order: SendOrder, sink: DataSink) -> int:
         from argosy.infra.agent_sending import Sending
@@ -403,14 +432,19 @@ class AgentClient:
         return msgspec.json.decode(answer, type=_Settled).left
 
     async def _exchanged(self, path: str, talk: Callable[[Channel], Awaitable[T]]) -> T:
-        channel = await self._upgrade(path, _Nothing())
+        return await self._talk(await self._upgrade(path, _Nothing()), talk)
+
+    async def _talk(self, channel: Channel, talk: Callable[[Channel], Awaitable[T]]) -> T:
         try:
             return await talk(channel)
         except LOST as error:
             raise border.Unreachable(f"the agent broke off: {reason_of(error)}") from None
         finally:
-            self._streams.discard(channel)
-            channel.writer.close()
+            self._hang_up(channel)
+
+    def _hang_up(self, channel: Channel) -> None:
+        self._streams.discard(channel)
+        channel.writer.close()
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         channel = await self._upgrade("/shell", _ShellOrder(command, rows, columns, env))

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -149,7 +150,7 @@ class Duplex(Protocol):
         """Ends it; the exit code when there is one."""
 
 
-class DataFile(msgspec.Struct, frozen=True, array_like=True):
+class DataFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An object that becomes a file. `path` is relative to the target; `etag` "": not known."""
 
     path: str
@@ -304,6 +305,10 @@ class AgentPort(Protocol):
 
     def kept_chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
         """Chunks of what `kept` told last. Raises `Transient` when a file has changed since."""
+
+    def expecting(self, target: str) -> AbstractAsyncContextManager[None]:
+        """A copy to `target` follows in this context: the node looks meanwhile at what lies there. It raises
+        nothing by itself."""
 
     async def fetch(self, order: FetchOrder, source: DataSource) -> Fetched:
         """Make objects appear as files. Only what is not there travels: by addresses that the node gets

@@ -160,3 +160,7 @@ VOLUME_TYPES: Final = {
 COMMAND_FIELDS: Final = {
     "ray": "entrypoint",
 }
+#: Of these, the field with which the place itself runs so many jobs of an array at once.
+ARRAY_FIELDS: Final = {
+    "slurm": "native",
+}

@@ -4,6 +4,7 @@ drawn."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
@@ -215,6 +216,9 @@ class SimAgent:
         for digest in digests:
             raise border.Transient(f"simulated nodes have no files: {digest}")
             yield digest, b""
+
+    def expecting(self, target: str) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
 
     async def fetch(self, order: FetchOrder, source: DataSource) -> Fetched:
         machine = await self._call("fetch")

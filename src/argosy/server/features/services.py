@@ -114,7 +114,11 @@ class ServiceFeature:
         return ServiceReply(
             service=await self._view(rows.workloads.get(row.id, row), rows),
             said=said,
-            warnings=(*seated.warnings, *await about_domains(serving.hosts, self._listening())),
+            warnings=(
+                *seated.warnings,
+                *await about_domains(serving.hosts, self._listening()),
+                *_about_prefill(row, serving, rows),
+            ),
         )
 
     def _first(self, request: ServeRequest, confirmed: Confirmed | None, queue: str) -> Workload:
@@ -336,6 +340,15 @@ def _check_there(old: Workload | None, request: ServeRequest, rows: Snapshot, ca
         )
     if old is not None:
         check_alive(old)
+
+
+def _about_prefill(row: Workload, serving: Serving, rows: Snapshot) -> list[str]:
+    """That nobody reads its prompts yet."""
+    if not serving.prefill or rows.find_named(SERVICE.name, serving.prefill, row.project) is not None:
+        return []
+    return [
+        f"there is no service `{serving.prefill}` yet: until it is there, `{row.name}` reads prompts itself"
+    ]
 
 
 def check_hosts(task: Task, old: Workload | None, services: Iterable[Workload]) -> None:
