@@ -117,8 +117,7 @@ def pod_of(order: Order, index: int) -> dict[str, Any]:
     if order.match.terms:
         spec["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _terms(order)}}
     mount_volumes(spec, wishes.volumes, claim.count)
-    if wishes.python_image:
-        _bring_python(spec, wishes.python_image)
+    _bring_python(spec, wishes.python_image)
     if gang.kind == "kueue":
         marks |= {f"{_KUEUE}/queue-name": wishes.queue}
         if claim.count > 1:
@@ -188,6 +187,8 @@ def _container(order: Order) -> dict[str, Any]:
 
 
 def _bring_python(spec: dict[str, Any], image: str) -> None:
+    if not image:
+        return
     place = {"name": "argosy-python", "mountPath": "/argosy-py"}
     spec["volumes"].append({"name": "argosy-python", "emptyDir": {}})
     spec["containers"][0]["volumeMounts"].append(place)
