@@ -182,22 +182,25 @@ class Fetch:
         placing.open(base)
         self._placing, self._new = placing, placing.new
         self._new.base, self._new.files, self._new.folders = plan.path, dict(plan.kept), known.folders
-        drafts = _open_drafts(base)
         try:
-            need = self._needed(plan)
-            _check_room(self._node, base, plan.target, need)
-            with open(record + ".journal", "a", encoding="utf-8") as journal:
-                taking = Taking(
-                    self.server, placing, drafts, journal, self._new.files, self._required, self._md5
-                )
-                taking.take(need, plan.sure)
-                self._bytes = taking.bytes
-                if need:
-                    journal.write(json.dumps([None, *self._ends(plan).values()]) + "\n")
+            drafts = _open_drafts(base)
+            try:
+                need = self._needed(plan)
+                _check_room(self._node, drafts, plan.target, need)
+                self._take(plan, need, placing, drafts)
+            finally:
+                _close_drafts(drafts, base)
             return self._settle(plan, len(need) > _JOURNAL_MAX, is_ours)
         finally:
             placing.close()
-            _close_drafts(drafts, base)
+
+    def _take(self, plan: _Plan, need: list[Incoming], placing: Placing, drafts: int) -> None:
+        with open(plan.record + ".journal", "a", encoding="utf-8") as journal:
+            taking = Taking(self.server, placing, drafts, journal, self._new.files, self._required, self._md5)
+            taking.take(need, plan.sure)
+            self._bytes = taking.bytes
+            if need:
+                journal.write(json.dumps([None, *self._ends(plan).values()]) + "\n")
 
     def _needed(self, plan: _Plan) -> list[Incoming]:
         if plan.sure:
@@ -247,9 +250,14 @@ def _top(targets: Targets, node: str, path: str, target: str) -> str:
     )
 
 
-def _check_room(node: str, base: str, target: str, need: list[Incoming]) -> None:
-    disk = os.statvfs(base)
+def _check_room(node: str, drafts: int, target: str, need: list[Incoming]) -> None:
+    """What is there of them already takes no more room."""
+    disk = os.fstatvfs(drafts)
     free, wanted = disk.f_bavail * disk.f_frsize, sum(each.size for each in need)
+    begun = {os.fsencode(name) for name in os.listdir(drafts)}
+    for each in need if begun else ():
+        if each.draft() in begun:
+            wanted -= min(each.size, os.stat(each.draft(), dir_fd=drafts).st_blocks * 512)
     if wanted > free:
         largest = max(need, key=lambda each: each.size)
         raise Refused(
