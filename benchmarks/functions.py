@@ -1,12 +1,13 @@
 """Functions: how soon a fresh process answers, what a warm one adds, and how many events a core does.
 
-    python benchmarks/functions.py [--json FILE] [--rounds 30]
+    python benchmarks/functions.py [--json FILE] [--rounds 30] [--real-time]
 
 The program that replicas run is started with a handler that has imported numpy. Cold: an event for which a
 process has to be forked (its CPU time is that of the fork server, the process and the front together), beside
 a plain interpreter that imports the same. Warm: the Invoke API, over Python's http.client, to a process that
 is there, beside an event that goes to the worker without HTTP. Events per second of CPU time of all processes
-of the function, with eight connections to the Invoke API.
+of the function, with eight connections to the Invoke API. With `--real-time` (root) all of it is scheduled
+before whatever else the machine does, so that wall times are those of an idle one.
 """
 
 from __future__ import annotations
@@ -205,7 +206,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--real-time", action="store_true", help="neighbours wait (SCHED_FIFO)")
     given = parser.parse_args()
+    if given.real_time:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # what it starts inherits it
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         figures = {
@@ -217,7 +221,10 @@ def main() -> None:
     for key, value in figures.items():
         print(f"{key:18} {value:10.2f}")
     if given.json:
-        given.json.write_text(json.dumps({"machine": describe(), "figures": figures}, indent=1) + "\n")
+        given.json.write_text(
+            json.dumps({"machine": describe(), "real_time": given.real_time, "figures": figures}, indent=1)
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

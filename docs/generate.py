@@ -345,6 +345,10 @@ def render_places() -> str:
             "#: Of these, the field that is a command of its own kind of job.",
             "COMMAND_FIELDS: Final = {",
             *(f'    "{each.name}": "{each.command_field}",' for each in found if each.command_field),
+            "}",
+            "#: Of these, the field with which the place itself runs so many jobs of an array at once.",
+            "ARRAY_FIELDS: Final = {",
+            *(f'    "{each.name}": "{each.array_field}",' for each in found if each.array_field),
             "}\n",
         ]
     )

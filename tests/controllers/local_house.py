@@ -24,6 +24,9 @@ from argosy.model.rows import Workload
 from argosy.model.task import Task
 from argosy.providers import load_providers
 from argosy.server.agents import Agents
+from argosy.server.folder_traffic import FolderTraffic
+from argosy.server.folders import Folders
+from argosy.server.node_folders import NodeFolders
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
 from argosy.store import Store
@@ -35,8 +38,10 @@ PATIENCE_S = 60.0
 class House:
     """A server whose machines share no folder, so that it has to copy what jobs keep."""
 
-    def __init__(self, store: Store, shell: Shell, provider: Any) -> None:  # Any: the driver is not imported
-        self.store, self.shell, self.provider = store, shell, provider
+    def __init__(
+        self, store: Store, shell: Shell, provider: Any, nodes: NodeFolders
+    ) -> None:  # Any: the driver is not imported
+        self.store, self.shell, self.provider, self.nodes = store, shell, provider, nodes
 
     async def job(self) -> Workload:
         row = await self.store.load("job-1")
@@ -60,9 +65,14 @@ class House:
 
 @contextlib.asynccontextmanager
 async def a_house(
-    task: Task, policy: Policy | None = None, stores: OpensBuckets | None = None, *, shares_disk: bool = False
+    task: Task,
+    policy: Policy | None = None,
+    stores: OpensBuckets | None = None,
+    *,
+    shares_disk: bool = False,
+    before: Callable[[House, Task], Awaitable[Task]] | None = None,
 ) -> AsyncIterator[House]:
-    """A server with one managed job of this task, on this machine."""
+    """A server with one managed job of this task, on this machine. `before`: what makes the task of it."""
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="argosy-", ignore_cleanup_errors=True) as folder:
         root, clock, ids = Path(folder), SystemClock(), SystemIds()
         store = await Store.open("sqlite://", ids=ids, clock=clock)
@@ -71,6 +81,7 @@ async def a_house(
         if not shares_disk:
             provider.manifest = msgspec.structs.replace(provider.manifest, shared_dir="")
         agents, logs = Agents(providers, AgentClient), LogStore(root / "logs")
+        nodes = NodeFolders(Folders(store, clock, ids, str(root)), FolderTraffic(clock), ids)
         shell = Shell(
             store=store,
             providers=providers,
@@ -82,9 +93,12 @@ async def a_house(
             policy=policy,
             stores=(lambda: stores) if stores is not None else None,
         )
+        shell.mounts.copies.folders = lambda: nodes
         running = asyncio.create_task(shell.run())
-        house = House(store, shell, provider)
+        house = House(store, shell, provider, nodes)
         try:
+            if before is not None:
+                task = await before(house, task)
             await store.commit([a_job(id="job-1", managed=True, task=task)])
             shell.wake("job-1")
             yield house

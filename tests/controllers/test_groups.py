@@ -22,6 +22,7 @@ from argosy.model.kinds.group import GROUP, GroupSpec, GroupStatus, group_state
 from argosy.model.kinds.job import job_spec, job_task
 from argosy.model.phases import Desired, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
+from argosy.model.resources import Infra, Resources
 from argosy.model.rows import Row, Workload
 from argosy.model.task import Task
 from argosy.store import Conflict, Snapshot, Store
@@ -106,6 +107,21 @@ def test_at_most_so_many_at_once(parallel: int, running: int, new: int) -> None:
     group = a_group(Layout(size=10, parallel=parallel), phase=WorkloadPhase.RUNNING)
     _, jobs = written(decide(group, *(member(index) for index in range(running))))
     assert len(jobs) == new
+
+
+def test_a_place_that_takes_arrays_has_all_jobs_at_once_and_keeps_the_limit() -> None:
+    wish = Resources(infra=Infra(provider="slurm"))
+    task = Task(run="x", resources=(wish,), config='{"slurm": {"native": true}}')
+    layout = Layout(size=AHEAD + 50, parallel=4)
+    _, jobs = written(decide(a_group(layout, task=task)))
+    assert len(jobs) == AHEAD + 50
+    member_of = job_spec(jobs[7]).member
+    assert member_of is not None
+    told = {name: member_of.envs[f"ARGOSY_ARRAY_{name}"] for name in ("INDEX", "SIZE", "PARALLEL")}
+    assert told == {"INDEX": "7", "SIZE": str(AHEAD + 50), "PARALLEL": "4"}
+    elsewhere = msgspec.structs.replace(task, resources=(wish, Resources()))
+    _, jobs = written(decide(a_group(layout, task=elsewhere)))
+    assert len(jobs) == 4 and "ARGOSY_ARRAY_PARALLEL" not in job_spec(jobs[0]).member.envs  # type: ignore[union-attr]
 
 
 def test_a_sweep_fills_in_its_values() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from argosy.controllers.mount_keys import KeyRenewals, Mounted
+from argosy.controllers.folder_links import FolderLinks, Mounted
+from argosy.controllers.mount_keys import KeyRenewals
 from argosy.infra.agent_port import MountOrder
 from argosy.infra.border import Transient
 from argosy.infra.buckets import MountKeys
@@ -35,7 +36,8 @@ class Rig:
         self.told: list[str] = []
         self.is_free, self.broken = True, ""
         self.keys = keys
-        self.renewals = KeyRenewals(self, self.clock, self.order, self.tell)  # type: ignore[arg-type]
+        links = FolderLinks(self, lambda: None)  # type: ignore[arg-type]
+        self.renewals = KeyRenewals(self, self.clock, self.order, self.tell, links)  # type: ignore[arg-type]
 
     @property
     def now_s(self) -> float:

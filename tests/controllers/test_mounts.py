@@ -15,7 +15,7 @@ from local_house import House, a_house
 
 from argosy.api.storage import TransferState, TransferView
 from argosy.client.near import near_task
-from argosy.controllers.mount_keys import Mounted
+from argosy.controllers.folder_links import Mounted
 from argosy.controllers.mounts import Mounts, check_names
 from argosy.infra.border import RequestRefused
 from argosy.infra.buckets import BY_ITSELF, BucketError, Encryption, Opened, StoreSettings

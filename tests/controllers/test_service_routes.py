@@ -22,6 +22,7 @@ from argosy.model.phases import Desired
 from argosy.model.routes import (
     LATENCY_BOUNDS_MS,
     GatewayCounters,
+    HashBy,
     ReplicaCounters,
     RevisionCounters,
     RouteTable,
@@ -31,7 +32,7 @@ from argosy.model.routes import (
 )
 from argosy.model.rows import Workload
 from argosy.model.scaling import CONCURRENCY, REQUESTS, WORK, Seen
-from argosy.model.serving import Serving, Strategy
+from argosy.model.serving import Replicas, Serving, Strategy
 from argosy.server.features.services import check_hosts
 from argosy.testing.virtual_time import EPOCH_MS, SimClock, run_virtual
 
@@ -93,6 +94,76 @@ def test_services_with_one_endpoint_share_it_and_its_host() -> None:
     assert check_table(RouteTable(generation=1, services=routes, endpoints=(shared,))) == []
 
 
+def _served(row: Workload, serving: Serving) -> Workload:
+    """The row with this `service` in all revisions."""
+    spec = service_spec(row)
+    revisions = tuple(
+        msgspec.structs.replace(each, task=msgspec.structs.replace(each.task, service=serving))
+        for each in spec.revisions
+    )
+    return msgspec.structs.replace(row, spec=msgspec.structs.replace(spec, revisions=revisions))
+
+
+def test_users_are_told_apart_as_the_file_says() -> None:
+    serving = Serving(balance="consistent_hash", affinity="header:x-user")
+    policy = route_of(_served(Stage().row, serving)).policy
+    assert (policy.name, policy.hash_by) == ("consistent-hash", HashBy(attribute="header", name="x-user"))
+    stage = Stage(replicas=1)
+    stage.beat()
+    stage.update(Strategy(name="ab", steps=(500,)))
+    stage.beat(times=4)
+    sticky = route_of(_served(stage.row, Serving(affinity="cookie:Sid"))).sticky_by
+    assert sticky == HashBy(attribute="cookie", name="Sid")
+
+
+def test_the_service_that_reads_prompts_is_found_by_its_name() -> None:
+    chat = _served(Stage().row, Serving(prefill="reads"))
+    reads = msgspec.structs.replace(Stage().row, id="svc-reads", name="reads")
+    assert [route.prefill for route in routes_of([chat, reads])] == ["svc-reads", ""]
+    assert [route.prefill for route in routes_of([chat])] == [""], "nobody reads them yet"
+    elsewhere = msgspec.structs.replace(reads, project="vision")
+    assert [route.prefill for route in routes_of([chat, elsewhere])] == ["", ""]
+
+
+def _shared_update(stage: Stage, share_milli: int, strategy: Strategy) -> None:
+    """A new revision that has this share at the endpoint `all`."""
+    stage.update(strategy, replicas=1)
+    spec = service_spec(stage.row)
+    new = spec.revisions[-1]
+    serving = msgspec.structs.replace(new.serving, endpoint="all", share_milli=share_milli, models=("m",))
+    new = msgspec.structs.replace(new, task=msgspec.structs.replace(new.task, service=serving))
+    revisions = (*spec.revisions[:-1], new)
+    stage.put(msgspec.structs.replace(stage.row, spec=msgspec.structs.replace(spec, revisions=revisions)))
+
+
+def _shares(stage: Stage) -> list[int]:
+    routes = routes_of([stage.row])
+    assert check_table(RouteTable(generation=1, services=routes)) == []
+    return [each.weight for shared in endpoints_of([stage.row], routes) for each in shared.members]
+
+
+def test_a_share_at_an_endpoint_changes_with_the_revision_that_serves_and_comes_back() -> None:
+    stage = Stage(replicas=1)
+    _shared_update(stage, 900, Strategy())
+    stage.beat(times=6)
+    assert _shares(stage) == [9000]
+    _shared_update(stage, 300, Strategy(name="canary", steps=(100, 1000), auto=False))
+    stage.beat(times=6)
+    assert stage.weights == {2: 900, 3: 100} and _shares(stage) == [9000], "the canary changes no share"
+    stage.want(promote=3)
+    stage.beat(times=20)
+    assert stage.weights == {3: 1000} and _shares(stage) == [3000]
+    stage.want(fixed=0)
+    stage.beat(times=6)
+    assert stage.ready() == 0 and _shares(stage) == [3000], "zero replicas: its place is kept"
+    stage.want(fixed=2)
+    stage.beat(times=6)
+    assert stage.ready() == 2 and _shares(stage) == [3000]
+    stage.want(wanted=2, promote=0)
+    stage.beat(times=20)
+    assert stage.state.serves == 2 and _shares(stage) == [9000], "the older revision has its share again"
+
+
 def test_a_shadow_is_no_part_of_the_shares() -> None:
     stage = Stage(replicas=1)
     stage.beat()
@@ -119,7 +190,9 @@ def test_counters_become_rates_and_signals() -> None:
     load = Load()
     load.add(counters(100), 1_000, "a")
     load.add(counters(150, errors=1, fast=40, slow=10, in_flight=3, held=2), 3_000, "a")
-    assert load.signals()[REQUESTS] == [25.0, 25.0] and load.signals()[CONCURRENCY] == [5.0, 5.0]
+    assert load.signals([REQUESTS])[REQUESTS] == [25.0, 25.0] and load.signals([CONCURRENCY])[
+        CONCURRENCY
+    ] == [5.0, 5.0]
     rate = load.rate()
     assert (rate.requests_milli, rate.p50_ms, rate.p99_ms) == (25_000, 10, 500)
 
@@ -154,7 +227,7 @@ def test_a_gateway_that_begins_anew_counts_from_zero() -> None:
     load = Load()
     load.add(counters(1000), 1_000, "a")
     load.add(counters(10), 2_000, "a")
-    assert load.signals()[REQUESTS] == [10.0]
+    assert load.signals([REQUESTS])[REQUESTS] == [10.0]
 
 
 def test_counts_begin_anew_when_the_shares_change() -> None:
@@ -178,6 +251,7 @@ class FakeGateway:
         self.since_ms = 1
         self.rested = False
         self.sequence = 1
+        self.per_s = self.work_ms_per_s = 0  # requests, and the work that they are weighed with
 
     async def take(self, table: RouteTable) -> int:
         if self.is_away:
@@ -192,7 +266,11 @@ class FakeGateway:
         replicas = [
             ReplicaCounters(id=id, revision="1", in_flight=count) for id, count in self.in_flight.items()
         ]
-        service = ServiceCounters(id="svc-1", held=self.held, replicas=replicas)
+        seconds = int(asyncio.get_running_loop().time())
+        service = ServiceCounters(
+            id="svc-1", held=self.held, replicas=replicas, requests=seconds * self.per_s,
+            work_ms=seconds * self.work_ms_per_s,
+        )  # fmt: skip
         generation = self.tables[-1].generation if self.tables else 0
         return GatewayCounters(generation=generation, since_ms=self.since_ms, services=[service])
 
@@ -281,14 +359,35 @@ def test_replicas_follow_the_work_that_gateways_weigh() -> None:
     load = Load()
     for second in range(300):
         load.add(counters(second * 10, work_ms=second * 2000), second * 1000, "a")
-    assert load.signals()[WORK][-1] == 2.0 and load.work_each_s == pytest.approx(0.2)
+    assert load.signals([WORK])[WORK][-1] == 2.0 and load.work_each_s == pytest.approx(0.2)
     policy = scaling_policy(a_revision(1, replicas=1, most=8))
-    seen = Seen(now_ms=300_000, ready=1, signals=load.signals())
+    seen = Seen(now_ms=300_000, ready=1, signals=load.signals([WORK, REQUESTS]))
     assert wanted_replicas(policy, seen).replicas >= 2
     plain = Load()
     plain.add(counters(0), 0, "a")
     plain.add(counters(10), 1000, "a")
-    assert WORK not in plain.signals()
+    assert WORK not in plain.signals([WORK])
+
+
+@pytest.mark.parametrize(("qps", "wanted"), [(0, 4), (10, 1)])
+def test_who_says_what_a_replica_takes_is_not_told_otherwise_by_gateways(qps: int, wanted: int) -> None:
+    """Ten requests a second that gateways weigh as the work of four replicas."""
+
+    async def story() -> None:
+        stage, told = Stage(replicas=1, most=8), Told()
+        spec = service_spec(stage.row)
+        [first] = spec.revisions
+        replicas = Replicas(least=1, most=8, qps_milli={"": qps * 1000} if qps else {})
+        serving = msgspec.structs.replace(first.serving, replicas=replicas)
+        first = msgspec.structs.replace(first, task=msgspec.structs.replace(first.task, service=serving))
+        row = msgspec.structs.replace(stage.row, spec=msgspec.structs.replace(spec, revisions=(first,)))
+        told.gateway.per_s, told.gateway.work_ms_per_s = 9, 4000
+        told.follow(row)
+        await asyncio.sleep(40)
+        fact = told.facts.served("svc-1")
+        assert fact is not None and abs(fact.wanted - wanted) <= 1, fact
+
+    virtual(story())
 
 
 def test_a_service_at_zero_wakes_for_who_waits() -> None:

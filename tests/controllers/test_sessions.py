@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
 
+from argosy.apps.files import find_app
 from argosy.controllers.job.environment import rank_orders
 from argosy.controllers.observed import Facts
 from argosy.controllers.session.decide import decide
 from argosy.controllers.session.idle import ends_then, last_use, limits_of
-from argosy.controllers.view import Action, Emit, Put, View
+from argosy.controllers.view import Action, Emit, Put, View, WakeAt
+from argosy.infra.agent_port import AgentDirectory
 from argosy.model.apps import App, Idle, Isolation
 from argosy.model.facts import Device, NodeFacts, RankFact, RankPhase
 from argosy.model.kinds import kind_of
@@ -23,8 +26,11 @@ from argosy.model.phases import AttemptPhase, Desired, NodePhase, Outcome, Workl
 from argosy.model.reasons import Reason
 from argosy.model.rows import Row, Workload
 from argosy.model.tenancy import Queue, Resting, Tenancy
+from argosy.server.apps.live import LiveApps
+from argosy.server.ports import Controllers
 from argosy.server.session_words import session_lines
 from argosy.store import Snapshot
+from argosy.store.store import Store
 from argosy.testing.builders import a_job, a_node, a_task, an_attempt, changed, want_gpus
 
 NOW = 1_000_000_000
@@ -386,3 +392,85 @@ def test_explain_tells_every_figure() -> None:
     ]
     rests = Snapshot.of([changed(seen.session, phase=WorkloadPhase.STOPPED, detail="asked to")])
     assert session_lines(changed(seen.session, detail="asked to"), rests, seen.facts, NOW) == ["asked to"]
+
+
+# ---- a day of a session, by a moved clock
+
+
+class Day:
+    """A session that is decided about as its wakes ask for, while somebody or something asks for paths of its
+    app."""
+
+    def __init__(self, app: str, idle: Idle, *, has_gpu: bool = False) -> None:
+        found = find_app(Path("/none"), app)
+        task = GPUS if has_gpu else a_task()
+        self.seen = running(idle, task=task, app=found)
+        self.seen.session = self.seen.session.with_status(up_ms=NOW, active_ms=NOW, active_by="start")
+        self.at_ms, self.said = NOW, list[str]()
+        self.apps = LiveApps(cast(Store, None), cast(AgentDirectory, None), cast(Controllers, self), self)
+
+    # what the proxy asks of the server
+
+    @property
+    def observed(self) -> Facts:
+        return self.seen.facts
+
+    def wake(self, key: str) -> None:
+        pass
+
+    def now_ms(self) -> int:
+        return self.at_ms
+
+    # a clock
+
+    def wait_until(self, until_ms: int) -> int:
+        """The decisions up to then; when it was put to rest, 0: it was not."""
+        while self.at_ms < until_ms:
+            wakes = [until_ms]
+            for action in self.seen.decided(self.at_ms):
+                if isinstance(action, Emit):
+                    self.said.append(action.event.text)
+                if isinstance(action, WakeAt):
+                    wakes.append(action.at_ms)
+                if isinstance(action, Put) and isinstance(action.row, Workload):
+                    self.seen.session = action.row
+            if self.seen.session.desired is not Desired.RUN:
+                return self.at_ms
+            self.at_ms = max(self.at_ms + 1, min(wakes))
+        return 0
+
+    def browse(self, path: str, until_ms: int, every_s: int = 30) -> int:
+        """An open tab that asks for this path; as `wait_until`."""
+        while self.at_ms < until_ms:
+            self.apps.use(self.seen.session, path)
+            if rested := self.wait_until(min(until_ms, self.at_ms + every_s * 1000)):
+                return rested
+        return 0
+
+
+def test_an_open_tab_of_tensorboard_does_not_hold_it_and_reading_does() -> None:
+    limit = 60 * MINUTE
+    day = Day("tensorboard", Idle(after_s=3600))
+    rested = day.browse("/data/plugin/scalars/tags", NOW + 3 * limit)  # it asks by itself every 30 s
+    assert NOW + limit <= rested <= NOW + limit + 15_000
+    assert day.said == ["is put to rest in 10m: nobody used it for 1h", "nobody used it for 1h"]
+    day = Day("tensorboard", Idle(after_s=3600))
+    assert day.browse("/", NOW + 3 * limit) == 0
+
+
+def test_typing_holds_it_and_the_time_counts_from_the_last_key() -> None:
+    limit = 60 * MINUTE
+    day = Day("jupyter", Idle(after_s=3600))
+    assert day.browse("", NOW + 2 * limit, every_s=600) == 0  # bytes of a WebSocket
+    last_ms = session_state(day.seen.session).active_ms
+    day.seen.says(ready_ms=1, active_ms=last_ms + MINUTE, active_by="terminal")
+    rested = day.browse("/api/kernels", NOW + 5 * limit)  # a tab that is left open
+    assert last_ms + MINUTE + limit <= rested <= last_ms + MINUTE + limit + 15_000
+
+
+def test_a_gpu_that_is_quiet_for_half_an_hour_ends_it_whoever_types() -> None:
+    day = Day("jupyter", Idle(after_s=3600, gpu_after_s=1800), has_gpu=True)
+    day.seen.says(ready_ms=1, gpu_active_ms=NOW + 5 * MINUTE)
+    rested = day.browse("", NOW + 120 * MINUTE, every_s=10)
+    assert NOW + 35 * MINUTE <= rested <= NOW + 35 * MINUTE + 15_000
+    assert "is put to rest in 10m: its GPUs did nothing for 30m" in day.said

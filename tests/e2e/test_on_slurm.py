@@ -137,6 +137,59 @@ def test_native_mode_runs_commands_as_batch_jobs(far: SlurmHouse) -> None:
     far.wait("the note is gone", lambda: not list(far.slurm.home.glob(".argosy/slurm/native/*")))
 
 
+@pytest.mark.nightly
+def test_an_array_in_native_mode_is_one_job_array(far: SlurmHouse) -> None:
+    """Slurm itself keeps to `--parallel`; logs, ends, cancel and retry are those of each task."""
+    mark = far.root / "good"
+    task = far.file(
+        "array.yaml",
+        "resources: {infra: slurm/far/low, cpus: 1, memory: 0.1}\nconfig: {slurm: {native: true}}\n"
+        "run: |\n  echo task $ARGOSY_ARRAY_INDEX is $SLURM_ARRAY_TASK_ID of $SLURM_ARRAY_TASK_COUNT\n"
+        f"  [ $ARGOSY_ARRAY_INDEX -lt 2 ] && exit 0\n  [ -e {mark} ] && exit 0\n"
+        "  [ $ARGOSY_ARRAY_INDEX = 2 ] && exit 7\n  sleep 600\n",
+    )
+    words = ("-y", "-d", "-n", "sweep", "--num-jobs", "5", "--parallel", "2", task)
+    far.run("jobs", "launch", *words)
+    number = far.json("jobs", "queue")["jobs"][0]["number"]
+
+    def statuses() -> list[str]:
+        return [each["status"] for each in far.json("jobs", "queue", "--tasks", str(number))["tasks"]]
+
+    far.wait("two run, one waits", lambda: statuses() == ["succeeded"] * 2 + ["failed", "running", "running"])
+    listed = far.slurm.run("squeue", "-h", "-r", "--states=all", "-o", "%j %F %K").splitlines()
+    tasks = [line.split() for line in listed if line.startswith("grp-")]
+    assert {each[1] for each in tasks} == {tasks[0][1]}, "one job array"
+    assert sorted(each[2] for each in tasks) == list("01234")
+    assert "task 1 is 1 of 5" in far.run("jobs", "logs", f"{number}/1").stdout
+    far.run("jobs", "cancel", "-y", f"{number}/3")
+    far.wait("one is left", lambda: far.slurm.run("squeue", "-h", "-r", "-o", "%K").split() == ["4"])
+    mark.touch()
+    far.run("jobs", "retry", f"{number}/2")
+    far.wait("the second try", lambda: statuses() == ["succeeded"] * 3 + ["cancelled", "running"])
+    far.run("jobs", "cancel", "-y", str(number))
+    far.wait("nothing is left", lambda: not far.slurm.jobs())
+    far.wait("the notes are gone", lambda: not list(far.slurm.home.glob(".argosy/slurm/native/clm-*")))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("pause_s", [0.0, 0.3, 0.8, 1.3, 2.0])
+def test_a_server_that_is_killed_while_it_submits_an_array_runs_each_task_once(
+    far: SlurmHouse, pause_s: float
+) -> None:
+    ledger = far.root / far.name("ledger")
+    task = far.file(
+        "once.yaml",
+        "resources: {infra: slurm/far/low, cpus: 1, memory: 0.1}\nconfig: {slurm: {native: true}}\n"
+        f"run: echo $ARGOSY_ARRAY_INDEX >>{ledger}\n",
+    )
+    far.run("jobs", "launch", "-y", "-d", "--num-jobs", "6", task)
+    far.slurm.run("sleep", str(pause_s))
+    far.kill_server()
+    far.wait("all have ended", lambda: all(job["phase"] == "finished" for job in far.jobs()))
+    assert far.jobs()[0]["status"] == "succeeded"
+    assert sorted(ledger.read_text().split()) == list("012345")
+
+
 def test_what_slurm_refuses_is_told_with_its_words(far: SlurmHouse) -> None:
     config = far.file(
         "wrong.yaml",

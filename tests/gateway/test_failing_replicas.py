@@ -4,12 +4,20 @@ more requests."""
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 from gateway_house import House, run_house, service, table
 
+from argosy.gateway import addresses, pools
 from argosy.gateway.addresses import parse_address
-from argosy.model.routes import Holding, ReplicaRoute, RevisionRoute
+from argosy.gateway.replicas import HUNG_S
+from argosy.model.routes import Holding, Policy, ReplicaRoute, RevisionRoute
 
 
 async def _until(condition: object) -> None:
@@ -124,6 +132,137 @@ def test_a_hanging_replica_is_given_up_after_its_time() -> None:
         await asyncio.wait_for(house.replica.closed.wait(), 5)
 
     run_house(test, answer_timeout_s=3)
+
+
+def test_one_that_says_it_is_ready_and_answers_nothing_is_left_alone() -> None:
+    """It takes connections, so probes find nothing wrong with it."""
+
+    async def test(house: House) -> None:
+        lies, good = house.replicas
+        lies.scripts[b"work"] = b""  # it is silent
+        for _ in range(2):
+            asking = [asyncio.create_task(house.gate.get("/s/web/work")) for _ in range(2)]
+            await _until(lambda: len(lies.heads) + len(good.heads) == 2)
+            for _ in range(3):
+                house.gate.door.sweep()
+            answers = await asyncio.gather(*asking)
+            assert sorted(answer[9:12] for answer in answers) == [b"200", b"504"]
+            lies.heads.clear()
+            good.heads.clear()
+
+        async def sweep() -> None:
+            for _ in range(3):
+                house.router.sweep()
+                await asyncio.sleep(0.01)
+
+        await sweep()
+        for _ in range(6):
+            assert (await house.gate.get("/s/web/work")).endswith(b"ok")
+        assert [len(replica.heads) for replica in house.replicas] == [0, 6]
+        assert house.router.tell().services[0].replicas[0].state == "suspect"
+        del lies.scripts[b"work"]
+        house.clock.now += HUNG_S
+        await sweep()
+        await sweep()
+        for _ in range(6):
+            await house.gate.get("/s/web/work")
+        assert [len(replica.heads) for replica in house.replicas] == [3, 9], "it has another chance"
+
+    run_house(test, 2, answer_timeout_s=3)
+
+
+def test_one_that_is_alone_is_asked_again_also_when_it_was_silent() -> None:
+    async def test(house: House) -> None:
+        house.replica.scripts[b"work"] = b""
+        for _ in range(3):
+            asking = asyncio.create_task(house.gate.get("/s/web/work"))
+            await _until(lambda: house.replica.heads)
+            for _ in range(3):
+                house.gate.door.sweep()
+            assert (await asking).startswith(b"HTTP/1.1 504 ")
+            house.replica.heads.clear()
+        assert (await house.gate.get("/s/web/")).endswith(b"ok")
+
+    run_house(test, answer_timeout_s=3)
+
+
+@pytest.fixture
+def far() -> Iterator[tuple[str, Callable[[], None]]]:
+    """A machine of its own, as the network sees it: its address, and what takes it off the network."""
+    name, net = f"ag{os.getpid() % 100_000}", f"10.213.{os.getpid() % 250}"
+    if os.geteuid() or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and `ip` (package iproute2)")
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    try:
+        ip("netns", "add", name)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"network namespaces cannot be made here: {error.stderr.decode().strip()}")
+    process = None
+    try:
+        ip("link", "add", f"{name}a", "type", "veth", "peer", "name", f"{name}b", "netns", name)
+        ip("addr", "add", f"{net}.1/24", "dev", f"{name}a")
+        ip("link", "set", f"{name}a", "up")
+        for words in (("addr", "add", f"{net}.2/24", "dev", f"{name}b"), ("link", "set", f"{name}b", "up")):
+            ip("-n", name, *words)
+        program = (
+            "import socket, threading\n"
+            "s = socket.create_server(('0.0.0.0', 8000)); print('up', flush=True)\n"
+            "def serve(c):\n"
+            "    while (head := c.recv(65536)):\n"
+            "        if b'/slow' not in head:\n"
+            "            c.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 3\\r\\n\\r\\nfar')\n"
+            "while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()\n"
+        )
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", name, sys.executable, "-c", program], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        yield f"{net}.2:8000", lambda: ip("-n", name, "link", "set", f"{name}b", "down")
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
+        ip("netns", "del", name)
+
+
+@pytest.mark.process
+def test_a_node_that_vanishes_without_a_word(
+    far: tuple[str, Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No reset comes, nothing is acknowledged: what can be repeated is answered by another one."""
+    address, vanish = far
+    soon = tuple(
+        (level, option, 600 if option == socket.TCP_USER_TIMEOUT else value)
+        for level, option, value in addresses._KEEP_ALIVE
+    )
+    monkeypatch.setattr(addresses, "_KEEP_ALIVE", soon)
+    monkeypatch.setattr(pools, "CONNECT_S", 0.3)
+
+    async def test(house: House) -> None:
+        [near] = await house.add(1)
+        house.router.take_table(table(service(address, near, policy=Policy(name="round-robin"))))
+        answers = {(await house.gate.get("/s/web/x"))[-3:] for _ in range(4)}
+        assert answers == {b"far", b"\nok"}, "both answer"
+        vanish()
+        reads = [asyncio.create_task(house.gate.get("/s/web/slow")) for _ in range(4)]
+        writes = [
+            asyncio.create_task(house.gate.get("/s/web/x", method=b"POST", body=b"1")) for _ in range(4)
+        ]
+        read, ended = await asyncio.gather(*reads), await asyncio.gather(*writes)
+        assert [answer[:90] for answer in read if not answer.endswith(b"ok")] == [], (
+            "no byte of an answer had come"
+        )
+        assert all(answer[9:12] in (b"200", b"502") for answer in ended)
+        assert len(house.replica.bodies) - 2 <= 8, "nothing was answered twice"
+        before = len(house.replica.heads)
+        for _ in range(4):
+            assert (await house.gate.get("/s/web/x", method=b"POST", body=b"1")).endswith(b"ok")
+        assert len(house.replica.heads) - before == 4, "it is out of the choice"
+
+    run_house(test, 0)
 
 
 def test_when_most_are_suspect_all_are_used() -> None:

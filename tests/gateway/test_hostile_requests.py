@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import Any
 
 import pytest
 from gateway_house import House, run_house, service, table
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from argosy.gateway.framing import BadBody, Chunked, Frames
 from argosy.gateway.heads import BadHead, parse_answer, parse_request
-from argosy.model.routes import Holding
+from argosy.model.routes import EndpointRoute, Holding, KeyRoute, Member, RouteTable
 
 H = b"Host: a\r\n"
 GET = b"GET /s/web/ HTTP/1.1\r\n"
@@ -302,6 +303,64 @@ def test_a_page_of_another_origin_may_not_open_a_websocket() -> None:
         )
 
     run_house(test)
+
+
+def test_no_way_to_a_service_that_is_not_public_is_open() -> None:
+    """By prefix, host, wildcard, shared endpoint, model, path of another, as an upgrade, early or late."""
+
+    async def test(house: House) -> None:
+        [address] = await house.add(1)
+        own: dict[str, Any] = {
+            "public": False,
+            "models": ("tiny",),
+            "hosts": ("own.example.org", "*.apps.example.org"),
+        }
+        key = KeyRoute(id="k", sha256="0" * 64)
+        guarded = service(address, name="guarded", **own, keys=(key,))
+        closed = service(address, name="closed", public=False, prefill="svc-guarded")
+        members = (Member(service="svc-guarded"), Member(service="svc-closed"))
+        shared = EndpointRoute(name="all", prefix="/s/all", hosts=("all.example.org",), members=members)
+        house.router.take_table(RouteTable(generation=2, services=(guarded, closed), endpoints=(shared,)))
+        body = b'{"model":"tiny"}'
+        asked = 0
+        for host in (
+            b"a",
+            b"own.example.org",
+            b"OWN.example.org:80",
+            b"x.apps.example.org",
+            b"all.example.org",
+        ):
+            for path in (
+                b"/s/guarded/",
+                b"/s/closed/",
+                b"/s/all/v1/models",
+                b"/v1/models",
+                b"/v1/completions",
+            ):
+                for line in (
+                    b"X: 1",
+                    b"Authorization: Bearer x",
+                    b"Authorization: Basic Og==",
+                    b"X-Api-Key: " + b"0" * 64,
+                    b"Connection: Upgrade\r\nUpgrade: websocket",
+                    b"X-Forwarded-For: 127.0.0.1",
+                    b"X-Argosy-Passed: here",
+                    b"Expect: 100-continue",
+                ):
+                    house.clock.now += 61  # guesses of before are forgotten
+                    method = b"POST" if b"completions" in path else b"GET"
+                    request = b"%b %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n%b\r\n" % (
+                        method, path, host, line,
+                    )  # fmt: skip
+                    if method == b"POST":
+                        request += b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+                    answer = await house.gate.say(request + b"\r\n" + (body if method == b"POST" else b""))
+                    last = answer.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    assert last[9:12] in (b"400", b"401", b"404"), (host, path, line, answer)
+                    asked += 1
+        assert asked == 200 and house.replica.heads == []
+
+    run_house(test, 0)
 
 
 def test_the_name_of_a_service_is_compared_whole() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from typing import Any
 
 import pytest
 from gateway_house import House, run_house, service, table
@@ -38,6 +39,20 @@ def test_a_service_with_keys_answers_only_those_who_show_one() -> None:
         assert told.refused == 4 and told.keys[0].requests == 3
 
     run_house(test, public=False, keys=(_key(),))
+
+
+def test_a_key_stays_here_also_where_the_body_was_waited_for() -> None:
+    async def test(house: House) -> None:
+        lines = (_bearer("sk-one"), b"Expect: 100-continue", b"Content-Type: application/json")
+        answer = await house.gate.get("/s/web/echo", *lines, method=b"POST", body=b'{"model":"m"}')
+        assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ") or answer.startswith(
+            b"HTTP/1.1 200 "
+        )
+        [head] = house.replica.heads
+        assert b"sk-one" not in head and b"expect" not in head.lower()
+
+    key = _key(tokens_per_minute=10_000)
+    run_house(test, public=False, keys=(key,), models=("m",))
 
 
 def test_a_service_without_keys_that_is_not_public_answers_nobody() -> None:
@@ -141,6 +156,34 @@ def test_models_of_all_services_have_one_address_and_one_key() -> None:
         answer = await house.gate.get(path, _bearer("sk-one"), method=post, body=b"{")
         assert b" 400 " in answer[:20] and b"the body is not JSON" in answer
         assert house.replicas[0].heads == []
+
+    run_house(test, 0)
+
+
+def test_a_key_finds_its_models_among_a_thousand_services() -> None:
+    """Only services that have the key are asked about it."""
+
+    async def test(house: House) -> None:
+        [address] = await house.add(1)
+        many = tuple(
+            service(name=f"n{number}", models=(f"m{number}",), keys=(_key(f"sk-{number}"),), public=False)
+            for number in range(1000)
+        )
+        mine = service(address, name="mine", models=("tiny",), keys=(_key(),), public=False)
+        house.router.take_table(table(*many, mine))
+        asked: list[str] = []
+        for each in house.router._services.values():
+            original = each.keys.find
+
+            def noted(exchange: Any, *, notes: bool = True, of: Any = each, find: Any = original) -> Any:
+                asked.append(of.route.name)
+                return find(exchange, notes=notes)
+
+            each.keys.find = noted  # type: ignore[method-assign]
+        answer = await house.gate.get(
+            "/v1/completions", _bearer("sk-one"), method=b"POST", body=_chat("tiny")
+        )
+        assert answer.endswith(b"ok") and set(asked) == {"mine"}
 
     run_house(test, 0)
 

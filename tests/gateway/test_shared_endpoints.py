@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+from collections import Counter
 
 import pytest
 from gateway_house import House, run_house, service
 
-from argosy.model.routes import EndpointRoute, KeyRoute, Member, RouteTable, check_table
+from argosy.model.routes import (
+    EndpointRoute,
+    KeyRoute,
+    Member,
+    ReplicaRoute,
+    RevisionRoute,
+    RouteTable,
+    check_table,
+)
 
 _JSON = b"Content-Type: application/json"
 
@@ -55,6 +65,67 @@ def test_a_model_that_is_named_and_shares_of_the_others() -> None:
             "also at the common address"
         )
         assert (await house.gate.get("/s/small/x")).endswith(b"ok"), "each has a place of its own, too"
+
+    run_house(main, 2)
+
+
+def test_an_update_of_a_member_is_not_noticed_at_the_shared_endpoint() -> None:
+    """A canary, its promotion, a smaller number, zero and back, while requests go on."""
+
+    async def main(house: House) -> None:
+        new = (await house.add(1))[0]
+        old, other = house.replicas[0].address, house.replicas[1].address
+        stop, answers = asyncio.Event(), Counter[bytes]()
+
+        async def ask(body: dict[str, object]) -> None:
+            data = json.dumps(body).encode()
+            while not stop.is_set():
+                answer = await house.gate.get("/s/chat/v1/completions", _JSON, method=b"POST", body=data)
+                answers[answer[9:12]] += 1
+
+        def tell(generation: int, revisions: tuple[tuple[str, int, str, str], ...]) -> None:
+            small = service(
+                name="small",
+                models=("small",),
+                revisions=tuple(
+                    RevisionRoute(
+                        id=id,
+                        weight=weight,
+                        replicas=(ReplicaRoute(id=f"r-{id}", address=address, state=state),),  # type: ignore[arg-type]
+                    )
+                    for id, weight, address, state in revisions
+                ),
+            )
+            large = service(other, name="large", models=("org/large",))
+            members = (Member(service="svc-small", weight=900), Member(service="svc-large", weight=100))
+            shared = EndpointRoute(name="chat", prefix="/s/chat", members=members)
+            house.router.take_table(
+                RouteTable(generation=generation, services=(small, large), endpoints=(shared,))
+            )
+
+        steps: tuple[tuple[tuple[str, int, str, str], ...], ...] = (
+            (("1", 10_000, old, "ready"),),
+            (("1", 9000, old, "ready"), ("2", 1000, new, "ready")),
+            (("1", 0, old, "draining"), ("2", 10_000, new, "ready")),
+            (("2", 10_000, new, "ready"),),
+            (),  # scaled to zero: the other one has all that name no model
+            (("1", 10_000, old, "ready"),),  # and taken back to the first revision
+        )
+        tell(2, steps[0])
+        asking = [asyncio.create_task(ask({"prompt": "x"})) for _ in range(3)]
+        for generation, step in enumerate(steps, 3):
+            tell(generation, step)
+            seen = sum(answers.values())
+            while sum(answers.values()) < seen + 40:
+                await asyncio.sleep(0.002)
+        stop.set()
+        await asyncio.gather(*asking)
+        assert set(answers) == {b"200"}
+        assert all(len(replica.heads) > 20 for replica in house.replicas)
+        named = Counter[bytes]()
+        for model in ("small", "org/large") * 2:
+            named[(await _ask(house, model))[9:12]] += 1
+        assert named == {b"200": 4}
 
     run_house(main, 2)
 

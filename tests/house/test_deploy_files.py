@@ -87,8 +87,11 @@ def test_the_manifest_holds_together() -> None:
     [server] = pod["spec"]["containers"]
     ports = {each["name"] for each in server["ports"]}
     asked = server["readinessProbe"]["httpGet"]
-    assert {by_kind["Service"]["spec"]["ports"][0]["targetPort"], asked["port"]} == ports
+    assert {by_kind["Service"]["spec"]["ports"][0]["targetPort"], asked["port"], "peers"} == ports
+    given = {each["name"]: each.get("value", "") for each in server["env"]}
+    peers = next(each["containerPort"] for each in server["ports"] if each["name"] == "peers")
+    assert given["ARGOSY_PEER"] == f"$(POD_IP):{peers}" and "POD_IP" in given
     assert asked["path"] == "/v1/health"
     assert [each["name"] for each in server["volumeMounts"]] == claims
-    hidden = {each["name"] for each in server["env"] if "valueFrom" in each}
+    hidden = {each["name"] for each in server["env"] if "secretKeyRef" in each.get("valueFrom", {})}
     assert hidden == {"ARGOSY_STORE", "ARGOSY_KEYS"}, "no secret in the file"

@@ -50,6 +50,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "infra/ssh": ({"ssh"}, "the program"),
     "infra/machine_ssh.py": ({"ssh"}, "a folder's name"),
     "testing/hosts.py": ({"ssh"}, "the program"),
+    "testing/fake_slurm.py": ({"slurm"}, "machines of its world name their provider"),
     "testing/": (
         {"aws", "lambda", "scp", "ssh", "vast", "local"},
         "what the fake server answers: examples of replies",

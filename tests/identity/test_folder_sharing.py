@@ -12,6 +12,9 @@ from site_of_people import Site
 from argosy.client.client import Client
 from argosy.client.folder_bridge import Bridge
 from argosy.client.folders import FolderFiles
+from argosy.model.errors import ArgosyError
+from argosy.model.mounts import ServedFolder
+from argosy.server.node_folders import MountedFolder, mount_root
 
 
 @pytest.fixture
@@ -130,3 +133,52 @@ def test_who_loses_a_folder_loses_it_in_a_mount_that_is_open(site: Site, people:
         bridge.shutdown()
         bridge.server_close()
         files.close()
+
+
+def test_who_loses_a_folder_loses_it_on_nodes_too(site: Site, people: dict[str, str]) -> None:
+    """What runs for dan has what dan has at that moment; and never more than `:ro` says."""
+    ann, ids = people["ann"], dict[str, str]()
+    for name in ("train", "secret"):
+        ids[name] = site.ask("POST", "/folders", {"name": name, "project": "vision"}, token=ann).json["id"]
+        assert write(site, ann, ids[name], "sub/x") == 201
+
+    async def opened(mount: ServedFolder) -> MountedFolder:
+        return MountedFolder(site.application.objects.folders._opened(mount), mount)
+
+    def mount(**more: object) -> MountedFolder:
+        served = ServedFolder(target="/d", folder=ids["train"], as_user="dan", **more)  # type: ignore[arg-type]
+        return site.do(opened(served))
+
+    def told(work: object) -> str:
+        try:
+            work()  # type: ignore[operator]
+        except ArgosyError as error:
+            return f"{error.code}: {error.what}"
+        return ""
+
+    root, files = ids["train"], mount()
+    for level, said in (
+        ("", "forbidden: `dan` has `` on `train`, and this needs `rw`"),
+        ("ro", "forbidden: `dan` has `ro` on `train`, and this needs `rw`"),
+        ("rw", ""),
+    ):
+        if level:
+            site.ask("POST", f"/folders/{root}/grants", {"to": "dan", "level": level}, token=ann)
+        assert told(lambda: files.write(f"{root}/new", 3, iter((b"new",)))) == said, level
+    assert [each.name for each in files.list(root)] == ["new", "sub"]
+    assert files.look(f"{root}/new").size == 3 and files.look(root).kind == "folder"
+    assert told(lambda: files.remove(f"{root}/new")).endswith("and this needs `rw+delete`")
+    reading = mount(read_only=True)
+    assert told(lambda: reading.make_folder(f"{root}/more")) == "forbidden: it is mounted to be read"
+    part = mount(sub_path="sub")
+    below = mount_root(ServedFolder(target="/d", folder=root, sub_path="sub"))
+    assert [each.name for each in part.list(below)] == ["x"]
+    for path in (f"{below}/../new", f"{below}/../../{ids['secret']}/sub/x", f"{below}/%2e%2e/new"):
+        assert told(lambda path=path: part.look(path))  # type: ignore[misc]
+    for path in (ids["secret"], f"{root}/new", "", f"{below}x", "/etc/passwd"):
+        assert told(lambda path=path: part.look(path)).startswith("not-found"), path  # type: ignore[misc]
+    site.ask("PUT", f"/folders/{root}", {"trashed": True}, token=ann)
+    assert told(lambda: files.list(root)) == "conflict: `train` is in the trash"
+    site.ask("PUT", f"/folders/{root}", {"trashed": False}, token=ann)
+    site.ask("DELETE", f"/folders/{root}/grants/dan", token=ann)
+    assert told(lambda: files.list(root)).startswith("forbidden")

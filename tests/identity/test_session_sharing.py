@@ -49,3 +49,16 @@ def test_a_container_has_one_image_and_its_machine_any(site: Site) -> None:
     made = site.ask("POST", "/sessions", {**asked, "task": wish}, token=ann)
     assert made.status == 200, made.json
     assert (made.json["image"], made.json["isolation"]) == ("docker:lab/tools:1", "container")
+
+
+def test_a_request_that_lost_its_web_socket_says_where_to_look(site: Site) -> None:
+    """As from a browser behind a proxy that passes none."""
+    site.add_user("ann", "member", "vision")
+    ann = site.token("ann")
+    made = site.ask("POST", "/sessions", {"app": "terminal", "project": "vision"}, token=ann)
+    path = f"/sessions/{made.json['id']}/shell"
+    said = site.ask("GET", path, token=ann)
+    assert (said.status, said.json["code"]) == (400, "usage")
+    assert said.json["what"] == f"/v1{path} speaks WebSocket, and this request does not ask for that"
+    assert said.json["hint"].endswith("it must pass the fields Upgrade and Connection")
+    assert site.ask("GET", path).status == 401

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from argosy.controllers.triggers import EVERY_MS, TriggerValues
-from argosy.infra.trigger_values import TriggerError, fetch_value
+from argosy.infra.trigger_values import TriggerError, Value, fetch_value
 from argosy.model.scaling import Trigger
 
 
@@ -64,7 +64,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[Callable[[type[Any]], str
 
 
 def _value(kind: str, **metadata: str) -> float:
-    return fetch_value(Trigger(kind=kind, name="t", target=1, metadata=metadata))
+    return fetch_value(Trigger(kind=kind, name="t", target=1, metadata=metadata)).number
 
 
 def _refused(kind: str, **metadata: str) -> str:
@@ -88,7 +88,11 @@ def test_prometheus_and_other_addresses(served: Callable[[type[Any]], str]) -> N
         "/moved": "elsewhere",
     }
     assert _value("prometheus", serverAddress=base + "/", query="one") == 4.5
-    assert _value("prometheus", serverAddress=base, query="none") == 0
+    nothing = {"serverAddress": base, "query": "none"}
+    assert fetch_value(Trigger(kind="prometheus", name="t", target=1, metadata=nothing)) == (
+        0.0,
+        "its query finds nothing, which counts as 0: is there such a metric?",
+    )
     assert _value("prometheus", serverAddress=base, query="scalar") == 9
     assert _refused("prometheus", serverAddress=base, query="two").startswith("the query gives 2 series")
     assert "404" in _refused("prometheus", serverAddress=base, query="other")
@@ -114,11 +118,11 @@ def test_redis(served: Callable[[type[Any]], str]) -> None:
 def test_values_are_fetched_in_the_background_and_forgotten_after_failures() -> None:
     now, answers = 1_000_000, [5.0, None, None, None, 6.0]
 
-    def fetch(trigger: Trigger) -> float:
+    def fetch(trigger: Trigger) -> Value:
         found = answers.pop(0)
         if found is None:
             raise TriggerError("away")
-        return found
+        return Value(found, "odd" if found == 7 else "")
 
     async def story() -> list[list[float]]:
         nonlocal now
@@ -135,9 +139,14 @@ def test_values_are_fetched_in_the_background_and_forgotten_after_failures() -> 
             assert values.signals("svc", triggers, now).keys() == found.keys(), "not asked twice at once"
             await asyncio.gather(*tasks)
             seen.append(list(values.signals("svc", triggers, now).get("jobs", []))[-1:])
+            told.append(values.troubles("svc"))
             now += EVERY_MS
         values.forget("svc")
+        assert values.troubles("svc") == ()
         return seen
 
+    told: list[tuple[str, ...]] = []
     answers.append(7.0)
     assert asyncio.run(story()) == [[5.0], [5.0], [5.0], [], [6.0], [7.0]]
+    away = ("its trigger `jobs` has no value: away",)
+    assert told == [(), away, away, away, (), ("its trigger `jobs` is 7: odd",)]

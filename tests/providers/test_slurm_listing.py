@@ -156,6 +156,16 @@ def test_records_of_every_version(version: str) -> None:
             "your accounts; set `config.slurm.account`",
         ),
         (
+            "sbatch: error: Batch job submission failed: Invalid qos specification",
+            border.RequestRefused,
+            "Slurm: Invalid qos specification; `sacctmgr show qos` lists them; set `config.slurm.qos`",
+        ),
+        (
+            "sbatch: error: Batch job submission failed: User's group not permitted to use this partition",
+            border.RequestRefused,
+            "Slurm: User's group not permitted to use this partition; choose a partition that you may use, or ask its owner",
+        ),
+        (
             "sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
             border.RequestRefused,
             "Slurm: Requested time limit is invalid (missing or exceeds some limit); ask for less with "

@@ -23,7 +23,7 @@ NATIVE = '{"slurm": {"native": true}}'
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[SlurmCluster]:
-    cluster = SlurmCluster(nodes=2)
+    cluster = SlurmCluster(nodes=2, extra_conf="MaxArraySize=9")
     yield cluster
     cluster.stop()
 
@@ -107,6 +107,88 @@ def test_a_job_is_stopped_and_another_server_sees_what_runs(login: Login) -> Non
         assert login.slurm.jobs() == {}
         with pytest.raises(border.RequestRefused, match="files are not brought there"):
             await client.missing_chunks(["0" * 64])
+        await login.provider.release(claim.id)
+
+    asyncio.run(main())
+
+
+def array_order(attempt: str, index: int, run: str, size: int = 3, parallel: int = 1) -> RankOrder:
+    """What the group's task `index` orders."""
+    env = {"ARGOSY_NUM_NODES": "1", "ARGOSY_GROUP_ID": "grp-1", "ARGOSY_ARRAY_INDEX": str(index),
+           "ARGOSY_ARRAY_SIZE": str(size), "ARGOSY_ARRAY_PARALLEL": str(parallel), "TOKEN": "s3cr3t",
+           "NAME": f"it's {index}"}  # fmt: skip
+    return RankOrder(id=f"{attempt}.0", setup="echo $TOKEN", run=run, env=env, run_now=True)
+
+
+def array_tasks(login: Login) -> list[tuple[str, str, str]]:
+    """(array, index, state) of what Slurm has in its queue."""
+    out = login.slurm.run("squeue", "-h", "-r", "-o", "%F %K %T")
+    return [(words[0], words[1], words[2]) for words in sorted(map(str.split, out.splitlines()))]
+
+
+def test_tasks_of_a_group_are_one_job_array(login: Login) -> None:
+    """Submitted as one, with Slurm's limit of how many run at once; looked at, stopped and released alone."""
+
+    async def main() -> None:
+        claims = [claim_of(kind="any", config=NATIVE, id=f"clm-{index}") for index in range(3)]
+        clients = [(await held(login, claim))[0] for claim in claims]
+        go = login.slurm.home / "go"
+        run = f'echo "$NAME is $SLURM_ARRAY_TASK_ID"; until [ -e {go} ]; do sleep 0.05; done'
+        orders = [array_order(f"att-{index}", index, run) for index in range(3)]
+        await asyncio.gather(
+            *(client.prepare([order]) for client, order in zip(clients, orders, strict=True))
+        )
+        await watched(clients[0], "att-0.0", RankPhase.RUNNING)
+        ((array, *_), *_) = array_tasks(login)
+        assert array_tasks(login) == [
+            (array, "0", "RUNNING"),
+            (array, "1", "PENDING"),
+            (array, "2", "PENDING"),
+        ]
+        said = login.slurm.run("scontrol", "show", "job", f"{array}_1")
+        assert "ArrayTaskThrottle=1" in said
+        fact, _ = await watched(clients[1], "att-1.0", RankPhase.PREPARING)
+        assert fact.detail.startswith("waits in the queue of Slurm (JobArrayTaskLimit)")
+
+        other = Login(login.slurm, Path("/nonexistent/agent.pyz"))  # a server that knows nothing of it
+        seconds = [(await held(other, claim))[0] for claim in claims]
+        await asyncio.gather(
+            *(client.prepare([order]) for client, order in zip(seconds, orders, strict=True))
+        )
+        assert len(array_tasks(login)) == 3, "none twice"
+        await seconds[1].stop(["att-1.0"], 1.0)
+        fact, _ = await watched(seconds[1], "att-1.0", RankPhase.EXITED)
+        await login.provider.release("clm-2")
+        assert array_tasks(login) == [(array, "0", "RUNNING")]
+
+        go.touch()
+        fact, out = await watched(clients[0], "att-0.0", RankPhase.EXITED)
+        assert (fact.exit_code, out.decode()) == (0, "s3cr3t\nit's 0 is 0\n")
+        await clients[1].prepare([array_order("att-3", 1, "exit 4")])  # tried once more, by itself
+        fact, _ = await watched(clients[1], "att-3.0", RankPhase.EXITED)
+        assert fact.exit_code == 4
+        files = [each for each in login.slurm.home.rglob("*") if each.is_file()]
+        assert not [
+            each for each in files if b"s3cr3t" in each.read_bytes() and not each.name.startswith("out.")
+        ]
+        for claim in claims[:2]:
+            await login.provider.release(claim.id)
+        assert list((login.slurm.home / ".argosy/slurm/native").iterdir()) == []
+        assert list((login.slurm.home / ".argosy/slurm/arrays").iterdir()) == []
+
+    asyncio.run(main())
+
+
+def test_an_array_that_is_larger_than_the_site_allows_is_told_before(login: Login) -> None:
+    async def main() -> None:
+        claim = claim_of(kind="any", config=NATIVE)
+        (client,) = await held(login, claim)
+        with pytest.raises(border.RequestRefused) as told:
+            await client.prepare([array_order("att-9", 0, "true", size=10)])
+        assert str(told.value) == (
+            "the array has 10 tasks, and Slurm on lab takes at most 9 in one (MaxArraySize); launch it in "
+            "parts of `--num-jobs 9`, or leave out `native`"
+        )
         await login.provider.release(claim.id)
 
     asyncio.run(main())

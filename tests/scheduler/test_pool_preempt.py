@@ -57,6 +57,17 @@ def test_the_more_urgent_displaces_the_least_urgent_of_its_queue() -> None:
     assert decision.evictions == (), "the evicted does not come back at the expense of others"
 
 
+def test_nobody_waits_for_what_does_not_end() -> None:
+    """What was told to end holds its room as long as its machine does not answer: another one makes room."""
+    world = full(job(1, 4, preemptible=True), job(2, 4, preemptible=True), nodes=2)
+    leaving = msgspec.structs.replace(world.running["j001"], leaving=True)
+    world.pool.running(leaving)
+    world.submit(job(9, 4, urgency=2))
+    assert told(world.cycle()) == [], "its room comes soon"
+    world.pool.running(msgspec.structs.replace(leaving, stuck=True))
+    assert [(each[0], each[1]) for each in told(world.cycle())] == [("j002", "j009")]
+
+
 def test_priority_within_a_class() -> None:
     world = full(job(1, 4, preemptible=True))
     world.submit(job(2, 4))

@@ -280,6 +280,48 @@ def test_requests_that_two_programs_might_read_in_two_ways(text: str) -> None:
     during(act)
 
 
+def test_http_2_is_spoken_at_the_edge_and_never_tunnelled_to_an_app() -> None:
+    """An app that took up `h2c` would see requests that nobody has looked at."""
+
+    async def act(house: House) -> None:
+        said = await house.ask("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 505 "), said
+        fields = "upgrade: h2c\r\nconnection: upgrade, http2-settings\r\nhttp2-settings: AAMAAABk\r\n"
+        assert (await house.ask(request("GET", house.cookie() + fields))).startswith(b"HTTP/1.1 200 ")
+        [seen] = house.seen
+        assert b"h2c" not in seen and b"http2" not in seen.lower() and b"upgrade" not in seen.lower()
+
+    during(act)
+
+
+@pytest.mark.parametrize("origin", [f"origin: {OWN}\r\n", ""])
+def test_a_web_socket_that_lost_its_upgrade_says_where_to_look(origin: str) -> None:
+    """As when a proxy before this server passes no WebSockets: the app would answer with something odd."""
+
+    async def act(house: House) -> None:
+        fields = f"sec-websocket-key: eA==\r\nsec-websocket-version: 13\r\n{origin}"
+        reader, writer = await asyncio.open_connection(*house.address)
+        writer.write(request("GET", house.cookie() + fields + "connection: close\r\n").encode())
+        said = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        assert said.startswith(b"HTTP/1.1 426 ") and b"must pass the fields Upgrade and Connection" in said
+        assert house.seen == []
+
+    during(act)
+
+
+def test_a_part_of_a_file_is_the_apps_own_answer() -> None:
+    async def act(house: House) -> None:
+        house.answer = (
+            b"HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 5-6/9\r\ncontent-length: 2\r\n\r\nhi"
+        )
+        said = await house.ask(request("GET", f"{house.cookie()}range: bytes=5-6\r\nif-range: x\r\n"))
+        assert said.startswith(b"HTTP/1.1 206 ") and b"content-range: bytes 5-6/9\r\n" in said
+        assert b"range: bytes=5-6\r\n" in house.seen[0] and b"if-range: x\r\n" in house.seen[0]
+
+    during(act)
+
+
 def enter(code: str, *, host: str = HOST, then: str = "") -> str:
     body = f"code={code}" + (f"&next={then}" if then else "")
     return request("POST", f"origin: {CONSOLE}\r\n", host=host, path="/.argosy/enter", body=body)
@@ -390,6 +432,34 @@ def test_what_was_open_ends_when_the_right_does(why: str) -> None:
         except ConnectionResetError:
             pass
         assert ("one", "") in house.used  # what was typed counted as use
+        writer.close()
+
+    during(act)
+
+
+@pytest.mark.parametrize(
+    ("frame", "is_use"),
+    [
+        (b'["stdin","a"]', True), (b'{"type":"ping"}', False), (b"2", False),
+        (b'{"op": "keep-alive"}', False),
+        (b'["set_size",40,80,600,800]', True),
+    ],
+)  # fmt: skip
+def test_what_is_typed_is_use_and_a_heartbeat_is_not(frame: bytes, is_use: bool) -> None:
+    mask = b"\x01\x02\x03\x04"
+    masked = bytes(byte ^ mask[at % 4] for at, byte in enumerate(frame))
+
+    async def act(house: House) -> None:
+        reader, writer = await asyncio.open_connection(*house.address)
+        writer.write(request("GET", house.cookie() + WEB_SOCKET + f"origin: {OWN}\r\n").encode())
+        await reader.readuntil(b"\r\n\r\n")
+        house.used.clear()
+        writer.write(bytes([0x81, 0x80 | len(frame)]) + mask + masked)
+        await writer.drain()
+        async with asyncio.timeout(5):
+            while not (house.seen and house.seen[-1].endswith(masked)):
+                await asyncio.sleep(0.001)
+        assert house.used == ([("one", "")] if is_use else [])
         writer.close()
 
     during(act)

@@ -59,8 +59,8 @@ def test_where_nodes_see_the_volume_it_is_a_link(raw: Raw, server: IdleServer, t
     [
         (VolumeMount(target="/d", folder="nothing"), "there is no folder `nothing`"),
         (
-            VolumeMount(target="/d", folder="train"),
-            "`/d`: nodes do not see the volume `server` of `train`, so that they cannot write there",
+            VolumeMount(target="/d", folder="train", sub_path="one"),
+            "`/d`: `one` of `train` is a file, which is only read",
         ),
         (VolumeMount(target="/d", folder="train", sub_path="no", read_only=True), "there is no `no`"),
         (
@@ -70,7 +70,8 @@ def test_where_nodes_see_the_volume_it_is_a_link(raw: Raw, server: IdleServer, t
     ],
 )
 def test_what_is_refused(raw: Raw, server: IdleServer, wanted: VolumeMount, what: str) -> None:
-    raw.ask("POST", "/folders", {"name": "train"})
+    made = raw.ask("POST", "/folders", {"name": "train"}).json
+    (server.home / "folders" / made["id"] / "one").touch()
     with pytest.raises(ArgosyError) as caught:
         resolved(server, wanted)
     assert caught.value.what == what and caught.value.hint

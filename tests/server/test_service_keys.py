@@ -10,6 +10,7 @@ import pytest
 from argosy.api.service_keys import ServiceKeyRequest
 from argosy.controllers.service.routes import key_uses, model_keys, route_of, routes_of
 from argosy.gateway.limits import key_row
+from argosy.model.access import OWNER
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds.service import Revision, ServiceSpec, ServiceStatus, service_spec
 from argosy.model.routes import KeyCounters, ServiceCounters
@@ -26,6 +27,7 @@ from argosy.server.service_keys import (
     with_prices,
     without_key,
 )
+from argosy.server.service_views import find_service, members_of
 from argosy.store.snapshot import Snapshot
 
 NOW = 1_700_000_000_000
@@ -167,3 +169,23 @@ def test_what_gateways_counted_of_a_key_is_told_by_its_name() -> None:
     told = KeyCounters(id="ann", requests=2, output_tokens=7, spent_micro_usd=9)
     counted = ServiceCounters(id="svc-1", keys=[told, KeyCounters(id="unused")])
     assert key_uses(counted) == {"ann": KeyUse(requests=2, output_tokens=7, spent_micro_usd=9)}
+
+
+def test_who_names_the_endpoint_of_several_is_told_their_names() -> None:
+    def member(name: str) -> Workload:
+        row = a_model(name)
+        first = service_spec(row).revisions[0]
+        serving = msgspec.structs.replace(first.serving, endpoint="all")
+        first = msgspec.structs.replace(first, task=msgspec.structs.replace(first.task, service=serving))
+        return msgspec.structs.replace(
+            row, spec=msgspec.structs.replace(service_spec(row), revisions=(first,))
+        )
+
+    rows = Snapshot.of([member("tiny"), member("huge")])
+    owner = msgspec.structs.replace(OWNER, asks="services.write")
+    assert find_service(rows, "tiny", owner).name == "tiny"
+    assert len(members_of(rows, "all", owner)) == 2, "a key is made for all of them"
+    with pytest.raises(ArgosyError) as caught:  # one number of replicas cannot be meant for all
+        find_service(rows, "all", owner)
+    assert caught.value.what == "`all` is the endpoint of several services"
+    assert caught.value.hint == "name one of them: huge, tiny"

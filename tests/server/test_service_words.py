@@ -60,6 +60,8 @@ def test_why_there_are_so_many() -> None:
         "work of 2.4 replicas arrives.",
         "2 requests wait at the gateway until a replica is ready.",
     )
+    trouble = ServedFact(troubles=("its trigger `jobs` has no value: away",))
+    assert service_lines(row, trouble, {}, NOW_MS)[1:] == ("Its trigger `jobs` has no value: away.",)
     [line] = service_lines(_service(load), None, {}, NOW_MS)
     assert line.endswith("as many as the load needs, between 1 and 5, and no load was seen yet.")
     [line] = service_lines(_service(load, fixed=4), None, {}, NOW_MS)

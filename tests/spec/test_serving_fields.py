@@ -50,6 +50,18 @@ def test_a_domain_is_one_host() -> None:
             serving(f"{{domain: '{wrong}'}}")
 
 
+def test_users_are_told_apart_by_a_part_of_requests() -> None:
+    for text in ("key", "address", "header:x-user", "cookie:Sid"):
+        assert serving(f"{{affinity: '{text}'}}").affinity == text
+    for wrong in ("user", "header", "header:", "key:x", "cookie:a b"):
+        with pytest.raises(ArgosyError, match="tells no user apart"):
+            serving(f"{{affinity: '{wrong}'}}")
+
+
+def test_another_service_may_read_the_prompts() -> None:
+    assert serving("{prefill: chat-prefill}").prefill == "chat-prefill"
+
+
 def test_grpc_finds_its_service_by_the_host() -> None:
     assert serving("{domain: a.example.org, grpc: true}").grpc
     [warning] = parse_task("run: x\nservice: {grpc: true}\n", source="t.yaml").warnings

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     Row = Sequence[object]  # a path, a size in bytes, an ETag, and what else the caller wants
 
+EMPTY = "empty"  # the token of a place where no copy was, or none has left anything
 DIGITS = 24  # hex digits that tell a group
 _GROUP_FILES = 64
 _GROUPS_MAX = 4096

@@ -16,6 +16,7 @@ import signal
 import time
 
 from argosy.agent import mount_door, processes, programs
+from argosy.agent.lending import Lending
 from argosy.agent.orders import Refused
 from argosy.agent.outside import content_of, is_below, write_json
 from argosy.agent.targets import Targets
@@ -25,12 +26,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from argosy.agent.lending import Lent
     from argosy.agent.mount_door import MountDoor
 
 _MOUNTED_S = 30.0
 _ENDED_S = 15.0
 _RELEASE_S = 20.0  # so long a node that is given up waits for a store that takes nothing
 _REMOTE = "argosy"
+_PREFIX = "RCLONE_CONFIG_ARGOSY_"
+_LINK = "link"  # the door of a folder that is reached through the server
 _OPTION = re.compile(r"[a-z][a-z0-9-]{1,40}=[A-Za-z0-9.]{0,20}")
 _PASSED = (
     "PATH",
@@ -47,8 +51,16 @@ _PASSED = (
 class Mounts:
     """The mounts of one node. Calls block."""
 
-    def __init__(self, root: str, home: str, node_name: str, door: MountDoor | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        home: str,
+        node_name: str,
+        door: MountDoor | None = None,
+        lending: Lending | None = None,
+    ) -> None:
         self._door = door
+        self._lending = Lending() if lending is None else lending
         self._targets = Targets(root, home, node_name)
         self._folder = self._targets.root + "/mounts"
         self._node = node_name
@@ -91,11 +103,13 @@ class Mounts:
             argv.append("--read-only")
         env = {name: os.environ[name] for name in _PASSED if name in os.environ}
         for name, value in order["settings"].items():
-            env["RCLONE_CONFIG_%s_%s" % (_REMOTE.upper(), name.upper())] = str(value)
-        if order.get("door"):
+            env[_PREFIX + name.upper()] = str(value)
+        if order.get("door") == _LINK:
+            env.update(self._lending.offer(path, _PREFIX))
+        elif order.get("door"):
             kind, fresh, expires_s = _keys_of(order)
             address = self._doors().offer(kind, fresh, expires_s)
-            env.update(mount_door.environment(kind, address, "RCLONE_CONFIG_%s_" % _REMOTE.upper()))
+            env.update(mount_door.environment(kind, address, _PREFIX))
         log = record[: -len(".json")] + ".log"
         if os.path.exists(log):
             os.unlink(log)
@@ -119,6 +133,8 @@ class Mounts:
 
     def _renewed(self, known: dict[str, Any], order: dict[str, Any]) -> bool:
         """Whether what is mounted has these keys now; False: it must be mounted anew for that."""
+        if order.get("door") == _LINK:
+            return self.lent(str(order["target"])) is not None
         address = mount_door.address_of(known["pid"])
         if not order.get("door") or not address:
             return not order.get("renews")  # what has its keys in its environment keeps them
@@ -127,6 +143,17 @@ class Mounts:
         except OSError:
             return False
         return True
+
+    def lent(self, target: str) -> Lent | None:
+        """What the mount at `target` is lent; None: there is no such mount. One that an agent before us has
+        made goes on."""
+        path = self._targets.resolve(target)
+        lent = self._lending.of(path)
+        known = _read(self._record(path)) if lent is None else None
+        if known and _is_alive(known) and (told := _told(known["pid"])):
+            self._lending.offer(path, _PREFIX, told)
+            return self._lending.of(path)
+        return lent
 
     def settle(self, targets: list[str], patience_s: float, unmount: bool) -> dict[str, object]:
         """Wait until all that was written is in the stores; as long as something still arrives there, and at
@@ -189,6 +216,10 @@ class Mounts:
             with self._targets.outside.claimed(path, content_of([entry]), lambda: top):
                 pass
         os.makedirs(path, exist_ok=True)
+        record = self._targets.record_path(path)
+        for name in (record, record + ".journal"):  # a copy that was there is no more
+            if os.path.exists(name):
+                os.unlink(name)
 
     def _record(self, path: str) -> str:
         return "%s/%s.json" % (self._folder, hashlib.sha256(os.fsencode(path)).hexdigest()[:16])
@@ -202,6 +233,7 @@ class Mounts:
             return
         if self._door is not None and (address := mount_door.address_of(known["pid"])):
             self._door.forget(address)
+        self._lending.forget(path)
         due_s = time.monotonic() + _ENDED_S
         while _is_alive(known):
             if time.monotonic() > due_s:
@@ -218,6 +250,17 @@ class Mounts:
 
 def _keys_of(order: dict[str, Any]) -> tuple[str, dict[str, Any], float]:
     return str(order["door"]), dict(order.get("fresh", {})), float(order.get("expires_s", 0))
+
+
+def _told(pid: int) -> dict[str, str]:
+    """What a running tool was told of a folder of the server; {}: it has another one."""
+    try:
+        with open("/proc/%d/environ" % pid, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().split("\0")
+    except OSError:
+        return {}
+    told = dict(line.partition("=")[::2] for line in lines if line.startswith(_PREFIX))
+    return told if told.get(_PREFIX + "TYPE") == "webdav" and _PREFIX + "BEARER_TOKEN" in told else {}
 
 
 def _is_ended(path: str, known: dict[str, Any]) -> bool:

@@ -221,12 +221,14 @@ def device_files(chosen: List[Dict[str, object]]) -> List[str]:
     for device in chosen:
         if device.get("vendor") == "nvidia":
             found.append("/dev/nvidia%d" % _minor_of(device))
+            if "mig_profile" in device:
+                found += _capability_files(device)
         elif device.get("vendor") == "amd":
             found += ["/dev/kfd", "/dev/dri"]
         elif device.get("vendor") == "intel":
             found += ["/dev/accel", "/dev/dri"]
     if any(path.startswith("/dev/nvidia") for path in found):
-        found += [*_DEVICES, "/dev/nvidia-caps"]
+        found += _DEVICES
     return list(dict.fromkeys(found))
 
 
@@ -239,6 +241,21 @@ def _minor_of(device: Dict[str, object]) -> int:
         if name == "Device Minor" and value.strip().isdigit():
             return int(value)
     return int(str(device.get("mig_parent", device["index"]) if "mig_profile" in device else device["index"]))
+
+
+def _capability_files(device: Dict[str, object]) -> List[str]:
+    """Of an instance of MIG: who opens these may use it, and no other one of its card."""
+    from argosy.agent.devices.nvidia import parts_of_index
+
+    gpu_instance, compute_instance = parts_of_index(int(str(device["index"])))
+    top = "/proc/driver/nvidia/capabilities/gpu%d/mig/gi%d" % (_minor_of(device), gpu_instance)
+    found = []
+    for place in (top, "%s/ci%d" % (top, compute_instance)):
+        for line in read_text(place + "/access").splitlines():
+            name, _, value = line.partition(":")
+            if name == "DeviceFileMinor" and value.strip().isdigit():
+                found.append("/dev/nvidia-caps/nvidia-cap%d" % int(value))
+    return found
 
 
 def readable() -> List[str]:

@@ -2,8 +2,9 @@
 
 What it says and is told comes over the socket at handle 3 (`argosy.infra.agent_sending` is the other end):
 
-    to us    {"path"}
-    from us  {"count", "single"}, then `count` lines [path, size]
+    to us    {"path", "changes": only what is not as it was fetched}
+    from us  {"count", "single", "removed"}, then `count` lines [path, size], of changes also what it
+             was; then `removed` lines [path, what it was]
     to us    {"put": index, "href": address, "headers"} | {"give": index}
     from us  {"done": index} | {"failed": index, "status", "why"} | {"changed": index}
              after give: {"data": index, "size"} and so many bytes, again and again, then {"done" | "changed"}
@@ -24,9 +25,11 @@ import sys
 import threading
 
 from argosy.agent.download import Failed, StoreClient
-from argosy.agent.fetch import HANDLE, WORKERS
+from argosy.agent.fetch import HANDLE
+from argosy.agent.looks import etag_of, read_journal
 from argosy.agent.orders import Refused
-from argosy.agent.targets import Targets
+from argosy.agent.taking import WORKERS
+from argosy.agent.targets import Known, Targets, is_as_recorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,15 +52,23 @@ class Send:
 
     def run(self) -> None:
         """Raises Refused, OSError, and EOFError when the server has gone."""
-        base = self._targets.resolve(str(self._line()["path"]))
+        order = self._line()
+        base = self._targets.resolve(str(order["path"]))
         single = os.path.isfile(base) and not os.path.islink(base)
         self._base = base
-        self._files = [("", os.path.getsize(base))] if single else list(_files_below(base))
+        rows: list[tuple[object, ...]] = []
+        removed: list[tuple[str, str]] = []
+        if order.get("changes"):
+            rows, removed = self._changes(base)
+            self._files = [(str(row[0]), int(str(row[1]))) for row in rows]
+        else:
+            self._files = [("", os.path.getsize(base))] if single else list(_files_below(base))
+            rows = [*self._files]
         if len(self._files) > _FILES_MAX:
             raise Refused("path", "more than %d files lie there" % _FILES_MAX)
-        rows = "".join(json.dumps(row) + "\n" for row in self._files)
-        head = json.dumps({"count": len(self._files), "single": single}) + "\n"
-        self._stream.sendall((head + rows).encode())
+        lines = "".join(json.dumps(row) + "\n" for row in [*rows, *removed])
+        head = json.dumps({"count": len(rows), "single": single, "removed": len(removed)}) + "\n"
+        self._stream.sendall((head + lines).encode())
         started = False
         while True:
             order = self._line()
@@ -71,6 +82,30 @@ class Send:
                 self._give(order["give"])
             elif order.get("end"):
                 return
+
+    def _changes(self, base: str) -> tuple[list[tuple[object, ...]], list[tuple[str, str]]]:
+        """Files that are not as they were fetched, with what they were, and those that are no more. Nothing
+        of a place that was not fetched, or is a mount."""
+        record = self._targets.record_path(base)
+        known = Known(record)
+        if known.base != base:
+            known = Known()
+        read_journal(record, base, known)
+        if known.base != base or os.path.ismount(base):
+            return [], []
+        rows: list[tuple[object, ...]] = []
+        for path, size in _files_below(base):
+            if path.startswith(".argosy-"):
+                continue  # parts of what was not fetched to its end
+            old = known.files.get(path)
+            if old is None or not is_as_recorded(os.path.join(base, path), old):
+                rows.append((path, size, (etag_of(old) or "") if old else ""))
+        removed = [
+            (path, etag_of(old) or "")
+            for path, old in known.files.items()
+            if not os.path.lexists(os.path.join(base, path))
+        ]
+        return rows, removed
 
     def _open(self, index: int) -> int:
         path = self._files[index][0]

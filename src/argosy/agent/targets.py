@@ -25,6 +25,7 @@ class Known:
             pass
         self.base = str(data.get("base", ""))
         self.digest = str(data.get("digest", ""))
+        self.token = str(data.get("token", ""))  # of this very state (`looks`)
         self.files: dict[str, list[object]] = data.get("files", {})  # type: ignore[assignment]
         self.links: dict[str, str] = data.get("links", {})  # type: ignore[assignment]
         self.folders: list[str] = data.get("folders", [])  # type: ignore[assignment]

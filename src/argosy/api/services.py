@@ -116,6 +116,7 @@ class ServiceView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     status: str  # starting, ready, no-replica, updating, failing, stopping
     endpoint: str = ""  # where requests go; "": nowhere yet
+    server_endpoint: str = ""  # likewise at the server's own port, for keys and public ones; "": it has none
     revision: int = 0  # that serves; 0: none does yet
     ready: int = 0
     wanted: int = 0  # replicas

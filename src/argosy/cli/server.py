@@ -53,6 +53,7 @@ Examples:
 @click.option("--tls-key", metavar="FILE", help="The key of --tls-cert.")
 @click.option("--domain", multiple=True, metavar="HOST", help="A host of the certificate; may be repeated.")
 @click.option("--s3", metavar="HOST:PORT", help="Where programs reach the buckets over S3, with keys.")
+@click.option("--peer", metavar="HOST:PORT", help="Where other servers of its PostgreSQL reach it.")
 @click.option("--foreground", is_flag=True, help="Stay in this terminal.")
 @pass_session
 def start(session: Session, /, foreground: bool, **given: str | tuple[str, ...] | None) -> None:
@@ -243,6 +244,20 @@ def prune(session: Session, days: int | None, dry_run: bool, as_json: bool) -> N
     )
     if reply.freed_bytes:
         session.screen.print(f"The database gave back {render_bytes(reply.freed_bytes)}.")
+
+
+@server.command(
+    epilog="""\b
+Examples:
+  argosy server peers
+  argosy server peers --forget box-2
+"""
+)
+@click.option("--forget", metavar="NAME", help="A server that never comes back.")
+@pass_session
+def peers(session: Session, forget: str | None) -> None:
+    """List the servers that share this one's PostgreSQL: which are there, and which decides."""
+    _run_program(session, "peers", *(("--forget", forget) if forget else ()))
 
 
 @server.command(

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from argosy.controllers.checkpoints import CheckpointCopies
-from argosy.controllers.mounts import Mounts, in_workdir
+from argosy.controllers.mounts import Mounts
 from argosy.controllers.observed import Facts
 from argosy.controllers.view import (
     Action,
@@ -46,6 +46,7 @@ from argosy.infra.tree_source import TreeStore
 from argosy.model.facts import ClaimFact, ClaimState
 from argosy.model.ids import Clock
 from argosy.model.kinds import task_of
+from argosy.model.mounts import in_workdir, storage_of
 from argosy.model.rows import Claim, Node
 from argosy.model.task import Task
 from argosy.model.tree import Tree
@@ -110,7 +111,7 @@ class Effects:
                 case PrepareRanks():
                     if self._fresh("prepare", action.attempt.id, action.node_id, subject=action.job.id):
                         task = task_of(action.job)
-                        alone = action.attempt.id if task is not None and task.storage_mounts else ""
+                        alone = action.attempt.id if task is not None and storage_of(task) else ""
                         prepare.setdefault((action.node_id, alone), []).append(action)
                         self._facts.begin(action.attempt.id)
                 case RunRanks():

@@ -7,7 +7,8 @@ memory: after a start of the server the past is empty, and the autoscaler more c
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import add, attrgetter, sub
 from typing import Final
 
 import msgspec
@@ -21,6 +22,14 @@ KEPT_S: Final = 600
 _RATE_S: Final = 60
 _BUCKETS: Final = len(LATENCY_BOUNDS_MS) + 1
 _NONE: Final = (0,) * _BUCKETS
+_OF_SECONDS: Final[Mapping[str, Callable[[Second], float]]] = {
+    REQUESTS: attrgetter("requests"),
+    CONCURRENCY: attrgetter("concurrency"),
+    QUEUE: attrgetter("held"),
+    LATENCY: attrgetter("first_byte_s"),
+    TOKENS: attrgetter("tokens"),
+    WORK: attrgetter("work"),
+}
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -39,7 +48,7 @@ class Mark(msgspec.Struct, frozen=True):
         """What came after `before`; all of it when the counters began anew meanwhile."""
         if self.requests < before.requests:
             return self
-        latency = tuple(now - then for now, then in zip(self.latency, before.latency, strict=True))
+        latency = tuple(map(sub, self.latency, before.latency))
         return Mark(self.requests - before.requests, self.errors - before.errors, latency)
 
 
@@ -52,8 +61,15 @@ class Second(msgspec.Struct, frozen=True):
     first_byte_s: float
     tokens: float
     work: float  # replica-seconds
-    errors: int
-    latency: tuple[int, ...]
+
+
+class Total(msgspec.Struct, frozen=True):
+    """What was answered until the end of one second, since the first one."""
+
+    requests: int = 0
+    errors: int = 0
+    tokens: int = 0
+    latency: tuple[int, ...] = _NONE
 
 
 class Load:
@@ -61,6 +77,7 @@ class Load:
 
     def __init__(self) -> None:
         self.seconds: deque[Second] = deque(maxlen=KEPT_S)
+        self._totals: deque[Total] = deque((Total(),), maxlen=_RATE_S + 1)  # of the last minute's seconds
         self.used_ms = 0
         self.weighs = False  # gateways say how much work requests are
         self.rates = Rates()
@@ -91,7 +108,7 @@ class Load:
         for each in now.revisions:
             old = before.get(each.id) or RevisionCounters(id=each.id)
             step = Mark.of(each).since(Mark.of(old))
-            latency = [a + b for a, b in zip(latency, step.latency, strict=True)]
+            latency = list(map(add, latency, step.latency))
             errors += step.errors
             if each.requests >= old.requests:
                 first = _added(first, each.first_byte, old.first_byte)
@@ -104,11 +121,20 @@ class Load:
             first_byte_s=quantile_ms(first, 0.95) / 1000,
             tokens=tokens / seconds,
             work=max(0, now.work_ms - last.work_ms) / 1000 / seconds,
-            errors=errors,
-            latency=tuple(latency),
         )
         self.weighs = self.weighs or second.work > 0
-        self.seconds.extend([second] * max(1, min(KEPT_S, round(seconds))))
+        count = max(1, min(KEPT_S, round(seconds)))
+        self.seconds.extend([second] * count)
+        before_total = self._totals[-1]
+        self._totals.extend([before_total] * (count - 1))
+        self._totals.append(
+            Total(
+                before_total.requests + requests,
+                before_total.errors + errors,
+                before_total.tokens + tokens,
+                tuple(map(add, before_total.latency, latency)),
+            )
+        )
 
     def counts(self, counters: ServiceCounters, older: int) -> Mapping[int, Count]:
         """By revision, since the shares changed. `older`: the one that the others are compared with."""
@@ -123,28 +149,27 @@ class Load:
 
     def rate(self) -> Rate:
         """Over the last minute."""
-        last = list(self.seconds)[-_RATE_S:]
-        if not any(each.requests for each in last):
+        then, now, seconds = self._totals[0], self._totals[-1], len(self._totals) - 1
+        requests = now.requests - then.requests
+        if not requests:
             return Rate()
-        latency = [sum(column) for column in zip(*(each.latency for each in last), strict=True)]
+        latency = tuple(map(sub, now.latency, then.latency))
         return Rate(
-            requests_milli=round(1000 * sum(each.requests for each in last) / len(last)),
-            errors=sum(each.errors for each in last),
+            requests_milli=round(1000 * requests / seconds),
+            errors=now.errors - then.errors,
             p50_ms=quantile_ms(latency, 0.5),
             p99_ms=quantile_ms(latency, 0.99),
-            tokens_milli=round(1000 * sum(each.tokens for each in last) / len(last)),
+            tokens_milli=round(1000 * (now.tokens - then.tokens) / seconds),
         )
 
-    def signals(self) -> Mapping[str, Sequence[float]]:
-        """For the autoscaler: one value for each second, oldest first."""
-        return {
-            REQUESTS: [each.requests for each in self.seconds],
-            CONCURRENCY: [each.concurrency for each in self.seconds],
-            QUEUE: [each.held for each in self.seconds],
-            LATENCY: [each.first_byte_s for each in self.seconds],
-            TOKENS: [each.tokens for each in self.seconds],
-            **({WORK: [each.work for each in self.seconds]} if self.weighs else {}),
-        }
+    def signals(self, names: Collection[str]) -> Mapping[str, Sequence[float]]:
+        """For the autoscaler, those of `names` that there are: one value for each second, oldest first."""
+        found: dict[str, list[float]] = {}
+        for name in names:
+            if name in _OF_SECONDS and (name != WORK or self.weighs):
+                value = _OF_SECONDS[name]
+                found[name] = [value(each) for each in self.seconds]
+        return found
 
     @property
     def work_each_s(self) -> float:

@@ -24,9 +24,17 @@ _PAUSE_S: Final = 1.0  # between two questions, whatever happens
 class Looks:
     """One loop for each provider. `listed` is told what it has."""
 
-    def __init__(self, listed: Callable[[str, Sequence[ClaimFact]], Awaitable[None]]) -> None:
-        self._listed = listed
+    def __init__(
+        self, listed: Callable[[str, Sequence[ClaimFact]], Awaitable[None]], decides: Callable[[], bool]
+    ) -> None:
+        """While this server does not decide, nobody is asked."""
+        self._listed, self._decides = listed, decides
         self._doubts: dict[str, asyncio.Event] = {}  # by provider
+
+    def look(self) -> None:
+        """Everywhere, soon."""
+        for doubt in self._doubts.values():
+            doubt.set()
 
     def lost(self, node: Node) -> None:
         """A node does not answer any more: if it was there, its provider may know why."""
@@ -54,6 +62,9 @@ class Looks:
                     await doubt.wait()
             pace_s = min(slow_s, SOON_S if doubt.is_set() else 1.5 * pace_s)
             doubt.clear()
+            if not self._decides():
+                await asyncio.sleep(_PAUSE_S)
+                continue
             try:
                 await self.observe(provider)
             except ArgosyError as error:  # the database does not answer: we look again soon

@@ -11,30 +11,22 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, NamedTuple
 
+from argosy.controllers.folder_links import FolderLinks, Mounted
 from argosy.controllers.view import Rows
 from argosy.infra.agent_port import AgentDirectory, MountOrder
 from argosy.infra.border import BorderError
 from argosy.infra.buckets import BucketError, MountKeys
 from argosy.model.ids import Clock
 from argosy.model.kinds import task_of
-from argosy.model.mounts import is_mounted
+from argosy.model.mounts import ServedFolder, is_mounted, storage_of
 from argosy.model.phases import AttemptPhase, NodePhase
-from argosy.model.rows import Node, Workload
-from argosy.model.task import StorageMount
+from argosy.model.rows import Workload
 
 _log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 20.0
 _LAST_S: Final = 300.0  # when keys that could not be renewed end this soon, people are told
 _FOREVER_S: Final = float("inf")
-
-
-class Mounted(NamedTuple):
-    """What is mounted on a node, and for whom."""
-
-    job: Workload
-    node: Node
-    mount: StorageMount
 
 
 class _Due(NamedTuple):
@@ -50,8 +42,11 @@ Tells = Callable[[Workload, str], Awaitable[None]]
 class KeyRenewals:
     """Of one server. `orders`: makes an order with new keys; `tells`: a text for those who look at a job."""
 
-    def __init__(self, agents: AgentDirectory, clock: Clock, orders: Orders, tells: Tells) -> None:
+    def __init__(
+        self, agents: AgentDirectory, clock: Clock, orders: Orders, tells: Tells, links: FolderLinks
+    ) -> None:
         self._agents, self._clock, self._orders, self._tells = agents, clock, orders, tells
+        self._links = links  # of folders that have streams instead of keys
         self._due: dict[tuple[str, str], _Due] = {}  # by node and target
         self._told: set[tuple[str, str]] = set()  # whose end people were told
 
@@ -65,11 +60,14 @@ class KeyRenewals:
 
     async def keep_fresh(self, rows: Callable[[], Rows | None]) -> None:
         """Until cancelled."""
-        while True:
-            await asyncio.sleep(_LOOK_S)
-            known = rows()
-            if known is not None:
-                await self.renew(known)
+        try:
+            while True:
+                await asyncio.sleep(_LOOK_S)
+                known = rows()
+                if known is not None:
+                    await self.renew(known)
+        finally:
+            self._links.close()
 
     async def renew(self, rows: Rows) -> None:
         """Renew what is due; forget what is mounted no longer."""
@@ -82,7 +80,10 @@ class KeyRenewals:
             stays = due.what.job.host_id is not None or due.what.job.id in running
             if node is None or node.phase in (NodePhase.GONE, NodePhase.STOPPED) or not stays:
                 del self._due[key]
+                self._links.drop(key)
                 self._told.discard(key)
+            elif isinstance(due.what.mount, ServedFolder):
+                self._links.keep(due.what)
             elif due.at_s <= now_s:
                 await self._renew(due, now_s)
 
@@ -117,9 +118,10 @@ def _in_use(rows: Rows) -> Iterator[Mounted]:
     for attempt in rows.attempts.values():
         job = rows.workloads.get(attempt.workload_id)
         task = task_of(job) if job is not None else None
-        if job is None or task is None or attempt.phase is not AttemptPhase.RUNNING:
+        if job is None or task is None or attempt.phase not in (AttemptPhase.RUNNING, AttemptPhase.ENDING):
             continue
-        for mount in task.storage_mounts:
-            for place in attempt.placements if is_mounted(mount) else ():
+        for mount in storage_of(task):
+            used = attempt.phase is AttemptPhase.RUNNING or isinstance(mount, ServedFolder)
+            for place in attempt.placements if used and is_mounted(mount) else ():
                 if (node := rows.nodes.get(place.node_id)) is not None:
                     yield Mounted(job, node, mount)

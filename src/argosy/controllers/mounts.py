@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
-from argosy.controllers.mount_keys import KeyRenewals, Mounted
+from argosy.controllers.folder_links import FolderCopies, FolderLinks, Mounted
+from argosy.controllers.mount_keys import KeyRenewals
 from argosy.infra.agent_port import (
     AgentDirectory,
     AgentPort,
@@ -41,7 +42,18 @@ from argosy.model.addresses import is_loopback
 from argosy.model.ids import Clock
 from argosy.model.kinds import kind_of, task_of
 from argosy.model.kinds.job import job_label
-from argosy.model.mounts import MountEncryption, extra_of, is_mounted, is_written, options_of, overlap, url_of
+from argosy.model.mounts import (
+    MountEncryption,
+    ServedFolder,
+    extra_of,
+    in_workdir,
+    is_mounted,
+    is_written,
+    options_of,
+    overlap,
+    storage_of,
+    url_of,
+)
 from argosy.model.patterns import travels
 from argosy.model.phases import Outcome
 from argosy.model.rows import Attempt, Event, Node, Workload
@@ -79,7 +91,9 @@ class Mounts:
         self, store: Store, clock: Clock, stores: Callable[[], OpensBuckets] | None, agents: AgentDirectory
     ) -> None:
         self._store, self._clock, self._stores = store, clock, stores
-        self.renewals = KeyRenewals(agents, clock, self._renewing, self._say)
+        self.copies = FolderCopies(store, self._say)
+        self._links = FolderLinks(agents, self.copies.served)
+        self.renewals = KeyRenewals(agents, clock, self._renewing, self._say, self._links)
         self._listings: dict[tuple[str, str], asyncio.Task[Listing]] = {}  # by attempt and target
         self._sent: dict[tuple[str, str], set[str]] = {}  # by attempt and path: files that are in the store
         self._working: dict[str, set[asyncio.Task[None]]] = {}  # by attempt
@@ -88,7 +102,7 @@ class Mounts:
         """All storage of its task is on the node. Raises a border error; `Transient` when it was told to
         stop meanwhile."""
         task = task_of(job)
-        if task is None or not task.storage_mounts:
+        if task is None or not storage_of(task):
             return
         working = asyncio.ensure_future(self._place_all(agent, attempt, job, node, task))
         mine = self._working.setdefault(attempt.id, set())
@@ -110,6 +124,11 @@ class Mounts:
         task = task_of(job)
         assert task is not None
         is_going = attempt.outcome is Outcome.PREEMPTED  # it goes on elsewhere; there is little time
+        for mount in storage_of(task):
+            if isinstance(mount, ServedFolder):
+                for index, agent in enumerate(agents):
+                    with store_errors(mount.target):
+                        await self.copies.bring_back(agent, job, index, mount)
         await self._flush(agents, job, task, _HURRY_S if is_going else _PATIENCE_S)
         for each in task.returns if not is_going else ():
             done = self._sent.setdefault((attempt.id, each.path), set())
@@ -127,7 +146,7 @@ class Mounts:
 
     async def _flush(self, agents: Sequence[AgentPort], job: Workload, task: Task, patience_s: float) -> None:
         """Raises RequestRefused with what is not in its store."""
-        written = {in_workdir(mount.target): mount for mount in task.storage_mounts if is_written(mount)}
+        written = {in_workdir(mount.target): mount for mount in storage_of(task) if is_written(mount)}
         if not written:
             return
         for index, agent in enumerate(agents):
@@ -135,10 +154,15 @@ class Mounts:
             for target, paths in left.items():
                 mount = written[target]
                 names = ", ".join(f"`{path}`" for path in paths[:5]) + (" and more" if len(paths) > 5 else "")
+                fix = (
+                    f"look whether you may still write there: argosy folder info {mount.name}"
+                    if isinstance(mount, ServedFolder)
+                    else "look whether the server's credentials may write there"
+                )
                 raise RequestRefused(
                     "storage",
                     f"`{mount.target}`: {many(len(paths), 'file')} did not get from node {index} to "
-                    f"{url_of(mount)}: {names}; look whether the server's credentials may write there",
+                    f"{url_of(mount)}: {names}; {fix}",
                 )
 
     def abandon(self, attempt_id: str) -> None:
@@ -149,13 +173,18 @@ class Mounts:
     async def _place_all(
         self, agent: AgentPort, attempt: Attempt, job: Workload, node: Node, task: Task
     ) -> None:
-        for mount in task.storage_mounts:
+        for mount in storage_of(task):
             try:
                 with store_errors(mount.target):
                     if is_mounted(mount) and await self._mounts(agent, job, node, mount):
                         continue
-                    listing = await self._listing(attempt.id, mount, task.sync)
-                    await self._fetch(agent, job, node, mount, listing, task.sync)
+                    if isinstance(mount, ServedFolder) and not await self.copies.is_free(
+                        agent, job, node, mount
+                    ):
+                        continue
+                    async with agent.expecting(in_workdir(mount.target)):
+                        listing = await self._listing(attempt.id, mount, task.sync)
+                        await self._fetch(agent, job, node, mount, listing, task.sync)
             except Transient:
                 self._listings.pop((attempt.id, mount.target), None)  # it may have changed
                 raise
@@ -165,12 +194,19 @@ class Mounts:
         reads."""
         read_only = not is_written(mount)
         what = Mounted(job, node, mount)
+        if isinstance(mount, ServedFolder):
+            self._links.keep(what)
         try:
             order, keys = await self._order(what)
             await agent.mount(order)
         except RequestRefused as error:
+            self._links.drop((node.id, mount.target))
             if error.field != "fuse":
                 raise
+            if isinstance(mount, ServedFolder):
+                back = "" if read_only else ", and what changes there goes back at the end of the job"
+                await self._say(job, f"{error}: {mount.target} is a copy of {url_of(mount)}{back}")
+                return False
             if read_only:
                 await self._say(job, f"{error}: {mount.target} is copied")
                 return False
@@ -204,7 +240,7 @@ class Mounts:
             target=in_workdir(mount.target),
             path=keys.path,
             settings=keys.settings,
-            options=options_of(mount),
+            options=("dir-cache-time=2s",) if isinstance(mount, ServedFolder) else options_of(mount),
             cached=mount.mode == "MOUNT_CACHED",
             read_only=read_only,
             door=keys.door,
@@ -218,11 +254,11 @@ class Mounts:
         """Nobody keeps two jobs apart that write to one bucket."""
         if not is_written(mount):
             return
-        url = url_of(mount)
+        url, place = url_of(mount), _place_of(mount)
         for other in (await self._store.snapshot()).workloads.values():
             task = task_of(other) if other.id != job.id and kind_of(other).runs else None
-            mounts = task.storage_mounts if task is not None else ()
-            if any(is_written(each) and overlap(url, url_of(each)) for each in mounts):
+            mounts = storage_of(task) if task is not None else ()
+            if any(is_written(each) and overlap(place, _place_of(each)) for each in mounts):
                 who = f"job {job_label(other)} also writes to {url}"
                 await self._say(job, f"{who}: of two writes of one file the later one stays")
                 return
@@ -267,7 +303,7 @@ class Mounts:
                 f"`{mount.target}`: {url_of(mount)} holds more than {most:,} objects; copy less of it with "
                 "`sync: {include: …}`, or say `mode: MOUNT`",
             )
-        if not files:
+        if not files and not isinstance(mount, ServedFolder):
             raise ObjectMissing(
                 f"nothing lies at {url_of(mount)}"
                 + (", as `sync` has it" if rules.include or rules.exclude else ""),
@@ -288,6 +324,8 @@ class Mounts:
 
     def opened(self, mount: StorageMount) -> tuple[Bucket, str]:
         """Raises `BucketError`."""
+        if isinstance(mount, ServedFolder):
+            return self.copies.bucket(mount), mount.sub_path
         if self._stores is None:
             raise RequestRefused("storage", f"`{mount.target}`: this server has no object stores")
         wish = extra_of(mount).encryption
@@ -343,6 +381,11 @@ class Mounts:
         await self._store.commit([], events=[event])
 
 
+def _place_of(mount: StorageMount) -> str:
+    """For comparing: names of folders are not unique."""
+    return f"folder://{mount.folder}/{mount.sub_path}" if isinstance(mount, ServedFolder) else url_of(mount)
+
+
 def _reachable(href: str) -> str:
     """An address for another machine; "" for the loopback: what answers there is not this store."""
     return "" if is_loopback(urlsplit(href).hostname or "") else href
@@ -385,6 +428,12 @@ class _Sink:
             )
         return f"{self._prefix.rstrip('/')}/{path}" if self._prefix else path
 
+    def was(self, path: str, etag: str) -> None:
+        """All of it goes."""
+
+    def removed(self, path: str, etag: str) -> None:
+        """What is no more stays in the store."""
+
     def wants(self, path: str, size: int) -> bool:
         return path not in self._done
 
@@ -404,11 +453,6 @@ class _Sink:
     def sent(self, path: str, size: int) -> None:
         self._done.add(path)
         self.bytes += size
-
-
-def in_workdir(target: str) -> str:
-    """Where a mount appears: a relative target is below the working directory, others are as they are."""
-    return target if target.startswith(("~", "/")) else f"workdir/{target.removeprefix('./')}"
 
 
 @contextlib.contextmanager

@@ -88,6 +88,10 @@ class Facts:
     def used(self, subject: str) -> tuple[int, str]:
         return self._used.get(subject, (0, ""))
 
+    def uses(self) -> Mapping[str, tuple[int, str]]:
+        """When each session was used last, and by what."""
+        return self._used
+
     # -- writing ------------------------------------------------------------------------------------
 
     def link_up(self, node_id: str, facts: NodeFacts, now_ms: int) -> None:
@@ -179,6 +183,12 @@ class Facts:
             self._misses[claim_id] = times
         else:
             self._misses.pop(claim_id, None)
+
+    def forget_claims(self) -> None:
+        """What providers have said: another server has decided since."""
+        self._claims.clear()
+        self._misses.clear()
+        self._failures.clear()
 
     def drop_claim(self, claim_id: str) -> None:
         self._misses.pop(claim_id, None)

@@ -209,6 +209,7 @@ class Routing:
             keys=key_uses(counted),
             wanted=wanted,
             why=why,
+            troubles=self._triggers.troubles(row.id) if self._triggers is not None else (),
         )
         self._facts.services[row.id] = new
         if self._is_news(row, state, old, new):
@@ -256,8 +257,11 @@ class Routing:
             cold_start_s=float(state.start_s or 30),
             active_ms=max([load.used_ms, *(each.ready_ms for each in mine)]),
             signals={
-                **load.signals(),
-                **self._values(row.id, revision),
+                **_signals(
+                    policy,
+                    load.signals({REQUESTS, WORK, *(each.signal for each in policy.targets)}),
+                    self._values(row.id, revision),
+                ),
                 **self._usage.signals(row.id, mine, self._facts, [each.signal for each in policy.targets]),
             },
         )

@@ -8,7 +8,7 @@ from argosy.controllers.policies import lost_text
 from argosy.controllers.view import Action, SaveCheckpoint, SettleData, View, WakeAt, data_of
 from argosy.model.facts import RankPhase
 from argosy.model.kinds.job import job_task
-from argosy.model.mounts import is_written
+from argosy.model.mounts import is_written, storage_of
 from argosy.model.phases import AttemptPhase, NodePhase, Outcome
 from argosy.model.rows import Attempt, Node, Workload
 
@@ -21,7 +21,7 @@ def settling(
 ) -> list[Action] | str:
     """What is to be done first; [] when nothing is, or a text that says what did not get to its store."""
     task = job_task(job)
-    written = [mount.target for mount in task.storage_mounts if is_written(mount)]
+    written = [mount.target for mount in storage_of(task) if is_written(mount)]
     sends = task.returns if outcome in _SENT_AFTER else ()
     flushes = written if outcome in (*_SENT_AFTER, Outcome.PREEMPTED) else []
     present = [node for node in nodes if node is not None]

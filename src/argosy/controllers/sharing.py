@@ -16,6 +16,7 @@ import msgspec
 from argosy.controllers.view import Action, Put, Rows, View, event
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.job import job_label, job_spec, job_task
+from argosy.model.mounts import storage_of
 from argosy.model.offer import Choice, Placement, offer_key
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, WorkloadPhase
 from argosy.model.resources import Infra, Recovery, Resources
@@ -154,7 +155,7 @@ def _may_share(job: Workload) -> bool:
     together = spec.member is not None and spec.member.together
     is_other = not spec.managed or spec.sitting is not None or spec.replica is not None or together
     is_wide = task.num_nodes != 1 or task.min_nodes > 0
-    writes = task.storage_mounts or task.returns or any(wish.ports for wish in task.resources)
+    writes = storage_of(task) or task.returns or any(wish.ports for wish in task.resources)
     timed = task.deadline_s is not None or task.deadline_at_ms is not None
     alone = timed or task.scheduling.isolation is Isolation.HARDWARE
     return not (is_other or is_wide or writes or alone)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 
 from argosy.controllers.claims.decide import decide_claim, decide_listing
 from argosy.controllers.effects import Effects, keep_up
@@ -24,9 +24,10 @@ from argosy.controllers.past import Past
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import POOL, decide_owned
 from argosy.controllers.pool.pictures import Picture
+from argosy.controllers.seat import Seat
 from argosy.controllers.serving import Serving
 from argosy.controllers.telling import Channels, events_of
-from argosy.controllers.view import Action, Expect, Policy, Prices, Put, View, known_of, terminals_of
+from argosy.controllers.view import Action, Expect, Policy, Prices, Put, View, known_of
 from argosy.infra.agent_port import AgentDirectory
 from argosy.infra.buckets import OpensBuckets
 from argosy.infra.gateway_port import GatewayPort
@@ -89,8 +90,7 @@ class Shell:
         self._is_ours, self._channels = is_ours, channels
         self._began_s = clock.monotonic_s()
         self._swept_s = self._began_s - SWEEP_S  # when the last full pass began
-        self._pools = PoolCaches()
-        self._past, self._prices = Past(), prices
+        self._pools, self._past, self._prices = PoolCaches(), Past(), prices
         self._dirty: set[str] = set()
         self._all_dirty = True
         self._event = asyncio.Event()
@@ -106,7 +106,10 @@ class Shell:
             facts=self.observed, clock=clock, policy=self._policy, spawn=self._spawn,
             wake=self.wake, wake_at=self._wake_at,
         )  # fmt: skip
-        self._looks = Looks(self._listed)
+        self.mounts = self._effects.mounts
+        self._looks = Looks(self._listed, lambda: self.seat.decides())
+        self.seat = Seat(self.observed, self.wake, self._looks.look)
+        self.attended = self.seat.attended
         self._serving = Serving(
             store=store, replicas=replicas, gateway=gateway, facts=self.observed, clock=clock,
             spawn=self._spawn, wake=self.wake,
@@ -157,17 +160,6 @@ class Shell:
         """Providers that are still asked for the first time: what has no place may have one in a moment."""
         is_early = self._clock.monotonic_s() - self._began_s <= FIRST_QUOTES_S
         return self._quotes.unknown() if is_early else frozenset()
-
-    @contextlib.contextmanager
-    def attended(self, cluster_id: str) -> Iterator[None]:
-        """Somebody has a terminal there: meanwhile the cluster is not idle."""
-        self.observed.begin(terminals_of(cluster_id))
-        self.wake(cluster_id)
-        try:
-            yield
-        finally:
-            self.observed.end(terminals_of(cluster_id))
-            self.wake(cluster_id)
 
     @property
     def picture(self) -> Picture:
@@ -229,8 +221,8 @@ class Shell:
                 group.create_task(self._quote_loop(name))
                 group.create_task(self._looks.keep_looking(provider))
             group.create_task(self._decide_loop())
-            group.create_task(keep_up(self._effects, lambda: self._rows))
-            _log.info("decides for all that is there")
+            group.create_task(keep_up(self._effects, lambda: self._rows if self.seat.decides() else None))
+            _log.info("follows all that is there")
 
     async def _recall(self) -> None:
         """What was decided before this server began."""
@@ -318,6 +310,8 @@ class Shell:
         """A provider has told what it has of ours."""
         rows = await self._store.snapshot()  # of after the list
         self._check_ours()
+        if not self.seat.decides():
+            return
         self._effects.perform(decide_listing(self.view(rows), provider, listed))
 
     # -- one pass -----------------------------------------------------------------------------------
@@ -329,6 +323,10 @@ class Shell:
         if everything:
             self._swept_s = self._clock.monotonic_s()
         seq = rows.seq
+        if not self.seat.decides():
+            decide_owned(self.view(rows), self._ids.new)  # what requests read: why something waits
+            self._publish(rows, seq)
+            return
         claims, wanted = self._expand(rows, dirty, everything=everything)
         if claims:
             view = self.view(rows)
@@ -440,6 +438,7 @@ class Shell:
         events = events_of(actions, self._rows, self._channels)
         expect = {action.id: action.rev for action in actions if isinstance(action, Expect)}
         if puts or events:
+            expect |= self.seat.fence()
             self._check_ours()
             self._wake_related(await self._store.commit(puts, events=events, expect=expect))
             if self._channels is not None and any(each.tell for each in events):

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
-from argosy.infra.trigger_values import TriggerError, fetch_value
+from argosy.infra.trigger_values import TriggerError, Value, fetch_value
 from argosy.model.scaling import Trigger
 
 _log = logging.getLogger(__name__)
@@ -21,19 +21,20 @@ EVERY_MS: Final = 15_000
 FAILURES: Final = 3
 KEPT: Final = 600
 
-Fetch = Callable[[Trigger], float]
+Fetch = Callable[[Trigger], Value]
 
 
 class _One:
     """One trigger of one service."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.value: float | None = None
         self.values: deque[float] = deque(maxlen=KEPT)  # one for each look at the service
         self.asked_ms = 0
         self.asking = False
         self.failures = 0
-        self.why = ""
+        self.why = ""  # it has no value, or what is odd about it
 
 
 class TriggerValues:
@@ -51,7 +52,7 @@ class TriggerValues:
         """Values by name, the newest last; what is due is asked for. Call it once a second."""
         found: dict[str, Sequence[float]] = {}
         for trigger in triggers:
-            one = self._known.setdefault((service, _key(trigger)), _One())
+            one = self._known.setdefault((service, _key(trigger)), _One(trigger.name))
             if not one.asking and now_ms - one.asked_ms >= EVERY_MS:
                 one.asking, one.asked_ms = True, now_ms
                 self._spawn(self._ask(trigger, one))
@@ -60,6 +61,14 @@ class TriggerValues:
                 found[trigger.name] = list(one.values)
         return found
 
+    def troubles(self, service: str) -> tuple[str, ...]:
+        """What is wrong with triggers of a service now, a sentence each, without its full stop."""
+        return tuple(
+            f"its trigger `{one.name}` {'has no value' if one.failures else f'is {one.value:g}'}: {one.why}"
+            for (owner, _), one in self._known.items()
+            if owner == service and one.why
+        )
+
     def forget(self, service: str) -> None:
         """The service is gone."""
         for key in [key for key in self._known if key[0] == service]:
@@ -67,8 +76,8 @@ class TriggerValues:
 
     async def _ask(self, trigger: Trigger, one: _One) -> None:
         try:
-            one.value = await asyncio.to_thread(self._fetch, trigger)
-            one.failures, one.why = 0, ""
+            one.value, one.why = await asyncio.to_thread(self._fetch, trigger)
+            one.failures = 0
         except TriggerError as error:
             one.failures += 1
             if str(error) != one.why:

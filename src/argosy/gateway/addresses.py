@@ -41,6 +41,8 @@ _KEEP_ALIVE: Final = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    # Bytes that nobody acknowledges: keep-alive says nothing of these, and the kernel's own patience is long.
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),
 )
 _REFUSED_NAMES: Final = ("metadata", "metadata.google.internal", "metadata.goog", "instance-data")
 

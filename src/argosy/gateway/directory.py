@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Final, cast
 
@@ -10,6 +11,7 @@ import msgspec
 from argosy.gateway.endpoints import Endpoint
 from argosy.gateway.exchange import Answer, Exchange
 from argosy.gateway.heads import RequestHead
+from argosy.gateway.limits import Key, key_of
 from argosy.gateway.service import Service
 
 #: Requests to language models of all services come in below this path.
@@ -39,7 +41,9 @@ class Directory:
         self._hosts: dict[bytes, Service | Endpoint] = {}
         self._wildcards: dict[bytes, Service | Endpoint] = {}
         self._prefixes: dict[bytes, Service | Endpoint] = {}
-        self._models: dict[str, list[Service]] = {}
+        self._with_key: dict[bytes, list[Service]] = {}  # with models, by SHA-256 of a key
+        self._keyless: list[Service] = []  # with models
+        self._keyed: Service | None = None  # one of those with keys
         places: list[Service | Endpoint] = [*endpoints, *services]
         for each in places:
             for host in each.route.hosts:
@@ -49,10 +53,17 @@ class Directory:
                     self._hosts[host.lower().encode()] = each
             if each.route.prefix:
                 self._prefixes[each.route.prefix.encode()] = each
-            if isinstance(each, Service):
-                for model in each.route.models:
-                    self._models.setdefault(model, []).append(each)
+            if isinstance(each, Service) and each.route.models:
+                self._add_models(each)
         self._depths = tuple(sorted({prefix.count(b"/") for prefix in self._prefixes}, reverse=True))
+
+    def _add_models(self, service: Service) -> None:
+        if not service.keys:
+            self._keyless.append(service)
+            return
+        self._keyed = self._keyed or service
+        for digest in service.keys.digests:
+            self._with_key.setdefault(digest, []).append(service)
 
     def find(self, head: RequestHead) -> tuple[Service | Endpoint, int] | None:
         """The service or shared endpoint of a request, and how many bytes of its path are the prefix."""
@@ -78,24 +89,24 @@ class Directory:
 
     def names_models(self, head: RequestHead) -> bool:
         """It is a request to a language model under the common address."""
-        return bool(self._models) and head.path.startswith(MODELS)
+        return bool(self._keyless or self._keyed) and head.path.startswith(MODELS)
 
     def models_for(self, exchange: Exchange) -> dict[str, Service] | Answer:
         """The models that the caller may ask, with their services; or why it may ask none."""
         mine: dict[str, Service] = {}
-        keyed: Service | None = None
-        for name, services in self._models.items():
-            for service in services:
-                if service.keys:
-                    keyed = service
-                    if isinstance(service.keys.find(exchange, notes=False), Answer):
-                        continue  # it may be a key of another service: no guess
-                elif not (service.route.public or exchange.is_local):
-                    continue
-                mine.setdefault(name, service)
-        if mine or keyed is None:
+        shown = key_of(exchange)
+        holders = self._with_key.get(hashlib.sha256(shown).digest(), ()) if shown else ()
+        for service in holders:
+            if isinstance(service.keys.find(exchange, notes=False), Key):
+                for model in service.route.models:
+                    mine.setdefault(model, service)
+        for service in self._keyless:
+            if service.route.public or exchange.is_local:
+                for model in service.route.models:
+                    mine.setdefault(model, service)
+        if mine or self._keyed is None:
             return mine
-        refused = keyed.keys.find(exchange)
+        refused = self._keyed.keys.find(exchange)
         return refused if isinstance(refused, Answer) else mine
 
 

@@ -179,7 +179,7 @@ class Exchange:
     def content(self) -> bytes:
         """The whole body, without the framing of its chunks."""
         raw = b"".join(self.pieces or ())
-        return _unchunked(raw) if self.head.length == CHUNKED else raw
+        return unchunked(raw) if self.head.length == CHUNKED else raw
 
     def render_request(self, forward: Forward) -> bytes:
         """The request as the replica sees it, with what has come of the body."""
@@ -199,7 +199,8 @@ class Exchange:
         head = self.head
         fields = head.fields if forward.fields is None else forward.fields
         if self.body is not None and head.expects:
-            fields = head.without(b"expect")
+            lines = fields.split(b"\r\n")[:-1]
+            fields = b"".join(line + b"\r\n" for line in lines if not line.lower().startswith(b"expect:"))
         start = b"%b %b HTTP/1.%d\r\n%b%b" % (
             head.method,
             forward.target or head.path + head.query,
@@ -227,7 +228,7 @@ class Exchange:
             self.client.act(self, decision)
 
 
-def _unchunked(raw: bytes) -> bytes:
+def unchunked(raw: bytes) -> bytes:
     """The content of a complete chunked body."""
     pieces: list[bytes] = []
     at = 0

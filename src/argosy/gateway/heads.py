@@ -127,6 +127,13 @@ class AnswerHead:
         self.switches = False  # to another protocol
         self.content_type = b""
 
+    def with_fields(self, fields: bytes) -> AnswerHead:
+        """The same answer with these fields."""
+        head = AnswerHead(self.status, self.line)
+        head.length, head.keep, head.switches = self.length, self.keep, self.switches
+        head.content_type, head.fields = self.content_type, fields
+        return head
+
 
 def parse_request(data: bytes) -> RequestHead:
     """A whole head, up to and with its empty line. Raises BadHead."""

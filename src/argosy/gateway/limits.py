@@ -6,7 +6,7 @@ import collections
 import datetime
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from argosy.gateway.exchange import Answer, Exchange, refusal
@@ -188,6 +188,11 @@ class Keys:
 
     def __bool__(self) -> bool:
         return bool(self._by_digest)
+
+    @property
+    def digests(self) -> Iterable[bytes]:
+        """SHA-256 of each."""
+        return self._by_digest.keys()
 
     def take_routes(self, routes: tuple[KeyRoute, ...], prices: Prices) -> None:
         """The keys of a new table. Counters and limits of those that stay go on."""

@@ -23,6 +23,8 @@ from argosy.model.routes import (
 FAILURES: Final = 2
 #: So many good probes in a row make it ready again.
 GOOD_PROBES: Final = 2
+#: One that takes connections and answers nothing is left alone for so long, while there are others.
+HUNG_S: Final = 30.0
 _FIRST_SHARE: Final = 0.1  # of a replica that starts slowly
 _BUCKETS: Final = len(LATENCY_BOUNDS_MS) + 1
 _BOUNDS_S: Final = tuple(bound / 1000 for bound in LATENCY_BOUNDS_MS)
@@ -32,8 +34,9 @@ class Replica:
     """One replica. `weight` is what its share of the requests is, from 0 to 1."""
 
     __slots__ = (
-        "_board", "_failed", "_now_s", "_probed", "_row", "_since_s", "counters", "drains_since_s",
-        "elsewhere", "has_left", "in_flight", "limit", "pool", "region", "revision", "route", "sockets",
+        "_board", "_failed", "_hung_until_s", "_now_s", "_probed", "_row", "_silent", "_since_s", "counters",
+        "drains_since_s", "elsewhere", "has_left", "in_flight", "limit", "pool", "region", "revision",
+        "route", "sockets",
         "suspect", "taken",
     )  # fmt: skip
 
@@ -59,6 +62,8 @@ class Replica:
         self._since_s = now_s()
         self._failed = 0
         self._probed = 0
+        self._silent = 0  # requests in a row that were answered by nothing in their time
+        self._hung_until_s = 0.0
 
     def take_route(self, route: ReplicaRoute, revision: Revision) -> None:
         """What a new table says of it."""
@@ -130,14 +135,25 @@ class Replica:
         self.suspect = True
         return True
 
+    def timed_out(self) -> bool:
+        """It took a request and answered nothing in its time. True: it has become suspect with that; that it
+        takes connections does not make it ready again before HUNG_S."""
+        self._silent += 1
+        if self._silent < FAILURES:
+            return False
+        self._hung_until_s = self._now_s() + HUNG_S
+        was, self.suspect = self.suspect, True
+        return not was
+
     def answered(self) -> None:
         """The first byte of an answer came."""
-        self._failed = 0
+        self._failed = self._silent = 0
+        self._hung_until_s = 0.0
 
     def probed(self, good: bool) -> bool:
         """What a connection that was tried says. True: it is ready again with that."""
         self._probed = self._probed + 1 if good else 0
-        if self._probed < GOOD_PROBES or not self.suspect:
+        if self._probed < GOOD_PROBES or not self.suspect or self._now_s() < self._hung_until_s:
             return False
         self.suspect = False
         self._failed = 0

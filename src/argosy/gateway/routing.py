@@ -14,7 +14,9 @@ from argosy.gateway.exchange import Answer, Decision, Exchange, Forward, NeedBod
 from argosy.gateway.finding import Finder
 from argosy.gateway.limits import Expected, Key, expected_tokens
 from argosy.gateway.peers import Passed, Peers, pass_to
+from argosy.gateway.prefill import Prefill, framed, is_split
 from argosy.gateway.replicas import Replica
+from argosy.gateway.sending import hold, release, send
 from argosy.gateway.service import Service
 from argosy.gateway.shared import Board
 from argosy.gateway.trip import Trip
@@ -58,6 +60,7 @@ class Router:
         self._tiers: Mapping[str, int] = {}  # how far regions are
         self._gone: list[Service] = []
         self._finder = Finder(proofs)
+        self._prefill = Prefill(loop, self._now_s, now_ms, self._note_failed)
 
     # --- the table ---------------------------------------------------------------------------------
 
@@ -88,7 +91,7 @@ class Router:
         self.table, self.generation = table, table.generation
         self._finder.take_table(table, services)
         for service in services.values():
-            self._release(service)
+            release(service)
 
     # --- Decider -----------------------------------------------------------------------------------
 
@@ -134,7 +137,7 @@ class Router:
         """Look at the body where somebody must, and take the request from the limits of its key."""
         key = trip.key
         if exchange.body is None and exchange.head.length:
-            limit = self._body_limit(trip, key)
+            limit = self._body_limit(exchange, trip, key)
             if limit:
                 return NeedBody(limit=limit)
         if key is not None and trip.reserved is None:
@@ -144,12 +147,29 @@ class Router:
         if trip.asks_model and trip.usage is None:
             trip.usage = Usage(exchange.received)
             exchange.tap = trip.usage.see
+        if not trip.is_split and is_split(exchange, trip.service):
+            readers = self._services.get(trip.service.route.prefill)
+            trip.is_split = True
+            if readers is not None and self._prefill.begin(
+                exchange, trip.service, readers, lambda body: self._answer_split(exchange, trip, body)
+            ):
+                return None
         return self._send_or_hold(exchange, trip)
 
-    def _body_limit(self, trip: Trip, key: Key | None) -> int:
+    def _answer_split(self, exchange: Exchange, trip: Trip, body: bytes) -> None:
+        """The prompt of a request was read: it goes to who answers, with where to find that."""
+        exchange.pieces = [body]
+        trip.fields = framed(exchange, trip.service, len(body))
+        decision = self._send_or_hold(exchange, trip)
+        if decision is not None:
+            exchange.proceed(decision)
+
+    def _body_limit(self, exchange: Exchange, trip: Trip, key: Key | None) -> int:
         service = trip.service
         limit = service.balancer.body_limit
         if trip.asks_model and key is not None and key.counts_tokens:
+            limit = max(limit, _MODEL_BODY)
+        if is_split(exchange, service):
             limit = max(limit, _MODEL_BODY)
         if trip.copies and service.route.shadow is not None:
             limit = max(limit, service.route.shadow.max_body_bytes)
@@ -163,41 +183,11 @@ class Router:
     # --- to a replica ------------------------------------------------------------------------------
 
     def _send_or_hold(self, exchange: Exchange, trip: Trip) -> Forward | Answer | None:
-        service = trip.service
-        if service.queue.is_empty:  # nobody overtakes those who wait
-            forward = self._send(exchange, trip)
+        if trip.service.queue.is_empty:  # nobody overtakes those who wait
+            forward = send(exchange, trip)
             if forward is not None:
                 return forward
-        return self._hold(exchange, trip)
-
-    def _hold(self, exchange: Exchange, trip: Trip) -> Answer | None:
-        """Let a request wait for a replica, where its service allows that."""
-        service = trip.service
-        rule = service.route.holding
-        if rule is None:
-            return refusal(503, "no-replica", f"no replica of `{service.route.name}` takes requests now",
-                           fields=b"retry-after: 1\r\n")  # fmt: skip
-        refused = service.queue.hold(exchange, rule, service.route.name)
-        if refused is not None:
-            return refused
-        trip.is_held = True
-        self.on_want()
-        return None
-
-    def _send(self, exchange: Exchange, trip: Trip) -> Forward | None:
-        service = trip.service
-        replica = service.choose(exchange, trip.tried)
-        if replica is None:
-            return None
-        trip.replica = replica
-        service.sent(exchange, replica)
-        forward = service.forward(exchange, replica, trip.prefix)
-        if len(service.revisions) > 1 and not exchange.tries:
-            exchange.answer_fields += b"x-argosy-variant: %b\r\n" % replica.revision.id.encode()
-        if trip.copies:
-            trip.copies = False
-            service.send_copy(exchange, forward)
-        return forward
+        return hold(exchange, trip, self.on_want)
 
     def again(self, exchange: Exchange, why: str) -> Forward | Answer | None:
         trip = exchange.memo
@@ -210,21 +200,25 @@ class Router:
         if why != _STALE:
             trip.tried.append(replica)
             replica.counters.errors += 1
-            if replica.failed():
-                service.settle(self._tiers)
+            self._note_failed(service, replica)
         early = why in _UNSENT or why in ("closed", _STALE)
         repeatable = exchange.may_repeat or (why in _UNSENT and exchange.pieces is not None)
         if not (early and repeatable):
             return refusal(502, "replica-failed", f"a replica of `{service.route.name}` failed: {why}")
         if exchange.tries <= _TRIES and service.may_retry():
-            forward = self._send(exchange, trip)
+            forward = send(exchange, trip)
             if forward is not None:
                 return forward
         if why in _UNSENT and service.route.holding is not None:
             trip.tried.clear()
-            again = self._send(exchange, trip) if exchange.tries <= _TRIES else None
-            return again or self._hold(exchange, trip)
+            again = send(exchange, trip) if exchange.tries <= _TRIES else None
+            return again or hold(exchange, trip, self.on_want)
         return refusal(502, "replica-failed", f"a replica of `{service.route.name}` failed: {why}")
+
+    def _note_failed(self, service: Service, replica: Replica) -> None:
+        """A connection to it failed."""
+        if replica.failed():
+            service.settle(self._tiers)
 
     def _take_back(self, exchange: Exchange, passed: Passed, why: str) -> Forward | Answer | None:
         """The gateway whose request it is does not answer: this one serves it."""
@@ -253,6 +247,8 @@ class Router:
     def ended(self, exchange: Exchange) -> None:
         trip, now_s = exchange.memo, self._now_s()
         if isinstance(trip, Trip):
+            if trip.is_split:
+                self._prefill.ended(exchange)
             service, now_ms = trip.service, self._now_ms()
             service.in_flight -= 1
             service.counters.requests += 1
@@ -263,26 +259,20 @@ class Router:
                 _settle(exchange, trip, now_ms)
             if trip.replica is not None:
                 trip.replica.count(exchange, now_s, now_ms)
+                others = len(trip.replica.revision.ready) > 1
+                if exchange.outcome == "timeout" and others and trip.replica.timed_out():
+                    service.settle(self._tiers)
         if self._log is not None:
             self._log.add(_line(exchange, now_s, self._now_ms()))
         if isinstance(trip, Trip):
             self._leave(exchange, trip)
             if not trip.service.queue.is_empty:
-                self._release(trip.service)
+                release(trip.service)
 
     def _leave(self, exchange: Exchange, trip: Trip) -> None:
         replica, trip.replica = trip.replica, None
         if replica is not None:
             trip.service.unsent(exchange, replica)
-
-    def _release(self, service: Service) -> None:
-        """Send what waits and can be sent."""
-        if not service.queue.is_empty:
-            service.queue.release(self._send_held)
-
-    def _send_held(self, exchange: Exchange) -> Forward | None:
-        trip = exchange.memo
-        return self._send(exchange, trip) if isinstance(trip, Trip) else None
 
     # --- care --------------------------------------------------------------------------------------
 
@@ -298,7 +288,7 @@ class Router:
     def _settled(self, service: Service, replica: Replica) -> None:
         """A suspect is ready again."""
         service.settle(self._tiers)
-        self._release(service)
+        release(service)
 
     def tell_wants(self, on_want: Callable[[], None]) -> None:
         """Call it when requests begin to wait."""
@@ -317,7 +307,7 @@ class Router:
         go on."""
         for service in self._services.values():
             service.look_elsewhere()
-            self._release(service)
+            release(service)
 
     def tell(self) -> GatewayCounters:
         """The counters of this moment."""

@@ -192,18 +192,21 @@ class Service:
             authority == (head.get(b"host") or b"").lower() or origin.decode("latin-1") in self.route.origins
         )
 
-    def forward(self, exchange: Exchange, replica: Replica, prefix: int) -> Forward:
-        """How the request goes to the replica."""
+    def forward(
+        self, exchange: Exchange, replica: Replica, prefix: int, changed: bytes | None = None
+    ) -> Forward:
+        """How the request goes to the replica. `changed`: its fields, where its body is another one."""
         route, head = self.route, exchange.head
         known, start = head.start
-        if known is not route:
+        if known is not route or changed is not None:
             fields = head.without_key() if route.keys and not route.pass_authorization else None
+            fields = fields if changed is None else changed
             extra, target = b"x-forwarded-host: " + head.host + b"\r\n" if head.host else b"", b""
             if prefix and not route.keep_prefix:
                 target = (head.path[prefix:] or b"/") + head.query
                 extra += b"x-forwarded-prefix: " + head.path[:prefix] + b"\r\n"
             start = exchange.render_start(Forward(replica.pool, target=target, fields=fields, extra=extra))
-            if not head.expects:
+            if not head.expects and changed is None:
                 head.start = (route, start)
         return Forward(
             replica.pool, start=start, repeat=route.retry_post, answer_timeout_s=route.answer_timeout_s

@@ -12,8 +12,8 @@ class Trip:
     """One request on its way to a replica of its service."""
 
     __slots__ = (
-        "asks_model", "copies", "is_held", "key", "prefix", "replica", "reserved", "service", "tried",
-        "usage",
+        "asks_model", "copies", "fields", "is_held", "is_split", "key", "prefix", "replica", "reserved",
+        "service", "tried", "usage",
     )  # fmt: skip
 
     def __init__(self, service: Service, prefix: int) -> None:
@@ -27,3 +27,5 @@ class Trip:
         self.asks_model = False
         self.copies = False  # a copy goes to the shadow revision
         self.is_held = False
+        self.is_split = False  # its prompt was read, or is being read, by another service
+        self.fields: bytes | None = None  # of the request, where its body was changed

@@ -7,6 +7,7 @@ calls may be repeated, so one that finds its kept connection dead is sent again 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ T = TypeVar("T")
 _POOL_MAX: Final = 8  # connections for calls; kept when idle, because a new one through SSH is dear
 _TREE_S: Final = 900.0
 _MOUNT_S: Final = 90.0
+_LEND_S: Final = 60.0
 _SETTLE_S: Final = 6 * 3600.0  # the agent gives up much earlier when nothing moves
 _PACK_BYTES: Final = 8 << 20
 _STREAM_LIMIT_BYTES: Final = 2 << 20  # a StreamReader stops reading ahead at twice this
@@ -161,6 +163,10 @@ class _Settle(msgspec.Struct, frozen=True):
     unmount: bool
 
 
+class _Lend(msgspec.Struct, frozen=True):
+    target: str
+
+
 class _Mounted(msgspec.Struct, frozen=True):
     renewed: bool = False
 
@@ -171,6 +177,10 @@ class _Settled(msgspec.Struct, frozen=True):
 
 class _Nothing(msgspec.Struct, frozen=True):
     pass
+
+
+class _Target(msgspec.Struct, frozen=True):
+    target: str
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -190,6 +200,7 @@ class AgentClient:
         self._idle: list[Channel] = []
         self._places = asyncio.Semaphore(_POOL_MAX)
         self._streams: set[Channel] = set()
+        self._early: dict[str, asyncio.Future[Channel]] = {}  # by target: copies that were announced
         self._closed = False
 
     # ---- calls
@@ -327,19 +338,19 @@ class AgentClient:
 
     # ---- streams
 
-    async def _upgrade(self, path: str, body: msgspec.Struct) -> Channel:
+    async def _upgrade(self, path: str, body: msgspec.Struct, limit_s: float = CALL_S) -> Channel:
         """A connection of its own that has left HTTP behind. Raises a border error."""
         channel = await self._open()
         done = False
         try:
-            async with asyncio.timeout(CALL_S):
+            async with asyncio.timeout(limit_s):
                 await send_request(channel, "POST", path, [msgspec.json.encode(body)])
                 status, answer = await receive_answer(channel)
             if status != 101:
                 raise _as_error(status, answer)
             done = True
         except TimeoutError:
-            raise border.Unreachable(f"the agent did not answer {path} within {CALL_S:.0f} s") from None
+            raise border.Unreachable(f"the agent did not answer {path} within {limit_s:.0f} s") from None
         except LOST as error:
             raise border.Unreachable(f"the agent broke off: {reason_of(error)}") from None
         finally:
@@ -374,10 +385,33 @@ class AgentClient:
             self._streams.discard(channel)
             channel.writer.close()
 
+    @contextlib.asynccontextmanager
+    async def expecting(self, target: str) -> AsyncIterator[None]:
+        asking = asyncio.ensure_future(self._upgrade("/fetch/early", _Target(target)))
+        self._early[target] = asking
+        try:
+            yield
+        finally:
+            if self._early.get(target) is asking:
+                del self._early[target]
+            asking.cancel()
+            await asyncio.wait({asking})
+            if not asking.cancelled() and asking.exception() is None:
+                self._hang_up(asking.result())
+
     async def fetch(self, order: FetchOrder, source: DataSource) -> Fetched:
         from argosy.infra.agent_data import Fetching
 
-        return await self._exchanged("/fetch", lambda channel: Fetching(channel, order, source).run())
+        early = self._early.pop(order.target, None)
+        if early is not None:
+            await asyncio.wait({early})
+            if early.exception() is None:
+                return await self._talk(
+                    early.result(), lambda channel: Fetching(channel, order, source, early=True).run()
+                )  # what went wrong, or an older agent: it is said, or not, when it is asked again
+        return await self._exchanged(
+            "/fetch", lambda channel: Fetching(channel, order, source, early=False).run()
+        )
 
     async def send(self, order: SendOrder, sink: DataSink) -> int:
         from argosy.infra.agent_sending import Sending
@@ -388,6 +422,9 @@ class AgentClient:
         answer = await self._post("/mount", order, _MOUNT_S)
         return msgspec.json.decode(answer, type=_Mounted).renewed
 
+    async def lend(self, target: str) -> Duplex:
+        return Port(await self._upgrade("/lend", _Lend(target), _LEND_S), self._streams)
+
     async def settle(
         self, targets: Sequence[str], patience_s: float, *, unmount: bool
     ) -> Mapping[str, Sequence[str]]:
@@ -395,14 +432,19 @@ class AgentClient:
         return msgspec.json.decode(answer, type=_Settled).left
 
     async def _exchanged(self, path: str, talk: Callable[[Channel], Awaitable[T]]) -> T:
-        channel = await self._upgrade(path, _Nothing())
+        return await self._talk(await self._upgrade(path, _Nothing()), talk)
+
+    async def _talk(self, channel: Channel, talk: Callable[[Channel], Awaitable[T]]) -> T:
         try:
             return await talk(channel)
         except LOST as error:
             raise border.Unreachable(f"the agent broke off: {reason_of(error)}") from None
         finally:
-            self._streams.discard(channel)
-            channel.writer.close()
+            self._hang_up(channel)
+
+    def _hang_up(self, channel: Channel) -> None:
+        self._streams.discard(channel)
+        channel.writer.close()
 
     async def shell(self, command: str, rows: int, columns: int, env: Mapping[str, str]) -> Duplex:
         channel = await self._upgrade("/shell", _ShellOrder(command, rows, columns, env))

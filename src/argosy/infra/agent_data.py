@@ -3,6 +3,9 @@
 The node gets most objects itself, by addresses that it is told a few hundred at a time. Where it cannot reach
 the store, or the store gives no addresses, the bytes go through this connection, one object after another
 while the next ones are read ahead.
+
+What lay there after the last copy is remembered by the token that the node gave for it. Where the node says
+that nothing has changed there, it is told what is new in the store, and the bytes at once.
 """
 
 from __future__ import annotations
@@ -15,22 +18,51 @@ from typing import Final
 
 import msgspec
 
-from argosy.agent.listing import differing, digest_of, digests_of_groups, group_of, groups_for
+from argosy.agent.listing import EMPTY, differing, digest_of, digests_of_groups, group_of, groups_for
 from argosy.infra import border
 from argosy.infra.agent_port import Channel, DataFile, DataSource, Fetched, FetchOrder
 
 _FEW: Final = 64  # files that are told without asking what the node has
 _WINDOW: Final = 1024  # addresses that the node has not used yet
 _READERS: Final = 8
-_AHEAD: Final = 32  # small objects that are read before their turn
-_SMALL_BYTES: Final = 1 << 20
+_AHEAD: Final = 12  # bundles of small objects that are read before their turn
+_SMALL_BYTES: Final = 1 << 20  # of an object, and of a bundle but for its last one
+_BUNDLE: Final = 128
 _SILENT_S: Final = 300.0
+_REMEMBERED: Final = 400_000  # files, about 200 bytes each
 _UNREACHED_MAX: Final = 3  # so many addresses nobody answered at, before all goes through here
+
+
+class Copies:
+    """What lies on nodes, by the tokens that they gave for it: the last `_REMEMBERED` files."""
+
+    def __init__(self) -> None:
+        self._files: collections.OrderedDict[str, tuple[DataFile, ...]] = collections.OrderedDict()
+
+    def get(self, token: str) -> tuple[DataFile, ...] | None:
+        return () if token == EMPTY else self._files.get(token)
+
+    def keep(self, token: str, files: tuple[DataFile, ...]) -> None:
+        if token in ("", EMPTY):
+            return
+        self._files[token] = files
+        self._files.move_to_end(token)
+        # One listing goes to many nodes.
+        while sum({id(each): len(each) for each in self._files.values()}.values()) > _REMEMBERED:
+            self._files.popitem(last=False)
+
+    def forget(self) -> None:
+        self._files.clear()
+
+
+_COPIES: Final = Copies()  # tokens are never used twice, whoever gave them
 
 
 class _News(msgspec.Struct):
     """What the node says."""
 
+    state: str | None = None
+    token: str = ""
     groups: str | None = None
     need: tuple[int, ...] | None = None
     have: dict[int, int] = {}
@@ -46,10 +78,10 @@ class _News(msgspec.Struct):
 
 
 class Fetching:
-    """One order. Memory: `_AHEAD` small objects."""
+    """One order. Memory: `_AHEAD` bundles of small objects. `early`: the node was told the target before."""
 
-    def __init__(self, channel: Channel, order: FetchOrder, source: DataSource) -> None:
-        self._channel, self._order, self._source = channel, order, source
+    def __init__(self, channel: Channel, order: FetchOrder, source: DataSource, *, early: bool) -> None:
+        self._channel, self._order, self._source, self._early = channel, order, source, early
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="data")
         self._by_url: collections.deque[int] = collections.deque()
@@ -85,6 +117,7 @@ class Fetching:
                 self._say({"end": True})
             while (last := await self._hear()).files < 0:
                 pass
+            _COPIES.keep(last.token, self._order.files)
             return Fetched(
                 files=last.files, bytes=last.bytes, removed=last.removed, relayed=self._relayed, why=self._why
             )
@@ -94,8 +127,14 @@ class Fetching:
     async def _begin(self) -> _News:
         """Tell what is wanted: everything when that is little, else what differs from what the node has."""
         order, files = self._order, self._order.files
-        head = {"target": order.target, "single": order.single, "full": order.full, "md5": order.md5}
+        head: dict[str, object] = {
+            "target": order.target, "single": order.single, "full": order.full, "md5": order.md5
+        }  # fmt: skip
         head |= {"encryption": order.encryption, "key_id": order.key_id} if order.encryption else {}
+        state = (await self._hear()).state if self._early else None
+        old = _COPIES.get(state or "")
+        if old is not None and not order.full and not order.single:
+            return await self._tell_changes(head | {"since": state}, old)
         head["digest"] = await asyncio.to_thread(digest_of, map(_row, files))
         if order.full or len(files) <= _FEW:
             await self._list(head | {"groups": 0}, range(len(files)))
@@ -114,6 +153,16 @@ class Fetching:
         some = [index for index, each in enumerate(files) if group_of(each.path, count) in groups]
         await self._list({"groups": sorted(groups)}, some)
         return await self._hear()
+
+    async def _tell_changes(self, head: dict[str, object], old: tuple[DataFile, ...]) -> _News:
+        """What the node lacks is known without asking it. Only targets outside of its home, which nodes
+        share, need a digest."""
+        files = self._order.files
+        if self._order.target.startswith("/"):
+            head["digest"] = await asyncio.to_thread(digest_of, map(_row, files))
+        changed, removed = await asyncio.to_thread(changes, old, files)
+        await self._list(head | {"removed": removed}, changed)
+        return _News(need=tuple(changed), bytes=sum(files[index].size for index in changed))
 
     async def _list(self, head: Mapping[str, object], indices: Sequence[int]) -> None:
         encoder, lines = msgspec.json.Encoder(), bytearray()
@@ -196,6 +245,7 @@ class Fetching:
                     self._say({"end": True})  # in the same packet as the last bytes
                     self._ended = True
                     return
+                self._say({"tell": True})
                 continue
             await self._changed.wait()
 
@@ -212,21 +262,47 @@ class Fetching:
         await self._channel.writer.drain()
 
     async def _relay(self) -> None:
-        """All that goes through here at present, small objects read ahead of their turn."""
+        """All that goes through here at present; small objects are read ahead of their turn, in bundles."""
         ahead: collections.deque[tuple[int, Future[bytes] | None]] = collections.deque()
         while self._through_here or ahead:
             while self._through_here and len(ahead) < _AHEAD:
-                index = self._through_here.popleft()
-                small = self._order.files[index].size <= _SMALL_BYTES
-                ahead.append((index, self._pool.submit(self._whole, index) if small else None))
+                bundle = self._next_bundle()
+                if bundle:
+                    ahead.append((-1, self._pool.submit(self._read_bundle, bundle)))
+                else:
+                    ahead.append((self._through_here.popleft(), None))
             index, reading = ahead.popleft()
-            if reading is not None:
-                await self._send(index, 0, await asyncio.wrap_future(reading))
-            else:
+            if reading is None:
                 await self._stream(index)
+                continue
+            data = await asyncio.wrap_future(reading)
+            self._channel.writer.write(data)
+            await self._channel.writer.drain()
 
-    def _whole(self, index: int) -> bytes:
-        return b"".join(self._source.read(index, 0))
+    def _next_bundle(self) -> list[int]:
+        """Small objects whose turn is next; none where a large one is."""
+        bundle: list[int] = []
+        size = 0
+        while self._through_here and len(bundle) < _BUNDLE and size < _SMALL_BYTES:
+            if self._order.files[self._through_here[0]].size > _SMALL_BYTES:
+                break
+            bundle.append(self._through_here.popleft())
+            size += self._order.files[bundle[-1]].size
+        return bundle
+
+    def _read_bundle(self, bundle: Sequence[int]) -> bytes:
+        """These objects as they travel. Blocks."""
+        pieces: list[bytes] = []
+        for index in bundle:
+            data = b"".join(self._source.read(index, 0))
+            if len(data) != self._order.files[index].size:
+                raise self._is_other(index)
+            pieces += (b'{"data":%d,"first":0,"size":%d}\n' % (index, len(data)), data)
+            self._relayed += len(data)
+        return b"".join(pieces)
+
+    def _is_other(self, index: int) -> border.Transient:
+        return border.Transient(f"`{self._order.files[index].path}` changed while it was read")
 
     async def _stream(self, index: int) -> None:
         first, size = self._have.get(index, 0), self._order.files[index].size
@@ -236,13 +312,13 @@ class Fetching:
         while first < size:
             piece = await self._loop.run_in_executor(self._pool, _next, pieces)
             if not piece:
-                raise border.Transient(f"`{self._order.files[index].path}` changed while it was read")
+                raise self._is_other(index)
             await self._send(index, first, piece)
             first += len(piece)
 
     async def _send(self, index: int, first: int, data: bytes) -> None:
         if first + len(data) > self._order.files[index].size:
-            raise border.Transient(f"`{self._order.files[index].path}` changed while it was read")
+            raise self._is_other(index)
         self._say({"data": index, "first": first, "size": len(data)})
         self._channel.writer.write(data)
         self._relayed += len(data)
@@ -250,6 +326,23 @@ class Fetching:
 
     def _say(self, what: dict[str, object]) -> None:
         self._channel.writer.write(msgspec.json.encode(what) + b"\n")
+
+
+def changes(old: Sequence[DataFile], new: Sequence[DataFile]) -> tuple[list[int], list[str]]:
+    """Indices of files that are new or others than before, and paths of those that are no more.
+
+    >>> changes([DataFile("a", 1, "x"), DataFile("b", 2, "y")], [DataFile("b", 2, "z"), DataFile("c", 3, "")])
+    ([0, 1], ['a'])
+    """
+    if len(old) == len(new):  # mostly the same files in the same order
+        differing_ones = [
+            index for index, (one, other) in enumerate(zip(old, new, strict=True)) if one != other
+        ]
+        if all(old[index].path == new[index].path for index in differing_ones):
+            return differing_ones, []
+    before = {each.path: each for each in old}
+    changed = [index for index, each in enumerate(new) if before.pop(each.path, None) != each]
+    return changed, list(before)
 
 
 def _row(each: DataFile) -> tuple[object, ...]:

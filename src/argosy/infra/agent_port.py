@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -149,7 +150,7 @@ class Duplex(Protocol):
         """Ends it; the exit code when there is one."""
 
 
-class DataFile(msgspec.Struct, frozen=True, array_like=True):
+class DataFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An object that becomes a file. `path` is relative to the target; `etag` "": not known."""
 
     path: str
@@ -200,9 +201,11 @@ class MountOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SendOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What lies at `path` of the node goes to a store."""
+    """What lies at `path` of the node goes to a store. `changes`: only what is not as it was fetched there;
+    nothing when it was not fetched, or is mounted."""
 
     path: str
+    changes: bool = False
 
 
 class DataSink(Protocol):
@@ -211,6 +214,12 @@ class DataSink(Protocol):
     @property
     def headers(self) -> Mapping[str, str]:
         """What a PUT says, too."""
+
+    def was(self, path: str, etag: str) -> None:
+        """Of changes: what this file was when it was fetched; "": it is new. Said before all else."""
+
+    def removed(self, path: str, etag: str) -> None:
+        """Of changes: a file that was fetched is no more. Said after all else. Blocks: called in a thread."""
 
     def wants(self, path: str, size: int) -> bool:
         """Whether this file is to be sent; `path` "": what was asked for is itself a file."""
@@ -297,6 +306,10 @@ class AgentPort(Protocol):
     def kept_chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
         """Chunks of what `kept` told last. Raises `Transient` when a file has changed since."""
 
+    def expecting(self, target: str) -> AbstractAsyncContextManager[None]:
+        """A copy to `target` follows in this context: the node looks meanwhile at what lies there. It raises
+        nothing by itself."""
+
     async def fetch(self, order: FetchOrder, source: DataSource) -> Fetched:
         """Make objects appear as files. Only what is not there travels: by addresses that the node gets
         itself, else through this connection. Files of an earlier copy at this target that the order lacks
@@ -315,6 +328,11 @@ class AgentPort(Protocol):
         """Wait until all that was written to these mounts is in their stores, and unmount them if wanted. It
         waits as long as something arrives, and `patience_s` after that. By target: files that did not
         get there."""
+
+    async def lend(self, target: str) -> Duplex:
+        """One connection of the tool that mounts at `target`, to what its order's door `link` promises. The
+        first line that it says is JSON with the `token` that the tool will say; the rest comes when the tool
+        connects. Raises `RequestRefused` where nothing is mounted, after a while."""
 
     async def send(self, order: SendOrder, sink: DataSink) -> int:
         """Give files to a store, by addresses that the node puts itself, else through this connection; how

@@ -21,6 +21,7 @@ _TRIES: Final = 3
 
 class _News(msgspec.Struct):
     count: int = -1
+    removed: int = 0
     single: bool = False
     done: int = -1
     failed: int = -1
@@ -41,11 +42,10 @@ class Sending:
 
     async def run(self) -> int:
         """How many files lie there."""
-        self._say({"path": self._order.path})
+        self._say({"path": self._order.path} | ({"changes": True} if self._order.changes else {}))
         head = await self._hear()
-        files = [
-            msgspec.json.decode(await self._line(), type=tuple[str, int]) for _ in range(max(0, head.count))
-        ]
+        files = [await self._file() for _ in range(max(0, head.count))]
+        gone = [msgspec.json.decode(await self._line(), type=tuple[str, str]) for _ in range(head.removed)]
         todo = collections.deque(
             index for index, (path, size) in enumerate(files) if self._sink.wants(path, size)
         )
@@ -76,8 +76,16 @@ class Sending:
             while not await self._take(index, files):
                 self._again(index, files)
             self._sink.sent(*files[index])
+        for path, etag in gone:
+            await asyncio.to_thread(self._sink.removed, path, etag)
         self._say({"end": True})
         return len(files)
+
+    async def _file(self) -> tuple[str, int]:
+        path, size, *was = msgspec.json.decode(await self._line(), type=list[str | int])
+        if was:
+            self._sink.was(str(path), str(was[0]))
+        return str(path), int(size)
 
     def _again(self, index: int, files: list[tuple[str, int]]) -> None:
         """Raises Transient when it has changed too often."""

@@ -21,10 +21,10 @@ import argosy.agent
 _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
 #: Modules that most agents never load: compiled when they are, so that the zipapp stays small.
 _SOURCE_ONLY: Final = {
-    "amd", "apps", "connect", "copying", "data_calls", "dial", "download", "fetch", "gaudi", "inside",
-    "jetson", "joining", "kept", "kept_calls", "landlock", "listing", "mig", "mount_door", "mounting",
-    "mps", "mux", "neuron", "notices", "nvidia", "outlet", "outside", "ports", "sandbox", "send", "sshd",
-    "starter", "targets", "terminal", "terminals", "tpu",
+    "amd", "apps", "connect", "copying", "data_calls", "dial", "download", "fetch", "gaudi", "handing",
+    "inside", "jetson", "joining", "kept", "kept_calls", "landlock", "listing", "looks", "mig", "mount_door",
+    "mounting", "mps", "mux", "neuron", "notices", "nvidia", "outlet", "outside", "ports", "sandbox", "send",
+    "sshd", "starter", "taking", "targets", "terminal", "terminals", "tpu",
 }  # fmt: skip
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 

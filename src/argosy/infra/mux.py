@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 from argosy.agent.mux import GREETING, Broken, Mux
 from argosy.infra import border
@@ -46,6 +46,31 @@ class Carrier:
             self._mux.close()
             await asyncio.wait({self._running}, timeout=1.0)
             self._running.cancel()
+
+
+class Acceptor:
+    """The other end of `Carrier`s: `accept` is started for each stream that they open."""
+
+    def __init__(
+        self, accept: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+    ) -> None:  # Any: as asyncio has it
+        self._accept = accept
+        self._muxes: set[Mux] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One channel, until it ends."""
+        writer.write(GREETING)
+        mux = Mux(reader, writer, accept=self._accept)
+        self._muxes.add(mux)
+        try:
+            await carry(mux)
+        finally:
+            self._muxes.discard(mux)
+
+    def close(self) -> None:
+        """End all of them."""
+        for mux in list(self._muxes):
+            mux.close()
 
 
 async def carry(mux: Mux) -> None:

@@ -51,6 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     aliases: tuple[str, ...] = ()  # other names that users write
     class_name: str = ""  # of SkyPilot's class: `sky.AWS()`
     region_is_rest: bool = False  # all that follows the name is one region: a context, which may hold `/`
+    own_machine: bool = False  # its place is the machine of the server itself, of each server another one
     own: bool = False  # people's own machines, although others use them too: nothing is paid to a vendor
     limits: Limits = Limits()
     settings: tuple[str, ...] = ()  # environment variables of the server that configure it
@@ -64,6 +65,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     # The field of these that is a command: jobs of its own, which may be submitted as they are. A task may
     # say `<name>: {FIELD: command, ...}` in the place of `run`, `config.<name>` and `infra`.
     command_field: str = ""
+    # The field of these with which a task's jobs wait in a queue of the place, which takes an array as one
+    # order and itself keeps to how many of its jobs run at once.
+    array_field: str = ""
     extra: str = ""  # `pip install argosy[EXTRA]`
     # Ways to find its credentials, each of them enough: variables (`A and B`), a file, `program NAME`.
     credentials: tuple[str, ...] = ()

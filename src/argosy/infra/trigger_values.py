@@ -13,7 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from argosy.model.scaling import Trigger
 
@@ -21,33 +21,43 @@ TIMEOUT_S: Final = 5.0
 _MOST: Final = 1 << 20  # bytes of an answer
 
 
+class Value(NamedTuple):
+    """The number of a trigger now."""
+
+    number: float
+    note: str = ""  # what its owner should know of it
+
+
 class TriggerError(Exception):
     """A trigger has no value now; the text says why."""
 
 
-def fetch_value(trigger: Trigger) -> float:
+def fetch_value(trigger: Trigger) -> Value:
     """The number of a trigger now. Raises TriggerError."""
     read = READERS.get(trigger.kind)
     if read is None:
         raise TriggerError(f"triggers of type `{trigger.kind}` are not followed")
     try:
-        return read(trigger.metadata)
+        found = read(trigger.metadata)
+        return found if isinstance(found, Value) else Value(found)
     except TriggerError:
         raise
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise TriggerError(f"{trigger.name}: {type(error).__name__}: {error}") from error
 
 
-def _prometheus(metadata: Mapping[str, str]) -> float:
+def _prometheus(metadata: Mapping[str, str]) -> Value:
     """The first value of a query; nothing found is 0, as KEDA has it."""
     query = urllib.parse.urlencode({"query": metadata["query"]})
     found = _get_json(f"{metadata['serverAddress'].rstrip('/')}/api/v1/query?{query}")
     result = found["data"]["result"]
     if found["data"]["resultType"] == "scalar":
-        return float(result[1])
+        return Value(float(result[1]))
     if len(result) > 1:
         raise TriggerError(f"the query gives {len(result)} series; write one that gives a single one")
-    return float(result[0]["value"][1]) if result else 0.0
+    if not result:
+        return Value(0.0, "its query finds nothing, which counts as 0: is there such a metric?")
+    return Value(float(result[0]["value"][1]))
 
 
 def _metrics_api(metadata: Mapping[str, str]) -> float:
@@ -168,7 +178,7 @@ def kafka_value(behind: list[int], metadata: Mapping[str, str]) -> float:
     return float(min(total, len(behind) * float(metadata.get("lagThreshold", "10"))))
 
 
-READERS: Final[dict[str, Callable[[Mapping[str, str]], float]]] = {
+READERS: Final[dict[str, Callable[[Mapping[str, str]], Value | float]]] = {
     "prometheus": _prometheus,
     "metrics-api": _metrics_api,
     "redis": _redis,

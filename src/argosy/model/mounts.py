@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from argosy.model.task import StorageMount
+from argosy.model.task import StorageMount, Task, VolumeMount
 
 #: SkyPilot's names of kinds of stores -> the URLs that they have here.
 SCHEMES: Final[Mapping[str, str]] = {
@@ -61,6 +61,40 @@ class MountExtra(msgspec.Struct, frozen=True, kw_only=True):
     bucket_sub_path: str | bool | None = msgspec.field(name="_bucket_sub_path", default=None)
 
 
+class ServedFolder(StorageMount, frozen=True, kw_only=True, omit_defaults=True):
+    """A virtual folder that nodes reach through the server. Made of `volumes` alone: no task says it."""
+
+    folder: str  # its id
+    sub_path: str = ""
+    read_only: bool = False
+    as_user: str = ""  # whose access counts; "": nobody is asked
+
+
+def storage_of(task: Task) -> tuple[StorageMount, ...]:
+    """Storage that appears in a task: what it names itself, and folders that go through the server.
+
+    >>> from argosy.model.task import VolumeMount
+    >>> volume = VolumeMount(target="/d", folder="fld-1", name="train", sub_path="a", is_served=True)
+    >>> [url_of(each) for each in storage_of(Task(volumes=(volume,)))]
+    ['folder://train/a']
+    """
+    return (*task.storage_mounts, *(_served(each) for each in task.volumes if each.is_served))
+
+
+def _served(volume: VolumeMount) -> ServedFolder:
+    below = volume.sub_path.strip("/")
+    return ServedFolder(
+        target=volume.target,
+        name=volume.name,
+        sources=(f"folder://{volume.name}" + (f"/{below}" if below else ""),),
+        mode="MOUNT",
+        folder=volume.folder,
+        sub_path=below,
+        read_only=volume.read_only,
+        as_user=volume.as_user,
+    )
+
+
 def is_url(source: str) -> bool:
     """
     >>> is_url("s3://b/x"), is_url("./data")
@@ -99,6 +133,8 @@ def tuning_of(mount: StorageMount) -> MountTuning:
 
 def is_written(mount: StorageMount) -> bool:
     """Whether programs may write to the store through it."""
+    if isinstance(mount, ServedFolder):
+        return not mount.read_only
     return is_mounted(mount) and not tuning_of(mount).read_only
 
 
@@ -112,6 +148,15 @@ def options_of(mount: StorageMount) -> tuple[str, ...]:
     tuning = tuning_of(mount)
     named = ((name, getattr(tuning, name)) for name in tuning.__struct_fields__ if name != "read_only")
     return tuple(f"{name.replace('_', '-')}={value}" for name, value in named if value is not None)
+
+
+def in_workdir(target: str) -> str:
+    """Where a mount appears: a relative target is below the working directory, others are as they are.
+
+    >>> in_workdir("./data"), in_workdir("~/x")
+    ('workdir/data', '~/x')
+    """
+    return target if target.startswith(("~", "/")) else f"workdir/{target.removeprefix('./')}"
 
 
 def overlap(one: str, other: str) -> bool:

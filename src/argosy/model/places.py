@@ -154,3 +154,7 @@ READS_TASK: Final = (
 COMMAND_FIELDS: Final = {
     "ray": "entrypoint",
 }
+#: Of these, the field with which the place itself runs so many jobs of an array at once.
+ARRAY_FIELDS: Final = {
+    "slurm": "native",
+}

@@ -55,3 +55,4 @@ class ServedFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keys: Mapping[str, KeyUse] = {}  # by their name, as routes have it
     wanted: int = -1  # replicas that the load asks for; -1: nobody has said
     why: str = ""  # and why so many
+    troubles: tuple[str, ...] = ()  # of what is looked at for that: a sentence each

@@ -72,6 +72,8 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: tuple[str, ...] = ()  # names that requests to language models say
     endpoint: str = ""  # that it shares with other services; "": it has one of its own only
     share_milli: int = 0  # of the requests there that name no model, in thousandths
+    prefill: str = ""  # name of the service that reads the prompts of its requests
+    affinity: str = ""  # by what users are told apart: key, address, `header:NAME`, `cookie:NAME`
     hosts: tuple[str, ...] = ()  # in lower case: their requests at the gateway are for it
     grpc: bool = False  # gRPC for its hosts goes from the edge straight to the replicas
     keyfile: str = ""  # of its own certificate

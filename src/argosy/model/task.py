@@ -66,6 +66,9 @@ class VolumeMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     sub_path: str = ""  # a folder in it
     read_only: bool = False
     is_linked: bool = False  # nodes have a link to it, as the server found: it stays while this lives
+    is_served: bool = False  # nodes reach it through the server, as the server found: mounted, else copied
+    name: str = ""  # of the folder, for people, once the server has looked
+    as_user: str = ""  # whose access counts then; "": it was launched over the socket
     extra: str = ""  # JSON text of the fields that have no place above; without a folder nothing is done yet
 
 

@@ -40,6 +40,10 @@ class LoadedProviders:
         self._setting = setting
         self._made: dict[str, Provider] = {}
 
+    @property
+    def names(self) -> list[str]:
+        return list(self._modules)
+
     def get(self, name: str) -> Provider:
         """Raises ArgosyError `not-found` for a name that is not enabled."""
         if name not in self._made:

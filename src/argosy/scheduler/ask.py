@@ -86,6 +86,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     started_ms: int
     checkpoint_ms: int = 0  # of its last checkpoint; 0: none known
     leaving: bool = False  # is being ended: its room comes soon, and it is not ended twice
+    stuck: bool = False  # it does not end although it was told to often: nobody waits for its room
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

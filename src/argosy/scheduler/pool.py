@@ -128,7 +128,7 @@ class Pool:
         self.epoch += 1
         self.wait_no_more(job_id)
         self.nominated.pop(job_id, None)
-        if running.leaving:
+        if running.leaving and not running.stuck:
             self.terminating[job_id] = leaving_for or self.terminating.get(job_id, "")
         else:
             self.terminating.pop(job_id, None)

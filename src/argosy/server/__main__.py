@@ -1,4 +1,4 @@
-"""`python -m argosy.server run|token|key`: what `argosy server` starts."""
+"""`python -m argosy.server run|token|key|peers`: what `argosy server` starts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("ARGOSY_UMASK", f"{os.umask(0o077):03o}")
     os.umask(0o077)
     try:
-        if options.verb in ("token", "key"):
+        if options.verb in ("token", "key", "peers"):
             import asyncio
 
             return asyncio.run(_with_store(options))
@@ -64,6 +64,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     run.add_argument("--acme-http", default="", metavar="HOST:PORT", help="where an authority asks (port 80)")
     run.add_argument("--gateway", default="", metavar="HOST:PORT", help="where services answer")
     run.add_argument("--s3", default="", metavar="HOST:PORT", help="where programs reach the buckets over S3")
+    run.add_argument(
+        "--peer", default="", metavar="HOST:PORT", help="where other servers of the database reach this one"
+    )
     run.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     token = verbs.add_parser("token", help="make a token for clients over TCP, and print it once")
     token.add_argument("--state-dir", default="")
@@ -73,6 +76,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     token.add_argument("--remove", action="store_true", help="take the token of this name back")
     token.add_argument("--list", action="store_true", help="names of all tokens")
+    peers = verbs.add_parser("peers", help="the servers that share the database")
+    peers.add_argument("--state-dir", default="")
+    peers.add_argument("--forget", default="", metavar="NAME", help="one that never comes back")
     key = verbs.add_parser("key", help="seal secrets with a new key from now on")
     key.add_argument("--state-dir", default="")
     key.add_argument("--rotate", action="store_true", required=True, help="make the new key")
@@ -99,6 +105,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         s3=getattr(options, "s3", "") or os.environ.get("ARGOSY_S3", ""),
         log_level=getattr(options, "log_level", "info"),
         store=os.environ.get("ARGOSY_STORE", ""),
+        peer=getattr(options, "peer", "") or os.environ.get("ARGOSY_PEER", ""),
         keys=_keys(),
         retention=parse_retention(os.environ),
         public=public,
@@ -194,6 +201,11 @@ async def _with_store(options: argparse.Namespace) -> int:
             name, count = await store.rotate_key()
             place = getattr(settings.key_file, "place", settings.key_file)
             print(f"secrets are sealed with the new key {name} ({count} sealed again): {place}")  # noqa: T201
+            return 0
+        if options.verb == "peers":
+            from argosy.server.peers.listing import tell_peers
+
+            print("\n".join(await tell_peers(store, options.forget)))  # noqa: T201
             return 0
         await import_tokens(store, settings.state_dir)
         return await _token(options, store)

@@ -29,6 +29,8 @@ from argosy.server.door import Door, Limits
 from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.exchange import Scope, Send
 from argosy.server.features import FEATURES
+from argosy.server.folder_traffic import FolderTraffic
+from argosy.server.folders import Folders
 from argosy.server.front import Front, Mounted, bind
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.identity import Identity
@@ -36,6 +38,7 @@ from argosy.server.intake import Intake
 from argosy.server.listeners import bind_tcp, render_address
 from argosy.server.log_stream import LogStreams
 from argosy.server.made_buckets import MadeBuckets
+from argosy.server.node_folders import NodeFolders
 from argosy.server.objects import MOUNT, Objects
 from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
@@ -54,6 +57,7 @@ from argosy.store.store import Store
 if TYPE_CHECKING:
     from argosy.catalog.refresh import PriceServices
     from argosy.identity.oidc import Settings
+    from argosy.server.service_way import ServiceWay
     from argosy.server.sign_in_pages import SignInPages
 
 
@@ -68,6 +72,7 @@ class Application:
     listening: tuple[str, ...] = ()
     encryption: Callable[[], str] = str  # which certificate TLS has, in words
     _inner: Door | None = None  # of browsers that come by a command line
+    _services: ServiceWay | None = None  # from the first request to a service that came here
 
     def __init__(
         self,
@@ -93,7 +98,7 @@ class Application:
         self.refreshes, self.accounts = Refreshes(pricing.prices.refresh), Accounts(store, clock)
         tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
-        self.objects = _objects(store, state_dir / "objects", clock, ids)
+        self._state_dir, self.objects = state_dir, _objects(store, state_dir / "objects", clock, ids)
         intake.data, intake.identity = DataChecks(self.objects.open_stores, self.objects.made), identity
         quotes = quotes or Quotes(providers, clock, price=pricing.prices.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
@@ -172,7 +177,10 @@ class Application:
         self.doors = doors = [Door(self.front.over_socket, [local])]
         if tcp is not None:
             guarded = limits or Limits()
-            doors.append(Door(self.front.over_tcp, [tcp], guarded, dials=dials, tls=tls, apps=self.apps))
+            door = Door(
+                self.front.over_tcp, [tcp], guarded, dials=dials, tls=tls, apps=self.apps, services=self._way
+            )
+            doors.append(door)
         store = bind_tcp(s3) if s3 else None
         if store is not None:
             doors.append(Door(self.objects.for_programs, [store], limits or Limits(headers=200), tls=tls))
@@ -191,13 +199,22 @@ class Application:
             await asyncio.gather(*(door.close() for door in doors))
             self.objects.close()
             self.apps.close()
+            if self._services is not None:
+                self._services.close()
             if store is not None:
                 store.close()
+
+    def _way(self) -> ServiceWay:
+        if self._services is None:
+            from argosy.server.service_way import ServiceWay
+
+            self._services = ServiceWay(self._state_dir / "gateway")
+        return self._services
 
     async def _open_inner(self) -> Callable[[], asyncio.Protocol]:
         """Protocols of a door as over TCP that listens nowhere; it is opened with the first of them."""
         if self._inner is None:
-            inner = Door(self.front.over_tcp, [], Limits(), apps=self.apps)
+            inner = Door(self.front.over_tcp, [], Limits(), apps=self.apps, services=self._way)
             await inner.open()
             self.doors.append(inner)
             self._inner = inner
@@ -213,6 +230,8 @@ class Application:
 def _objects(store: Store, folder: Path, clock: Clock, ids: Ids) -> Objects:
     objects = Objects(folder, clock, ids, os.environ)
     objects.made = MadeBuckets(store, objects.open_stores, clock, ids)
+    folders = Folders(store, clock, ids, str(folder.parent))
+    objects.folders = NodeFolders(folders, FolderTraffic(clock), ids)
     return objects
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -63,8 +63,11 @@ def load_secret(path: Path) -> bytes:
 class DialDoor:
     """Takes connections of nodes over from the HTTP door."""
 
-    def __init__(self, dialled: Dialled) -> None:
-        self._dialled = dialled
+    def __init__(
+        self, dialled: Dialled, elsewhere: Callable[[str, str], Awaitable[str | None]] | None = None
+    ) -> None:
+        """`elsewhere`: the key of a node to which another server gave its token."""
+        self._dialled, self._elsewhere = dialled, elsewhere
         self._tasks: set[asyncio.Task[None]] = set()
 
     def take(self, path: str, headers: Sequence[tuple[bytes, bytes]], transport: asyncio.Transport) -> None:
@@ -72,12 +75,34 @@ class DialDoor:
         given = {name.lower(): value.decode("latin-1") for name, value in headers}
         node = given.get(b"x-argosy-node", "")
         secret = given.get(b"authorization", "").partition(" ")[2].strip()
-        key = self._dialled.admit(node, secret) if path == wire.DIAL_PATH and node else None
-        if key is None:
-            _log.info("a node that calls itself %r is not let in", node[:80])
-            transport.write(_REFUSED)
-            transport.close()
+        if path != wire.DIAL_PATH or not node:
+            self._refuse(node, transport)
+        elif (key := self._dialled.admit(node, secret)) is not None:
+            self._let_in(node, secret, key, transport)
+        elif self._elsewhere is None:
+            self._refuse(node, transport)
+        else:
+            transport.pause_reading()
+            self._keep(self._ask(self._elsewhere(node, secret), node, secret, transport))
+
+    async def _ask(
+        self, asked: Awaitable[str | None], node: str, secret: str, transport: asyncio.Transport
+    ) -> None:
+        key = await asked
+        if transport.is_closing():
             return
+        transport.resume_reading()
+        if key is None:
+            self._refuse(node, transport)
+        else:
+            self._let_in(node, secret, key, transport)
+
+    def _refuse(self, node: str, transport: asyncio.Transport) -> None:
+        _log.info("a node that calls itself %r is not let in", node[:80])
+        transport.write(_REFUSED)
+        transport.close()
+
+    def _let_in(self, node: str, secret: str, key: str, transport: asyncio.Transport) -> None:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=_LIMIT_BYTES, loop=loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
@@ -88,6 +113,9 @@ class DialDoor:
         if secret != key:
             answer += f"X-Argosy-Key: {key}\r\n"
         writer.write(answer.encode() + b"\r\n")
-        task = loop.create_task(self._dialled.attach(node, reader, writer))
+        self._keep(self._dialled.attach(node, reader, writer))
+
+    def _keep(self, work: Coroutine[object, object, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -19,9 +19,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from argosy.model.addresses import is_loopback
 from argosy.server.dialling import UPGRADE, DialDoor
+from argosy.server.service_paths import is_for_service
 
 if TYPE_CHECKING:
     from argosy.server.apps.live import LiveApps
+    from argosy.server.service_way import ServiceWay
 
 _GRACE_S: Final = 3  # how long requests under way may take when the server stops
 _KEEP_ALIVE_S: Final = 75
@@ -95,12 +97,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self,
         guests: Guests,
         dials: DialDoor | None,
-        find_app: Callable[[bytes], asyncio.Protocol | None] = lambda host: None,
+        find_other: Callable[[bytes, bytes], asyncio.Protocol | None] = lambda host, early: None,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self._dials, self._find_app = dials, find_app
-        self._early: bytes | None = b""  # of the first head; None: it was looked at
+        self._dials, self._find_other = dials, find_other
+        self._early: bytes | None = b""  # of the next head; None: it was looked at
         self._guests, self._limits = guests, guests.limits
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = False
@@ -125,9 +127,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._heard_s = self.loop.time()
+        if self._early is None and self._is_idle():
+            self._early, self._since_s = b"", self._heard_s
         if self._early is not None:
             early = self._early + data
-            if self._is_app(early):
+            if self._is_others(early):
                 return
             data = early
         in_head_before, body_before, begun_before = self._in_head, self._body_bytes, self._begun
@@ -145,16 +149,23 @@ class GuardedProtocol(HttpToolsProtocol):
         if too_long or self._stray_bytes > (self._limits.header_bytes + 16 * self._body_bytes + len(data)):
             self._refuse(431, "the headers are too large")
 
-    def _is_app(self, early: bytes) -> bool:
-        """Whether the first head of the connection is not complete yet, or is for an app, which then has the
-        connection: a browser never speaks to two hosts over one."""
+    def _is_idle(self) -> bool:
+        """The last request is over, its body and its answer: what comes is the head of another one."""
+        cycle = self.cycle
+        if self._in_head or self.pipeline or cycle is None:
+            return False
+        return bool(cycle.response_complete and not cycle.more_body)
+
+    def _is_others(self, early: bytes) -> bool:
+        """Whether the next head is not complete yet, or is for an app or a service: who answers for it then
+        has the connection."""
         found = _HOST.search(early)
         may_come = b"\r\n\r\n" not in early and len(early) < _EARLY_BYTES
         if found is None and may_come and (b"\n" not in early or _REQUEST.match(early) is not None):
             self._early = early
             return True
         self._early = None
-        client = self._find_app(found[1].lower()) if found is not None else None
+        client = self._find_other(found[1].lower() if found is not None else b"", early)
         if client is None:
             return False
         self._stop_looking()
@@ -237,7 +248,8 @@ class GuardedProtocol(HttpToolsProtocol):
             if not self._in_head:
                 self._since_s = now_s  # what comes next has its time from the answer on
         else:
-            rest_s = 0 if self._in_head or self.cycle is None else self.timeout_keep_alive
+            begun = self._in_head or self.cycle is None or self._early
+            rest_s = 0 if begun else self.timeout_keep_alive
             late = now_s - self._since_s > limits.request_s + rest_s
         if late:
             self.transport.abort()
@@ -270,8 +282,10 @@ class Door(uvicorn.Server):
         dials: DialDoor | None = None,
         tls: ssl.SSLContext | None = None,
         apps: LiveApps | None = None,
+        services: Callable[[], ServiceWay] | None = None,
     ) -> None:
-        self._dials, self._apps, self._tls = dials, apps, tls
+        """`services`: the way to services, made when the first request is for one."""
+        self._dials, self._apps, self._tls, self._services = dials, apps, tls, services
         self.guests = Guests(limits) if limits is not None else None
         super().__init__(
             uvicorn.Config(
@@ -297,11 +311,15 @@ class Door(uvicorn.Server):
 
     def _protocol(self, **arguments: Any) -> asyncio.Protocol:  # Any: what uvicorn gives to its protocols
         assert self.guests is not None
-        return GuardedProtocol(self.guests, self._dials, self._find_app, **arguments)
+        return GuardedProtocol(self.guests, self._dials, self._find_other, **arguments)
 
-    def _find_app(self, host: bytes) -> asyncio.Protocol | None:
-        """Who answers on this host instead of us."""
-        return self._apps.client_for(host, secure=self._tls is not None) if self._apps is not None else None
+    def _find_other(self, host: bytes, early: bytes) -> asyncio.Protocol | None:
+        """Who answers on this host, or to a request that begins so, instead of us."""
+        secure = self._tls is not None
+        app = self._apps.client_for(host, secure=secure) if self._apps is not None and host else None
+        if app is None and self._services is not None and is_for_service(early):
+            return self._services().client(self.protocol, secure=secure)
+        return app
 
     def protocol(self) -> asyncio.Protocol:
         """Of one connection that came by another way than our sockets, once the door is open."""

@@ -2,7 +2,8 @@
 
 Where nodes see the folder's volume, `/data` is a link to it, and all nodes see the same bytes. Elsewhere a
 folder that is only read is copied: as it is when the task is launched, and only what nodes do not have
-travels. Folders whose name begins with a dot come without being asked for, at `~/NAME`.
+travels. One that is written is mounted through the server (`node_folders`), and so is one that is too large
+for a copy. Folders whose name begins with a dot come without being asked for, at `~/NAME`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import logging
 import os
 import posixpath
+import stat
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -29,6 +31,8 @@ from argosy.storage.folders.beneath import Beneath, split
 
 _log: Final = logging.getLogger(__name__)
 _FILES_MAX: Final = 200_000  # of one copy
+_LINE_BYTES_S: Final = 125_000_000  # of what is told of times
+_SPEED: Final = "at 1 Gbit/s 1 GB in 8 s"
 _DOT_FILES_MAX: Final = 10_000  # of a copy that nobody asked for by name
 _DOT_BYTES_MAX: Final = 256 << 20
 
@@ -50,12 +54,23 @@ class FolderMounts:
         volumes, mounts = list[VolumeMount](), list[FileMount]()
         for each in task.volumes:
             if not each.folder:
-                volumes.append(each)
+                volumes.append(msgspec.structs.replace(each, is_linked=False, is_served=False))
                 continue
             folder, place = await self._found(each, caller, links=links)
-            mounts.append(await self._mount(each, folder, place))
-            volumes.append(msgspec.structs.replace(each, folder=folder.id, is_linked=bool(place)))
-        if not mounts:
+            served = not place and await self._is_served(each, folder, links=links)
+            if not served:
+                mounts.append(await self._mount(each, folder, place))
+            volumes.append(
+                msgspec.structs.replace(
+                    each,
+                    folder=folder.id,
+                    name=folder.name,
+                    is_linked=bool(place),
+                    is_served=served,
+                    as_user=caller.name,
+                )
+            )
+        if not volumes:
             return task
         return msgspec.structs.replace(task, volumes=tuple(volumes), file_mounts=(*task.file_mounts, *mounts))
 
@@ -83,7 +98,7 @@ class FolderMounts:
         for each in task.volumes:
             if each.folder:
                 folder, place = await self._found(each, caller)
-                lines.append(await self._line(each, folder, place))
+                lines.append(await self._line(each, folder, place, task.num_nodes))
         for folder in await self._dots_of(caller, owner):
             wanted = VolumeMount(target=f"~/{folder.name}", folder=folder.id, read_only=True)
             if wanted.target in targets_of(task):
@@ -120,19 +135,29 @@ class FolderMounts:
         writes = self._folders.access_of(folder, caller) >= Access.WRITE
         if links and volume.node_path and writes:  # through a link nobody is held to reading
             return folder, posixpath.join(volume.node_path, folder.id, *parts)
-        if not wanted.read_only:
+        if not wanted.read_only and not links:
             raise ArgosyError(
                 "conflict",
-                f"`{wanted.target}`: nodes do not see the volume `{volume.name}` of `{folder.name}`, so that "
-                "they cannot write there"
-                if links
-                else f"`{wanted.target}`: a session cannot write to the folder `{folder.name}` itself",
-                hint=f"write `{wanted.folder}:ro` for a copy, or keep it on a volume that nodes see: "
-                "argosy folder volumes --add NAME PATH --on-nodes PATH"
-                if links
-                else f"write `{wanted.folder}:ro` for a copy; results go back with argosy folder upload",
+                f"`{wanted.target}`: a session cannot write to the folder `{folder.name}` itself",
+                hint=f"write `{wanted.folder}:ro` for a copy; results go back with argosy folder upload",
             )
         return folder, ""
+
+    async def _is_served(self, wanted: VolumeMount, folder: Folder, *, links: bool) -> bool:
+        """Whether nodes reach it through the server, instead of getting a copy beforehand. Raises "usage" for
+        a file."""
+        if wanted.read_only:
+            files, _ = await self._size(folder, wanted.sub_path, _FILES_MAX)
+            return links and files > _FILES_MAX
+        beneath = await self._folders.beneath(folder)
+        there = await asyncio.to_thread(beneath.stat, wanted.sub_path) if wanted.sub_path else None
+        if there is not None and not stat.S_ISDIR(there.st_mode):
+            raise ArgosyError(
+                "usage",
+                f"`{wanted.target}`: `{wanted.sub_path}` of `{folder.name}` is a file, which is only read",
+                hint="name the folder that it is in, or write `:ro` for a copy",
+            )
+        return True
 
     async def _mount(self, wanted: VolumeMount, folder: Folder, place: str) -> FileMount:
         parts = split(wanted.sub_path)
@@ -145,16 +170,27 @@ class FolderMounts:
         source = _called(folder, wanted)
         return FileMount(target=wanted.target, source=source, tree=digest, is_file=tree.is_file)
 
-    async def _line(self, wanted: VolumeMount, folder: Folder, place: str) -> str:
+    async def _line(self, wanted: VolumeMount, folder: Folder, place: str, nodes: int = 1) -> str:
         name = _called(folder, wanted).removeprefix("folder:")
         if place:
             return f"`{wanted.target}` is a link to {place}: all nodes see `{name}` itself, nothing travels"
         files, size = await self._size(folder, wanted.sub_path, _FILES_MAX)
         if files > _FILES_MAX:
-            raise _too_many(folder, _FILES_MAX)
+            return (
+                f"`{wanted.target}` is `{name}` itself, mounted through the server, as more than "
+                f"{_FILES_MAX:,} files are no copy: what is read travels, {_SPEED}; nodes need rclone and "
+                "FUSE"
+            )
+        cost = f"{many(files, 'file')} ({_cost(size, nodes)})"
+        if wanted.read_only:
+            return (
+                f"`{wanted.target}` is a copy of `{name}`, as it is at the launch: {cost} through the "
+                "server, what a node has already does not travel again"
+            )
         return (
-            f"`{wanted.target}` is a copy of `{name}`, as it is at the launch: {many(files, 'file')} "
-            f"({render_bytes(size)}) through the server, what a node has already does not travel again"
+            f"`{wanted.target}` is `{name}` itself, mounted through the server where nodes have rclone and "
+            f"FUSE: only what is read and written travels, {_SPEED}; elsewhere a copy, {cost}, whose changes "
+            "go back at the end, at most as fast; out of a cloud they are its egress"
         )
 
     async def _size(self, folder: Folder, path: str, most: int) -> tuple[int, int]:
@@ -235,6 +271,18 @@ def targets_of(task: Task) -> set[str]:
     own = [*(each.target for each in task.volumes), *(each.target for each in task.file_mounts)]
     own += [each.target for each in task.storage_mounts]
     return {target.rstrip("/") for target in own}
+
+
+def _cost(size: int, nodes: int) -> str:
+    """Bytes, and how long they take where that is worth telling.
+
+    >>> _cost(3_400_000_000, 4)
+    '3.2 GB to each of 4 nodes, 27 s each at 1 Gbit/s'
+    """
+    each = f" to each of {nodes} nodes" if nodes > 1 else ""
+    seconds = size // _LINE_BYTES_S
+    slow = f", {seconds} s{' each' if each else ''} at 1 Gbit/s" if seconds else ""
+    return render_bytes(size) + each + slow
 
 
 def _called(folder: Folder, wanted: VolumeMount) -> str:

@@ -32,7 +32,7 @@ class FolderDownloads:
         fd, size = await asyncio.to_thread(beneath.open_file, exchange.text("path"))
         sent = 0
         try:
-            first, last = _range(exchange.header("range"), size)
+            first, last = byte_range(exchange.header("range"), size)
             whole = last - first == size
             headers = [
                 (b"content-type", b"application/octet-stream"),
@@ -109,7 +109,7 @@ async def _pieces(made: Iterator[bytes], sent: list[int]) -> AsyncGenerator[byte
             sent[0] += len(data)
 
 
-def _range(text: str, size: int) -> tuple[int, int]:
+def byte_range(text: str, size: int) -> tuple[int, int]:
     """First byte and end of what is asked for; one range only. Anything else means the whole file."""
     match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", text)
     if match is None or not (match[1] or match[2]):

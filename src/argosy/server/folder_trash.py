@@ -32,13 +32,13 @@ class FolderTrash:
         self._purging: set[asyncio.Future[bool]] = set()
 
     async def holders(self, folder: Folder) -> list[str]:
-        """What runs, or waits to run, with a link to the folder: `job 3 of ann`."""
+        """What runs, or waits to run, with the folder itself: `job 3 of ann`."""
         rows = await self._store.snapshot()
         return [
             f"{title(row)} of {row.user}" if row.user else title(row)
             for row in rows.workloads.values()
             for task in programs_of(row)
-            if any(each.is_linked and each.folder == folder.id for each in task.volumes)
+            if any((each.is_linked or each.is_served) and each.folder == folder.id for each in task.volumes)
         ]
 
     async def purge(self, caller: Caller, name: str) -> Folder:

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from argosy.identity.deciding import may, visible
-from argosy.model.access import Caller, Target
+from argosy.model.access import NOBODY, Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.folders import (
     OWN_VOLUME,
@@ -82,6 +82,22 @@ class Folders:
         if has < least:
             raise forbidden(f"you have `{WORDS[has]}` on `{folder.name}`, and this needs `{WORDS[least]}`")
         return folder
+
+    async def usable(self, id: str, name: str, least: Access) -> tuple[Folder, Access]:
+        """The folder of what runs for `name`, and what they may do with it now; "": it was launched over the
+        socket. Raises "not-found", "forbidden", and "conflict" for one in the trash."""
+        rows = await self._store.snapshot()
+        folder = rows.people.get(id)
+        if not isinstance(folder, Folder) or not folder.is_live:
+            raise no_folder(id)
+        if folder.trashed_ms:
+            raise in_trash(folder)
+        has = self.access_of(folder, _now(rows, name)) if name else Access.MANAGE
+        if has < least:
+            raise forbidden(
+                f"`{name}` has `{WORDS[has]}` on `{folder.name}`, and this needs `{WORDS[least]}`"
+            )
+        return folder, has
 
     def _called(self, rows: Snapshot, caller: Caller, name: str) -> list[Folder]:
         by_id = rows.people.get(name)
@@ -316,13 +332,21 @@ class Folders:
     async def beneath(self, folder: Folder) -> Beneath:
         """Its files; it is made on the disk when it is not there yet."""
         if folder.trashed_ms:
-            raise ArgosyError(
-                "conflict", f"`{folder.name}` is in the trash", hint=f"argosy folder restore {folder.name}"
-            )
+            raise in_trash(folder)
         disk = await self.disk(folder)
         if not await asyncio.to_thread(disk.path(folder.id).exists):
             await asyncio.to_thread(disk.make, folder.id, folder.quota_bytes)
         return disk.beneath(folder.id)
+
+
+def _now(rows: Snapshot, name: str) -> Caller:
+    """Somebody with the rights of now; of who is no more, or may not come in, none."""
+    from argosy.identity.directory import Directory, user_called  # not before there is an account
+
+    user = user_called(rows, name)
+    if user is None or not user.is_live or user.is_disabled:
+        return NOBODY
+    return Caller(id=user.id, name=user.name, via="job", grants=tuple(Directory().grants_of(rows, user)))
 
 
 def _projects(caller: Caller, permission: str) -> frozenset[str]:
@@ -338,6 +362,12 @@ def _has_accounts(rows: Snapshot) -> bool:
 def no_folder(name: str) -> ArgosyError:
     return ArgosyError(
         "not-found", f"there is no folder `{name}`", hint="`argosy folder ls` lists those you may use"
+    )
+
+
+def in_trash(folder: Folder) -> ArgosyError:
+    return ArgosyError(
+        "conflict", f"`{folder.name}` is in the trash", hint=f"argosy folder restore {folder.name}"
     )
 
 

@@ -145,6 +145,12 @@ class Front:
             _check_api(scope)
             route, path = self._match("WS" if scope["type"] == "websocket" else scope["method"], scope)
             caller = OWNER if is_local else await self._let_in(scope, route)
+            if route is None and scope["type"] == "http" and self._match("WS", scope)[0] is not None:
+                raise ArgosyError(
+                    "usage",
+                    f"{scope['path']} speaks WebSocket, and this request does not ask for that",
+                    hint="a proxy on the way may take it out: it must pass the fields Upgrade and Connection",
+                )
             if route is None:
                 raise ArgosyError(
                     "version-mismatch",

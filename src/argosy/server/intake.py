@@ -55,6 +55,8 @@ class Intake:
         `project`: "" means the caller's; `owner`: whose dot folders come along, "": nobody's; `links`:
         whether what runs can follow a link to a folder. Raises `spec-invalid`, `conflict` (files are
         missing), `not-found`, `forbidden`."""
+        if with_files:
+            await self._bring_files((task,))
         checked = self._checked(task, with_files=with_files)
         if with_files and self.data is not None:
             await self.data.check((checked,))
@@ -67,6 +69,7 @@ class Intake:
     async def tasks(
         self, tasks: Sequence[Task], caller: Caller, *, project: str = "", owner: str = ""
     ) -> tuple[Task, ...]:
+        await self._bring_files(tasks[:_TASKS_MAX])
         checked = self._checked_all(tasks)
         if self.data is not None:
             await self.data.check(checked)
@@ -104,6 +107,13 @@ class Intake:
         return msgspec.structs.replace(
             task, secrets=await self.identity.secrets.filled(project, task.secrets)
         )
+
+    async def _bring_files(self, tasks: Sequence[Task]) -> None:
+        """What was uploaded to another server of the database comes here."""
+        trees = {each.workdir_tree for each in tasks}
+        trees.update(mount.tree for each in tasks for mount in each.file_mounts)
+        for digest in sorted(filter(None, trees)):
+            await self._blobs.holds_tree(digest)
 
     def _checked_all(self, tasks: Sequence[Task]) -> tuple[Task, ...]:
         if not tasks:

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from argosy.model.errors import ArgosyError
@@ -109,6 +110,18 @@ class LocalSocket:
         except OSError:
             return None
         return found.st_dev, found.st_ino
+
+
+def server_url(addresses: Iterable[str], public: str) -> str:
+    """Where others reach the server: as it was told, else its first port; "": it has none.
+
+    >>> server_url(("/run/a.sock", "http://127.0.0.1:7421"), ""), server_url((), "https://argosy.example/")
+    ('http://127.0.0.1:7421', 'https://argosy.example')
+    """
+    found = public.rstrip("/") or next((each for each in addresses if "://" in each), "")
+    scheme, _, place = found.partition("://")
+    host, _, port = place.rpartition(":")
+    return f"{scheme}://{socket.gethostname()}:{port}" if host in ("0.0.0.0", "[::]") else found  # noqa: S104
 
 
 def render_address(sock: socket.socket, is_encrypted: bool = False) -> str:

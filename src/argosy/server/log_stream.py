@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from argosy.api.jobs import LogFrame
 from argosy.controllers.pool.words import COMING, STARTS_NOW
@@ -88,6 +88,13 @@ class Commits:
                 self.wake_all()
 
 
+class OtherLogs(Protocol):
+    """Servers of the same database, which may have stored what this one has not."""
+
+    async def fill_log(self, logs: LogStore, rank_id: str) -> str:
+        """Store here what others have of a rank's output. Why there may be more; "" when there is not."""
+
+
 class LogStreams:
     """Makes streams. `stopping` is set when the server goes down: streams then end without an `end` frame,
     and their readers come back with their cursor."""
@@ -97,6 +104,7 @@ class LogStreams:
     ) -> None:
         self._store, self._logs = store, logs
         self._controllers, self.stopping = controllers, stopping
+        self.elsewhere: OtherLogs | None = None
         self.commits = Commits(store)
 
     async def job(self, name: str, caller: Caller) -> Workload:
@@ -191,6 +199,7 @@ class LogStreams:
         given."""
         ranks = [wish.rank] if wish.rank is not None else list(range(len(attempt.placements)))
         ids = {rank: f"{attempt.id}.{rank}" for rank in ranks}
+        why = "" if attempt.is_live else await self._fill(ids)
         if not offsets and wish.tail is not None:
             for rank in ranks:
                 offsets[rank] = await self._logs.tail_offset(ids[rank], wish.tail)
@@ -206,6 +215,8 @@ class LogStreams:
                     over = now is None or now.phase is AttemptPhase.ENDED
                     starts = now is not None and now.phase in (AttemptPhase.PLACED, AttemptPhase.PREPARING)
                     ended_s = time_s()
+                    if over and attempt.is_live:
+                        why = await self._fill(ids)
                 progress = False
                 for rank in ranks:
                     offset = offsets.get(rank, 0)
@@ -221,6 +232,9 @@ class LogStreams:
                 if not wish.follow and not over:
                     return
                 if over and (self._is_complete(ids, offsets) or time_s() - ended_s > _LATE_LOG_S):
+                    if why:
+                        cursor = _render_cursor(attempt.number, offsets)
+                        yield Frame(LogFrame(attempt=attempt.number, note=why, cursor=cursor))
                     return
                 patience_s = 0.1 if over else (_PATIENCE_S if starts else HEARTBEAT_S)
                 if await _wait(news, patience_s) or over:
@@ -230,6 +244,15 @@ class LogStreams:
                     said = text
                     cursor = _render_cursor(attempt.number, offsets)
                     yield Frame(LogFrame(attempt=attempt.number, note=text, cursor=cursor))
+
+    async def _fill(self, ids: dict[int, str]) -> str:
+        """Bring what other servers have of an attempt that has ended. Why there may be more; "" when there is
+        not."""
+        whys = []
+        for rank_id in ids.values():
+            if self.elsewhere is not None and not self._logs.is_finished(rank_id):
+                whys.append(await self.elsewhere.fill_log(self._logs, rank_id))
+        return next(filter(None, whys), "")
 
     def _preparing(self, job: Workload, ids: dict[int, str]) -> str:
         """What happens between being placed and running; "" when it is not known."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from argosy.facades.s3.ports import Holder
     from argosy.infra.buckets import Bucket
     from argosy.server.made_buckets import MadeBuckets
+    from argosy.server.node_folders import NodeFolders
     from argosy.server.transfers import Tariff, Transfers
     from argosy.storage.buckets import Stores
     from argosy.storage.shelf import Shelf
@@ -31,9 +32,10 @@ _OWN_KEY: Final = "ARGOSYSERVER"  # with which this server signs addresses of si
 
 class Objects:
     """`address`: where the store listens for programs, as http://HOST:PORT; "": nowhere. `made`: buckets that
-    tasks have and do not keep."""
+    tasks have and do not keep; `folders`: virtual ones."""
 
     made: MadeBuckets
+    folders: NodeFolders
 
     def __init__(
         self, folder: Path, clock: Clock, ids: Ids, environ: Mapping[str, str] = MappingProxyType({})

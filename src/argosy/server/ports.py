@@ -3,7 +3,7 @@ does nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -103,3 +103,19 @@ class Controllers(Protocol):
 
     async def run(self) -> None:
         """Until cancelled."""
+
+
+class Seat(Protocol):
+    """The place of this server's controllers among those of others."""
+
+    def attended(self, cluster_id: str) -> AbstractContextManager[None]:
+        """As `Controllers.attended`."""
+
+    def attending(self) -> Mapping[str, int]:
+        """Clusters where somebody is at work through this server, with how many."""
+
+    def uses(self) -> Mapping[str, tuple[int, str]]:
+        """When each session was used last, and by what, as far as this server knows."""
+
+    def begin_to_decide(self) -> None:
+        """Another server decided until now."""

@@ -26,7 +26,7 @@ import msgspec
 
 from argosy import __version__
 from argosy.api.location import log_path, socket_path
-from argosy.infra.system import SystemClock, SystemIds
+from argosy.infra.system import SystemClock, SystemIds, new_token
 from argosy.model.errors import ArgosyError
 from argosy.server.application import Application, pricing_of
 from argosy.server.channels import ChannelFile
@@ -36,6 +36,7 @@ from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.journal import open_journal
 from argosy.server.listeners import LocalSocket, bind_tcp
 from argosy.server.old_files import import_old_files
+from argosy.server.peers.joining import Here, House
 from argosy.server.ports import Controllers
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
@@ -44,7 +45,10 @@ from argosy.store.secrets import Keyring
 from argosy.store.state_dir import StateLock
 
 if TYPE_CHECKING:
+    from argosy.controllers.shell import Shell
     from argosy.identity.oidc import Settings as Provider
+    from argosy.infra.dialled import Dialled
+    from argosy.providers import LoadedProviders
     from argosy.server.encryption import Encryption
     from argosy.server.own_tls import TlsWish
 
@@ -69,6 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str = ""  # HOST:PORT where services answer; "": on the loopback
     log_level: str = "info"
     store: str = ""
+    peer: str = ""  # HOST:PORT where other servers of the database reach this one; "": a unix socket
     keys: Path | Keyring | None = None  # that seal secrets, or their file; None: in the state folder
     retention: Retention = Retention()
     provider: Provider | None = None  # of identities; None: people sign in here only
@@ -79,6 +84,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def url(self) -> str:
         return self.store or f"sqlite:///{self.state_dir / 'argosy.db'}"
+
+    @property
+    def backups(self) -> Path | None:
+        """PostgreSQL is backed up by who runs it."""
+        return self.state_dir / "backups" if self.url.startswith("sqlite") else None
 
     @property
     def key_file(self) -> Path | Keyring:
@@ -170,16 +180,13 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
     """Everything between the lock and the end."""
     state_dir = settings.state_dir
     clock, ids = SystemClock(), SystemIds()
-    # PostgreSQL is backed up by who runs it.
-    backups = state_dir / "backups" if settings.url.startswith("sqlite") else None
     opening = asyncio.ensure_future(
-        Store.open(settings.url, ids=ids, clock=clock, backups=backups, keys=settings.key_file)
+        Store.open(settings.url, ids=ids, clock=clock, backups=settings.backups, keys=settings.key_file)
     )
     # While the store's thread reads the disk, the rest is imported.
     from argosy.controllers.shell import Shell
     from argosy.infra.agent_client import AgentClient
     from argosy.infra.quotes import Quotes
-    from argosy.providers import load_providers
     from argosy.server.agents import Agents
     from argosy.server.gateways import gateways_of
     from argosy.server.notifying import Notifier
@@ -191,11 +198,10 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
         await import_old_files(store, state_dir)
         blobs, logs = BlobStore(state_dir), LogStore(state_dir / "logs")
         stack.push_async_callback(logs.close)
-        dialled = settings.public.registry(state_dir, clock, ids)
-        stack.push_async_callback(dialled.close)
-        providers = load_providers(None, state_dir / "providers", clock, ids, os.environ, dialled)
-        stack.push_async_callback(providers.disconnect)
-        agents = Agents(providers, AgentClient, dialled)
+        house = House(store, state_dir, settings.peer, clock, ids)
+        dialled, loaded = await _open_places(stack, house, settings, clock, ids)
+        blobs.elsewhere, providers = house.peers, house.share(loaded)
+        agents = Agents(providers, AgentClient, dialled, house.reach)
         stack.push_async_callback(agents.close)
         doors = ReplicaDoors(agents, state_dir / "relays")
         stack.push_async_callback(doors.close_all)
@@ -220,6 +226,7 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
             replicas=doors,
             gateway=gateway,
         )
+        shell.seat.term = house.term
         application = Application(
             store=store,
             providers=providers,
@@ -245,8 +252,11 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
         telling = asyncio.create_task(notifier.run())
         stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
-        _introduce(application, settings)
-        dials, tls = DialDoor(dialled), network.context
+        _introduce(application, settings, shell)
+        application.streams.elsewhere = house.peers
+        here = Here(reach=agents.reach, providers=loaded, logs=logs, blobs=blobs, admit=dialled.admit)
+        await stack.enter_async_context(house.joined(here, shell, shell.seat))
+        dials, tls = DialDoor(dialled, house.admit), network.context
         async with application.listen(local.sock, network.tcp, dials=dials, tls=tls, s3=settings.s3):
             stack.callback(local.unlink)
             await stack.enter_async_context(network.kept(application, store, clock, ids))
@@ -265,8 +275,26 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
         _log.info("stops; ranks go on")
 
 
-def _introduce(application: Application, settings: Settings) -> None:
-    """Tell the door how it is called, and where people sign in."""
+async def _open_places(
+    stack: contextlib.AsyncExitStack, house: House, settings: Settings, clock: SystemClock, ids: SystemIds
+) -> tuple[Dialled, LoadedProviders]:
+    """Where nodes dial in, and the providers, with what servers of one database share for them."""
+    from argosy.providers import load_providers
+
+    state_dir = settings.state_dir
+    await house.open()
+    await house.shared(state_dir / "dial.key", new_token)
+    dialled = settings.public.registry(state_dir, clock, ids)
+    stack.push_async_callback(dialled.close)
+    loaded = load_providers(None, state_dir / "providers", clock, ids, os.environ, dialled)
+    stack.push_async_callback(loaded.disconnect)
+    await house.share_keys(loaded.names)
+    return dialled, loaded
+
+
+def _introduce(application: Application, settings: Settings, shell: Shell) -> None:
+    """Tell the door how it is called, and where people sign in; and controllers where folders are."""
+    shell.mounts.copies.folders = lambda: application.objects.folders
     application.keeper.rules = settings.rules
     application.front.is_encrypted = settings.public.url.startswith("https:")
     application.open_pages(settings.provider)

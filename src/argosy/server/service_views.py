@@ -45,6 +45,13 @@ def find_service(rows: Snapshot, name: str, caller: Caller) -> Workload:
     if found is not None and sees(caller, found):
         require_over(caller, found)
     else:
+        shared = _sharing(rows, name, caller)
+        if shared:
+            raise ArgosyError(
+                "not-found",
+                f"`{name}` is the endpoint of several services",
+                hint=f"name one of them: {', '.join(sorted(row.name for row in shared))}",
+            )
         known = [row.name for row in rows.named(SERVICE.name) if sees(caller, row)]
         raise ArgosyError("not-found", f"there is no service `{name}`", hint=_nearest(name, known))
     return found
@@ -53,15 +60,20 @@ def find_service(rows: Snapshot, name: str, caller: Caller) -> Workload:
 def members_of(rows: Snapshot, name: str, caller: Caller) -> tuple[str, ...]:
     """The name itself, or those of the services that share an endpoint of this name. Raises as
     `find_service`."""
+    shared = _sharing(rows, name, caller)
+    if shared and rows.find_named(SERVICE.name, name, project_of(caller)) is None:
+        return tuple(row.id for row in shared)
+    return (find_service(rows, name, caller).id,)
+
+
+def _sharing(rows: Snapshot, name: str, caller: Caller) -> list[Workload]:
+    """Services that share an endpoint of this name."""
     project = project_of(caller)
-    shared = [
-        row.id
+    return [
+        row
         for row in rows.named(SERVICE.name)
         if row.project == project and wanted_revision(row).serving.endpoint == name and sees(caller, row)
     ]
-    if shared and rows.find_named(SERVICE.name, name, project) is None:
-        return tuple(shared)
-    return (find_service(rows, name, caller).id,)
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -81,6 +93,7 @@ def view_service(
     served: ServedFact | None = None,
     waits: Mapping[str, str] | None = None,
     lines: Mapping[str, tuple[str, ...]] | None = None,
+    server_url: str = "",
 ) -> ServiceView:
     """`waits`: by id of a job, why it waits for machines. `lines`: what it printed last."""
     state, waits, lines = service_state(row), waits or {}, lines or {}
@@ -94,6 +107,7 @@ def view_service(
         name=row.name,
         status=status_of(row),
         endpoint=f"{listening.urls[0]}{prefix_of(row)}" if listening.urls else "",
+        server_endpoint=f"{server_url}{prefix_of(row)}" if server_url else "",
         revision=state.serves,
         ready=ready,
         wanted=_wanted(row),

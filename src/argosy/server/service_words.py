@@ -38,6 +38,7 @@ def service_lines(
     lines = [_number_line(row, now_ms)]
     if served is not None and served.held:
         lines.append(f"{many(served.held, 'request')} wait at the gateway until a replica is ready.")
+    lines += [f"{each[:1].upper()}{each[1:]}." for each in (served.troubles if served is not None else ())]
     if state.rollout is not None and (not state.rollout.is_over or state.rollout.why):
         lines.append(_rollout_line(row, state.rollout, now_ms))
     lines += [

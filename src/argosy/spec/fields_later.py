@@ -331,6 +331,18 @@ SERVICE: Final = Table(
             example="least_load",
         ),
         Field(
+            name="affinity",
+            shape=Notation(says="a part of requests", parse=notation.parse_affinity),
+            doc="By what users are told apart: `consistent_hash` and A/B keep each where they are.",
+            example="header:x-session-id",
+        ),
+        Field(
+            name="prefill",
+            shape=Text(says="a name"),
+            doc="Service that reads the prompts of its requests first (vLLM's connectors).",
+            example="chat-prefill",
+        ),
+        Field(
             name="load_balancer",
             shape=Table(
                 name="service.load_balancer",

@@ -413,6 +413,22 @@ def parse_domain(text: str) -> str:
     return text.lower()
 
 
+def parse_affinity(text: str) -> str:
+    """By what users are told apart: `key`, `address`, `header:NAME` or `cookie:NAME`.
+
+    >>> parse_affinity("header: X-User")
+    'header:x-user'
+    """
+    what, colon, name = (each.strip() for each in text.partition(":"))
+    if what in ("key", "address") and not colon:
+        return what
+    if what not in ("header", "cookie") or re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) is None:
+        raise ValueError(
+            f"{excerpt(text)} tells no user apart; write `header:NAME`, `cookie:NAME`, `key` or `address`"
+        )
+    return f"{what}:{name.lower() if what == 'header' else name}"
+
+
 def parse_port(text: str) -> str:
     """`8000`, or a range `8000-8010`.
 

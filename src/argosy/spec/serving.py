@@ -48,6 +48,8 @@ def build_serving(task: Section, candidates: Sequence[Resources], findings: Find
         share_milli=round(float(share) * 10)
         if isinstance(share := section.get("share", object), int | float)
         else 0,
+        affinity=section.get("affinity", str) or "",
+        prefill=section.get("prefill", str) or "",
         stream_ms=(_ms(balancer, "stream_timeout_seconds") or 0) if balancer is not None else 0,
         hosts=(domain,) if domain else (),
         grpc=grpc,

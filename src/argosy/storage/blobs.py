@@ -23,7 +23,7 @@ import os
 import posixpath
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -95,6 +95,16 @@ class _Incoming:
         self._store.adopt(self._path, self.digest)
 
 
+class Elsewhere(Protocol):
+    """Other servers of the same database, which may have what was uploaded to them."""
+
+    async def tree(self, digest: str) -> bytes | None:
+        """A tree that one of them has, as JSON."""
+
+    async def bring_chunks(self, digests: Sequence[str], blobs: BlobStore) -> None:
+        """Store those of these chunks that any of them has."""
+
+
 class BlobStore:
     """Chunks and trees below `root`; an `infra.tree_source.TreeSource`. All methods may be called from one
     event loop; `sweep` runs in a thread."""
@@ -105,6 +115,7 @@ class BlobStore:
         self._trees = root / "trees"
         self._temporary = root / "blobs" / "tmp"
         self._count = itertools.count()
+        self.elsewhere: Elsewhere | None = None
         for folder in (self._blobs, self._trees, self._temporary):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for (
@@ -134,7 +145,11 @@ class BlobStore:
 
     async def missing(self, digests: Sequence[str]) -> tuple[str, ...]:
         """Those chunks that are not here. The others are safe from the sweep for its whole age."""
-        return await asyncio.to_thread(self._missing, digests)
+        found = await asyncio.to_thread(self._missing, digests)
+        if found and self.elsewhere is not None:
+            await self.elsewhere.bring_chunks(found, self)
+            found = await asyncio.to_thread(self._missing, found)
+        return found
 
     def _missing(self, digests: Iterable[str]) -> tuple[str, ...]:
         missing = []
@@ -216,6 +231,16 @@ class BlobStore:
 
     async def read(self, digest: str) -> bytes:
         """The chunk, verified. Raises KeyError, also for a damaged one, which is then deleted."""
+        try:
+            return await self.own_chunk(digest)
+        except KeyError:
+            if self.elsewhere is None:
+                raise
+            await self.elsewhere.bring_chunks((digest,), self)
+            return await self.own_chunk(digest)
+
+    async def own_chunk(self, digest: str) -> bytes:
+        """As `read`, of what is on this disk."""
         return await asyncio.to_thread(self._read, digest, self.path(digest))
 
     @staticmethod
@@ -237,6 +262,9 @@ class BlobStore:
     async def put_tree(self, body: bytes) -> str:
         """Check and store a tree; its digest. Raises `spec-invalid`, `path-escapes`, and `conflict` when
         chunks are missing."""
+        if self.elsewhere is not None:
+            with contextlib.suppress(msgspec.MsgspecError):
+                await self.missing(sorted(msgspec.json.decode(body, type=Tree).chunk_digests()))
         return await asyncio.to_thread(self._put_tree, body)
 
     def _put_tree(self, body: bytes) -> str:
@@ -260,9 +288,30 @@ class BlobStore:
 
     async def tree(self, digest: str) -> bytes:
         """A stored tree as JSON, as the agent takes it. Raises KeyError (`infra.tree_source.TreeSource`)."""
+        try:
+            return await self.own_tree(digest)
+        except KeyError:
+            if not await self.holds_tree(digest):
+                raise
+            return await self.own_tree(digest)
+
+    async def own_tree(self, digest: str) -> bytes:
+        """As `tree`, of what is on this disk."""
         if not is_digest(digest):
             raise KeyError(digest)
         return await asyncio.to_thread(self._read, digest, self._trees / f"{digest}.json")
+
+    async def holds_tree(self, digest: str) -> bool:
+        """Whether it is here, or can be brought with its chunks; confirms it against the sweep."""
+        if self.has_tree(digest):
+            return True
+        if self.elsewhere is None or not is_digest(digest):
+            return False
+        body = await self.elsewhere.tree(digest)
+        try:
+            return body is not None and await self.put_tree(body) == digest
+        except ArgosyError:  # a chunk is nowhere any more
+            return False
 
     def has_tree(self, digest: str) -> bool:
         """Whether it is here; confirms it against the sweep."""

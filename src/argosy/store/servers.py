@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from argosy.model.ids import Clock
 from argosy.store import schema
 from argosy.store.database import Database
+from argosy.store.secrets import Vault
 
 T = TypeVar("T")
 _FENCE: Final = "term:"
@@ -47,10 +48,12 @@ def fence_of(name: str) -> str:
 class Servers:
     """Made by the store. Every method may raise what the store's do."""
 
-    def __init__(self, database: Database, clock: Clock, run: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(
+        self, database: Database, vault: Vault, clock: Clock, run: Callable[..., Awaitable[Any]]
+    ) -> None:
         """`run`: performs work on a connection in the store's thread, as one transaction (Any: what the work
         returns)."""
-        self._database, self._clock = database, clock
+        self._database, self._vault, self._clock = database, vault, clock
         self._run = run
 
     @property
@@ -60,13 +63,7 @@ class Servers:
 
     async def tell(self, peer: Peer) -> None:
         """It is there."""
-        body = msgspec.json.encode(peer).decode()
-
-        def work(connection: sa.Connection) -> None:
-            now_ms = now_of(connection, self._database, self._clock)
-            connection.execute(_TELL, {"id": peer.id, "seen_ms": now_ms, "body": body})
-
-        await self._do(work)
+        await self._do(lambda c: _tell(c, peer, now_of(c, self._database, self._clock)))
 
     async def leave(self, id: str) -> None:
         """It ends in good order: nobody waits for it."""
@@ -83,17 +80,30 @@ class Servers:
 
     async def all(self) -> list[Seen]:
         """By name."""
+        return await self._do(lambda c: _all(c, now_of(c, self._database, self._clock)))
 
-        def work(connection: sa.Connection) -> list[Seen]:
+    async def beat(self, peer: Peer, name: str, ttl_ms: int) -> tuple[int, list[Seen]]:
+        """`tell`, `take` and `all` at once: what a server does all the time."""
+
+        def work(connection: sa.Connection) -> tuple[int, list[Seen]]:
             now_ms = now_of(connection, self._database, self._clock)
-            found = [
-                Seen(
-                    peer=msgspec.json.decode(row.body, type=Peer),
-                    silent_ms=max(0, now_ms - row.seen_ms) if row.seen_ms else -1,
-                )
-                for row in connection.execute(sa.select(_SERVER))
-            ]
-            return sorted(found, key=lambda each: (each.peer.name, each.peer.id))
+            _tell(connection, peer, now_ms)
+            return _take(connection, name, peer.id, now_ms, ttl_ms), _all(connection, now_ms)
+
+        return await self._do(work)
+
+    async def secret(self, name: str, value: str) -> str:
+        """The secret of this name that all servers share: `value`, when there was none. It is sealed. Raises
+        `forbidden` without the key that seals."""
+
+        def work(connection: sa.Connection) -> str:
+            connection.execute(sa.update(schema.head).values(seq=schema.head.c.seq))  # the writers' lock
+            owner = f"servers/{name}"
+            found = self._vault.load(connection, owner)
+            if not found:
+                found = {"value": value}
+                self._vault.keep(connection, {owner: found})
+            return found["value"]
 
         return await self._do(work)
 
@@ -105,8 +115,18 @@ class Servers:
 
         def work(connection: sa.Connection) -> int:
             now_ms = now_of(connection, self._database, self._clock)
-            values = {"name": name, "holder": holder, "until_ms": now_ms + ttl_ms, "now_ms": now_ms}
-            return int(connection.execute(_TAKE, values).scalar() or 0)
+            return _take(connection, name, holder, now_ms, ttl_ms)
+
+        return await self._do(work)
+
+    async def holder(self, name: str) -> str:
+        """Who has the term now; "": nobody."""
+
+        def work(connection: sa.Connection) -> str:
+            term = schema.term
+            now_ms = now_of(connection, self._database, self._clock)
+            found = sa.select(term.c.holder).where(term.c.name == name, term.c.until_ms > now_ms)
+            return str(connection.execute(found).scalar() or "")
 
         return await self._do(work)
 
@@ -150,6 +170,27 @@ def now_of(connection: sa.Connection, database: Database, clock: Clock) -> int:
     if database.is_postgres:
         return int(connection.exec_driver_sql(_POSTGRES_NOW).scalar_one())
     return clock.now_ms()
+
+
+def _tell(connection: sa.Connection, peer: Peer, now_ms: int) -> None:
+    body = msgspec.json.encode(peer).decode()
+    connection.execute(_TELL, {"id": peer.id, "seen_ms": now_ms, "body": body})
+
+
+def _take(connection: sa.Connection, name: str, holder: str, now_ms: int, ttl_ms: int) -> int:
+    values = {"name": name, "holder": holder, "until_ms": now_ms + ttl_ms, "now_ms": now_ms}
+    return int(connection.execute(_TAKE, values).scalar() or 0)
+
+
+def _all(connection: sa.Connection, now_ms: int) -> list[Seen]:
+    found = [
+        Seen(
+            peer=msgspec.json.decode(row.body, type=Peer),
+            silent_ms=max(0, now_ms - row.seen_ms) if row.seen_ms else -1,
+        )
+        for row in connection.execute(sa.select(_SERVER))
+    ]
+    return sorted(found, key=lambda each: (each.peer.name, each.peer.id))
 
 
 _SERVER: Final = schema.server

@@ -49,10 +49,11 @@ class Store(Reads):
         self._database = database
         self.id = ""  # of the database: random, the same as long as it is there
         self._vault = Vault(keys)
+        self.wrote: Callable[[Sequence[schema.Stored]], None] | None = None  # told of what was committed here
         self._ballast = Ballast(database.path.with_name(BALLAST_FILE) if database.path is not None else None)
         self._writer = Writer(database, self._vault, self._ballast, clock)
         self._lane = Lane(self._writer.perform, inline=inline, name="argosy-store")
-        self.servers = Servers(database, clock, self._write_alone)
+        self.servers = Servers(database, self._vault, clock, self._write_alone)
 
     @classmethod
     async def open(
@@ -129,7 +130,10 @@ class Store(Reads):
         request = Request(tuple(puts), expect or {}, tuple(events), secrets or {}, key, numbered, acts)
         if request.is_empty and not request.expect:
             return ()
-        return cast("tuple[R, ...]", await self._lane.join(request))
+        rows = await self._lane.join(request)
+        if self.wrote is not None and rows:
+            self.wrote(rows)
+        return cast("tuple[R, ...]", rows)
 
     async def take_numbers(self, scope: str, count: int) -> int:
         """The first of `count` fresh numbers (1, 2, …) of this scope: never given twice."""

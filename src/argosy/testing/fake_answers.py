@@ -47,6 +47,7 @@ class FakeAnswers(FakeMemory):
         self.pools: tuple[PoolView, ...] = (shared_answers.POOL,)
         self.examined: Callable[[HostOrder], HostReport] = host_answers.works
         self.notes: tuple[str, ...] = ()  # of the catalog
+        self.of_sessions = dict(session_answers.ANSWERS)
         self.buckets = FakeBuckets()
         self.checkpoints = FakeCheckpoints()
         self.folders = FakeFolders()
@@ -57,8 +58,8 @@ class FakeAnswers(FakeMemory):
         self, endpoint: AnyEndpoint, path: dict[str, str], query: dict[str, str], body: bytes
     ) -> object:
         """The reply of one endpoint. Raises ArgosyError."""
-        if (name := endpoint.name) in session_answers.ANSWERS:
-            return session_answers.ANSWERS[name]
+        if (name := endpoint.name) in self.of_sessions:
+            return self.of_sessions[name]
         if endpoint.request is not None and issubclass(endpoint.request, Request):
             try:
                 request = msgspec.json.decode(body, type=endpoint.request)

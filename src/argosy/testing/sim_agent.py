@@ -4,6 +4,7 @@ drawn."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
@@ -216,6 +217,9 @@ class SimAgent:
             raise border.Transient(f"simulated nodes have no files: {digest}")
             yield digest, b""
 
+    def expecting(self, target: str) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
+
     async def fetch(self, order: FetchOrder, source: DataSource) -> Fetched:
         machine = await self._call("fetch")
         total = sum(each.size for each in order.files)
@@ -244,6 +248,9 @@ class SimAgent:
             machine.mounted.pop(target, None)
         await self._answer("settle", machine)
         return {}
+
+    async def lend(self, target: str) -> Duplex:
+        raise border.RequestRefused("lent", "simulated nodes have no mounting tools")
 
     async def send(self, order: SendOrder, sink: DataSink) -> int:
         machine = await self._call("send")

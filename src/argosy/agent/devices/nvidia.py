@@ -28,6 +28,15 @@ def mig_index(card: int, gpu_instance: int, compute_instance: int = 0) -> int:
     return 1000 * (card + 1) + 10 * gpu_instance + compute_instance
 
 
+def parts_of_index(index: int) -> tuple[int, int]:
+    """The GPU instance and the compute instance of an index of ours.
+
+    >>> parts_of_index(mig_index(3, 11, 2))
+    (11, 2)
+    """
+    return index % 1000 // 10, index % 10
+
+
 def catalog_name(name: str, memory_bytes: int) -> str:
     """The catalog's name of a card.
 

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from argosy.controllers.crew import workers_of
-from argosy.controllers.group.members import make_member
+from argosy.controllers.group.members import make_member, waits_in_place
 from argosy.controllers.group.standing import (
     Standing,
     Standings,
@@ -180,8 +180,9 @@ def due(spec: GroupSpec, standings: Standings, live: Sequence[Workload]) -> list
     """The tasks that are to be made now, by position."""
     layout = spec.layout
     waiting = sum(job.phase is WorkloadPhase.QUEUED for job in live)
-    room = layout.size if layout.together else AHEAD - waiting
-    if layout.parallel:
+    in_place = waits_in_place(spec)
+    room = layout.size if layout.together or in_place else AHEAD - waiting
+    if layout.parallel and not in_place:
         room = min(room, layout.parallel - len(live))
     found: list[int] = []
     for index in range(layout.size):

@@ -10,8 +10,9 @@ import msgspec
 
 from argosy.controllers.group.standing import Standings
 from argosy.model.group import Member, Membership
-from argosy.model.kinds.group import group_spec
+from argosy.model.kinds.group import GroupSpec, group_spec
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus, task_id
+from argosy.model.places import ARRAY_FIELDS
 from argosy.model.rows import Workload
 from argosy.model.task import Task
 
@@ -42,6 +43,24 @@ def member_task(group: Workload, index: int) -> Task:
         run=fill(task.run, values),
         setup=fill(task.setup, values),
     )
+
+
+def waits_in_place(spec: GroupSpec) -> bool:
+    """Whether the jobs wait in the queue of the place that the task names, which takes them as one array and
+    itself limits how many run at once."""
+    if not _is_array(spec) or not spec.tasks[0].config:
+        return False
+    task = spec.tasks[0]
+    names = {each.infra.provider for each in task.resources}
+    if len(names) != 1 or not names <= ARRAY_FIELDS.keys():
+        return False
+    (name,) = names
+    config = msgspec.json.decode(task.config).get(name)
+    return isinstance(config, dict) and config.get(ARRAY_FIELDS[name or ""]) is True
+
+
+def _is_array(spec: GroupSpec) -> bool:
+    return len(spec.tasks) == 1 and spec.layout.size > 1 and not spec.layout.together and not spec.pool_id
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
@@ -97,6 +116,10 @@ def _envs(group: Workload, index: int, member: Member, standings: Standings) -> 
     shared = {"JOB_RANK": str(index), "NUM_JOBS": str(layout.size), "MANAGED_JOB_ID": str(group.number)}
     envs = {f"{prefix}_{name}": value for name, value in shared.items() for prefix in ("ARGOSY", "SKYPILOT")}
     envs |= {"ARGOSY_ARRAY_INDEX": str(index), "ARGOSY_GROUP_ID": group.id, "ARGOSY_GROUP_NAME": group.name}
+    if _is_array(group_spec(group)):
+        envs["ARGOSY_ARRAY_SIZE"] = str(layout.size)
+    if layout.parallel and waits_in_place(group_spec(group)):
+        envs["ARGOSY_ARRAY_PARALLEL"] = str(layout.parallel)
     if layout.together:
         envs["SKYPILOT_JOBGROUP_NAME"] = group.name
     before = [(each, standings.jobs[each]) for each in member.after if each in standings.jobs]

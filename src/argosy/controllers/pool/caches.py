@@ -18,7 +18,7 @@ from argosy.controllers.view import Rows, View
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus
 from argosy.model.offer import Offer, Placement, place_of
-from argosy.model.phases import Desired, WorkloadPhase
+from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.task import Task
 from argosy.model.tenancy import Tenancy
@@ -38,6 +38,7 @@ from argosy.scheduler.requests import (
     running_claim,
 )
 
+STUCK_TRIES: Final = 8  # a claim that could not be given back so often in a row is not waited for
 WAITING: Final = (WorkloadPhase.QUEUED, WorkloadPhase.RECOVERING)
 
 
@@ -84,6 +85,8 @@ class PoolCaches:
         ] = {}  # pending workloads for owned machines, with all places that would do
         self._holders: dict[str, set[str]] = {}  # of the owned machines: ids in the books, by workload
         self._last: dict[str, Workload] = {}  # workloads that are over while their claims are not
+        self._going: dict[str, str] = {}  # claims that are given back, and their owners
+        self._stuck: set[str] = set()  # owners of those of them that nobody waits for
         self._rows: Rows | None = None
         self._uses: dict[str | None, list[Use]] = {}  # what the books have not been told yet
 
@@ -103,6 +106,11 @@ class PoolCaches:
         if rows is before:
             return
         if before is None:
+            self._going = {
+                claim.id: claim.workload_id
+                for claim in rows.claims.values()
+                if claim.phase is ClaimPhase.RELEASING
+            }
             return  # whatever is made now is made from these rows
         for old, new in rows.news(before):
             self._note(rows, old, new)
@@ -125,6 +133,10 @@ class PoolCaches:
                 if job is not None:
                     self._mark(job.host_id, job.id)
             case Claim():
+                if isinstance(new, Claim) and new.phase is ClaimPhase.RELEASING:
+                    self._going[row.id] = row.workload_id
+                else:
+                    self._going.pop(row.id, None)
                 if new is None and not rows.claims_of(row.workload_id):
                     self._last.pop(row.workload_id, None)
                 if (kept := self._clusters.get(row.workload_id)) is not None:
@@ -218,6 +230,9 @@ class PoolCaches:
                 *self._wanted,
             }
         stale.update(id for id, each in self._wanted.items() if each.timed)
+        stale |= self._stuck
+        self._stuck = {owner for id, owner in self._going.items() if is_stuck(view, id)}
+        stale |= self._stuck
         for id in sorted(stale):
             self._look_at_owner(view, kept.books, id)
         kept.books.settle()
@@ -277,6 +292,8 @@ class PoolCaches:
         attempt = view.rows.attempt_of(owner.id) if kind_of(owner).runs else None
         placements = claim.placements or self._spread(books, owner, claim, tenancy)
         running = running_claim(owner, claim, placements, attempt, tenancy, view.history)
+        if running.leaving and claim.phase is ClaimPhase.RELEASING and is_stuck(view, claim.id):
+            running = msgspec.structs.replace(running, stuck=True)
         return running.ask.id, running
 
     def _spread(
@@ -347,3 +364,9 @@ def _nobody(id: str) -> Workload:
     """A workload of which nothing is known any more."""
     spec = JobSpec(task=Task())
     return Workload(id=id, kind=JOB.name, name="", spec=spec, status=JobStatus(), created_ms=0)
+
+
+def is_stuck(view: View, claim_id: str) -> bool:
+    """Whether a claim could not be given back for a while: its machine does not answer."""
+    failure = view.observed.failure(claim_id)
+    return failure is not None and failure.count >= STUCK_TRIES

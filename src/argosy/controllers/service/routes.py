@@ -22,6 +22,7 @@ from argosy.model.kinds.service import (
 )
 from argosy.model.routes import (
     WHOLE,
+    Attribute,
     EndpointRoute,
     HashBy,
     Holding,
@@ -56,6 +57,7 @@ ModelKeys = Mapping[str, tuple[AccessKey, ...]]
 NO_KEYS: Final[ModelKeys] = {}
 #: Ids of such keys begin so; names of other keys never do.
 MODELS: Final = "models/"
+_ATTRIBUTES: Final[dict[str, Attribute]] = {"header": "header", "cookie": "cookie", "key": "key"}
 _LEAVING: Final = (ReplicaState.SUSPECT, ReplicaState.DRAINING)
 
 
@@ -91,11 +93,16 @@ def routes_of(rows: Iterable[Workload], model_keys: ModelKeys = NO_KEYS) -> tupl
     refused as a whole."""
     taken: set[str] = set()
     found = []
-    for row in sorted(rows, key=lambda row: (row.created_ms, row.id)):
+    rows = sorted(rows, key=lambda row: (row.created_ms, row.id))
+    ids = {(row.project, row.name): row.id for row in rows}
+    for row in rows:
         route = route_of(row, model_keys.get(row.project, ()))
         free = tuple(host for host in route.hosts if host not in taken)
         taken.update(free)
-        found.append(route if free == route.hosts else msgspec.structs.replace(route, hosts=free))
+        readers = ids.get((row.project, route.prefill), "") if route.prefill else ""
+        if free != route.hosts or readers != route.prefill:
+            route = msgspec.structs.replace(route, hosts=free, prefill=readers)
+        found.append(route)
     return tuple(found)
 
 
@@ -143,7 +150,10 @@ def route_of(row: Workload, model_keys: tuple[AccessKey, ...] = ()) -> ServiceRo
         models=serving.models,
         prefix=prefix_of(row),
         revisions=revisions,
-        policy=Policy(name=POLICIES.get(serving.balance, "least-outstanding")),
+        policy=Policy(
+            name=POLICIES.get(serving.balance, "least-outstanding"), hash_by=hash_by(serving.affinity)
+        ),
+        prefill=serving.prefill,
         sticky_by=_sticky(row, state),
         shadow=_shadow(row, state),
         holding=Holding(start_s=_start_s(state)),
@@ -220,7 +230,19 @@ def _sticky(row: Workload, state: ServiceStatus) -> HashBy | None:
     """Users stay with their revision in an experiment."""
     rollout = state.rollout
     new = revision_of(row, rollout.new) if rollout is not None and not rollout.is_over else None
-    return HashBy(attribute="address") if new is not None and new.strategy.name == "ab" else None
+    if new is None or new.strategy.name != "ab":
+        return None
+    return hash_by(new.serving.affinity)
+
+
+def hash_by(affinity: str) -> HashBy:
+    """By what users are told apart, as a task file says it; by their address where it does not.
+
+    >>> hash_by("header:x-user"), hash_by("key").attribute, hash_by("").attribute
+    (HashBy(attribute='header', name='x-user'), 'key', 'address')
+    """
+    what, _, name = affinity.partition(":")
+    return HashBy(attribute=_ATTRIBUTES.get(what, "address"), name=name)
 
 
 def _shadow(row: Workload, state: ServiceStatus) -> Shadow | None:

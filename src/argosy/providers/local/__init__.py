@@ -15,6 +15,7 @@ NODES_MAX: Final = 128  # of one claim: more agents than that only slow one mach
 MANIFEST = Manifest(
     name="local",
     tested="itself",
+    own_machine=True,
     title="this machine",
     capabilities=Capabilities(stop=True, multi_node=True, fractions=True, owned=True),
     aliases=("localhost",),

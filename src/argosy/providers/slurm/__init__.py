@@ -26,6 +26,7 @@ MANIFEST: Final = Manifest(
         "~/.slurm/config",
     ),
     reads_task_fields=True,
+    array_field="native",
     task_fields=("sbatch_options", "quota", "cpu_partition", "provision_timeout", "partition", "account",
     "qos",
                  "time", "constraint", "reservation", "native"),

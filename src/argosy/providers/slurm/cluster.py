@@ -22,8 +22,10 @@ from argosy.model.facts import ClaimState
 from argosy.model.ids import Clock
 from argosy.model.rows import Claim
 from argosy.providers.slurm import native_script, script
+from argosy.providers.slurm.arrays import Arrays
 from argosy.providers.slurm.jobs import NATIVE, Jobs, addresses, telling
 from argosy.providers.slurm.listing import Job, parse_squeue, render_time
+from argosy.providers.slurm.looks import Looks
 from argosy.providers.slurm.native import NativeNode
 from argosy.providers.slurm.native_script import NativeClaim
 from argosy.providers.slurm.nodes import Nodes
@@ -55,6 +57,8 @@ class Cluster:
         self._clock = clock
         self._carriers: dict[tuple[str, str], Carrier] = {}  # by job and node
         self._speakers: dict[str, Speaker] = {}  # by claim in native mode
+        self._looks = Looks(name, runner)
+        self._arrays = Arrays(name, runner)
         self._opening: set[asyncio.Task[None]] = set()
         self.nodes = Nodes(name, runner, settings, clock)
         self.jobs = Jobs(name, runner, clock)
@@ -259,7 +263,7 @@ class Cluster:
         if note is None:
             raise border.Unreachable(f"there is no claim {claim_id} in native mode")
         if claim_id not in self._speakers:
-            self._speakers[claim_id] = Speaker(NativeNode(note, self._runner))
+            self._speakers[claim_id] = Speaker(NativeNode(note, self._runner, self._looks, self._arrays))
         return self._speakers[claim_id]
 
     def _carrier(self, job_id: str, node: str) -> Carrier:

@@ -12,26 +12,19 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
-
 from argosy.infra import border
 from argosy.infra.agent_port import RankOrder
 from argosy.model.facts import ClaimState, Device, NodeFacts, RankFact, RankPhase
 from argosy.providers.slurm import native_script
-from argosy.providers.slurm.listing import SEPARATOR
+from argosy.providers.slurm.array_script import wish_of
+from argosy.providers.slurm.arrays import Arrays
+from argosy.providers.slurm.looks import ClaimSeen, Looks, RankSeen
 from argosy.providers.slurm.native_script import NativeClaim
 from argosy.providers.slurm.runner import Runner
 from argosy.providers.slurm.words import claim_state, end_text, pending_text, refusal
 
 _NOT_HERE: Final = "commands run as batch jobs of Slurm here (native mode): {}"
-
-
-class _Look(msgspec.Struct):
-    """What one look at a claim found."""
-
-    jobs: dict[str, tuple[str, str]] = {}  # attempt -> state, reason
-    ranks: dict[tuple[str, int], tuple[int, int | None, int]] = {}  # -> bytes, exit code, changed at (s)
-    logs: list[tuple[str, int, int, bytes]] = []  # attempt, rank, offset, bytes
+_PATIENCE_S: Final = 4.0  # so long who orders a task of an array waits for its submission
 
 
 class NativeNode:
@@ -39,9 +32,12 @@ class NativeNode:
 
     cannot = _NOT_HERE
 
-    def __init__(self, claim: NativeClaim, runner: Runner) -> None:
+    def __init__(self, claim: NativeClaim, runner: Runner, looks: Looks, arrays: Arrays) -> None:
         self.claim = claim
         self._runner = runner
+        self._looks = looks
+        self._arrays = arrays
+        self._refused: dict[str, str] = {}  # attempts that were refused when nobody waited, and why
         self._orders: dict[
             str, RankOrder
         ] = {}  # prepared and not yet submitted: in memory, as agents have them
@@ -76,9 +72,36 @@ class NativeNode:
                 ranks.sort(key=lambda each: int(each.id.rpartition(".")[2]))
                 wanted = int(ranks[0].env.get("ARGOSY_NUM_NODES", "1")) if ranks else 0
                 if ranks and len(ranks) == wanted and all(each.id in self._released for each in ranks):
-                    await self._submit(attempt, ranks)
-                    for each in ranks:
-                        del self._orders[each.id]
+                    await self._hand_in(attempt, ranks)
+
+    async def _hand_in(self, attempt: str, ranks: Sequence[RankOrder]) -> None:
+        """Submits by itself, or with others of its array: then it may take longer than this call."""
+        wish = wish_of(ranks[0])
+        if wish is None:
+            await self._submit(attempt, ranks)
+            self._handed_in(ranks)
+            return
+        going = asyncio.ensure_future(self._with_others(attempt, ranks))
+        going.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._going.add(going)
+        going.add_done_callback(self._going.discard)
+        done, _ = await asyncio.wait({going}, timeout=_PATIENCE_S)
+        for each in done:
+            each.result()
+
+    async def _with_others(self, attempt: str, ranks: Sequence[RankOrder]) -> None:
+        wish = wish_of(ranks[0])
+        assert wish is not None
+        try:
+            await asyncio.shield(await self._arrays.add(self.claim, attempt, ranks, wish))
+        except border.BorderError as error:
+            self._refused[attempt] = str(error)
+            raise
+        self._handed_in(ranks)
+
+    def _handed_in(self, ranks: Sequence[RankOrder]) -> None:
+        for each in ranks:
+            self._orders.pop(each.id, None)
 
     async def _submit(self, attempt: str, ranks: Sequence[RankOrder]) -> None:
         text = native_script.submit_script(self.claim, attempt, ranks)
@@ -91,6 +114,7 @@ class NativeNode:
         for rank_id in rank_ids:
             self._orders.pop(rank_id, None)
         for attempt in {rank_id.rpartition(".")[0] for rank_id in rank_ids}:
+            self._arrays.drop(attempt)
             text = native_script.stop_script(self.claim.claim_id, attempt, grace_s)
             task = asyncio.create_task(self._quietly(text, 60 + grace_s))
             self._going.add(task)
@@ -110,44 +134,46 @@ class NativeNode:
     async def look(self, cursors: dict[str, int]) -> tuple[list[RankFact], list[tuple[str, int, bytes]]]:
         """Facts of every rank, and bytes of logs after `cursors`. An end is told with or after the last
         byte."""
-        keys = {" ".join(each.rpartition(".")[::2]): offset for each, offset in cursors.items()}
-        ran = await self._runner.run(native_script.look_script(self.claim.claim_id, keys), timeout_s=60)
-        if ran.status:
-            raise refusal(ran.err, self.claim.order.partition)
-        seen = _parse_look(ran.out, self.claim.claim_id)
-        logs = [(f"{attempt}.{rank}", offset, data) for attempt, rank, offset, data in seen.logs]
-        read = {rank_id: offset + len(data) for rank_id, offset, data in logs}
+        seen = await self._looks.of(self.claim.claim_id, cursors)
+        read = {rank_id: offset + len(data) for rank_id, offset, data in seen.logs}
         facts = [
             self._fact(rank_id, seen, read.get(rank_id, cursors.get(rank_id, 0)))
             for rank_id in self._known(seen)
         ]
-        return facts, logs
+        return facts, seen.logs
 
-    def _known(self, seen: _Look) -> list[str]:
-        of_jobs = [f"{attempt}.0" for attempt in seen.jobs]
-        on_disk = [f"{attempt}.{rank}" for attempt, rank in seen.ranks]
-        every = dict.fromkeys((*self._orders, *of_jobs, *on_disk, *self._stopped))
-        return [each for each in every if each not in self._forgotten]
+    def _known(self, seen: ClaimSeen) -> list[str]:
+        """What was written before the queue was read may be of a job that is not in it yet."""
+        taken = [f"{attempt}.0" for attempt in (*seen.jobs, *sorted(seen.submitted))]
+        on_disk = [
+            rank_id
+            for rank_id, rank in seen.ranks.items()
+            if rank.exit_code is not None or _attempt_of(rank_id) in (*seen.jobs, *seen.submitted)
+        ]
+        every = dict.fromkeys((*self._orders, *taken, *on_disk, *self._stopped))
+        return [each for each in every if each not in self._forgotten | seen.over]
 
-    def _fact(self, rank_id: str, seen: _Look, read_bytes: int) -> RankFact:
-        attempt, _, rank = rank_id.rpartition(".")
-        size, code, changed_s = seen.ranks.get((attempt, int(rank)), (0, None, 0))
+    def _fact(self, rank_id: str, seen: ClaimSeen, read_bytes: int) -> RankFact:
+        attempt = _attempt_of(rank_id)
+        rank = seen.ranks.get(rank_id, RankSeen())
         state, reason = seen.jobs.get(attempt, ("", ""))
         is_on = claim_state(state) in (ClaimState.PENDING, ClaimState.HELD) if state else False
 
         def fact(phase: RankPhase, **more: Any) -> RankFact:  # Any: fields of the fact
-            return RankFact(id=rank_id, phase=phase, log_bytes=size, **more)
+            return RankFact(id=rank_id, phase=phase, log_bytes=rank.size, **more)
 
-        if code is not None:
-            if read_bytes < size:
-                return fact(RankPhase.RUNNING, started_ms=changed_s * 1000)
-            return fact(RankPhase.EXITED, exit_code=code, ended_ms=changed_s * 1000)
+        if rank.exit_code is not None:
+            if read_bytes < rank.size:
+                return fact(RankPhase.RUNNING, started_ms=rank.changed_s * 1000)
+            return fact(RankPhase.EXITED, exit_code=rank.exit_code, ended_ms=rank.changed_s * 1000)
+        if attempt in self._refused:
+            return fact(RankPhase.VANISHED, detail=self._refused[attempt])
         if rank_id in self._orders:
-            return fact(RankPhase.READY)
+            return fact(RankPhase.PREPARING if rank_id in self._released else RankPhase.READY)
         if is_on and state == "PENDING":
-            return fact(RankPhase.READY, detail=pending_text(reason, ""))
+            return fact(RankPhase.PREPARING, detail=pending_text(reason, ""))
         if is_on:
-            return fact(RankPhase.RUNNING, started_ms=changed_s * 1000)
+            return fact(RankPhase.RUNNING, started_ms=rank.changed_s * 1000)
         if rank_id in self._stopped:
             return fact(RankPhase.EXITED, exit_code=143)
         return fact(
@@ -155,19 +181,5 @@ class NativeNode:
         )
 
 
-def _parse_look(out: bytes, claim_id: str) -> _Look:
-    seen = _Look(jobs={}, ranks={}, logs=[])
-    rest = out
-    while rest:
-        line, _, rest = rest.partition(b"\n")
-        words = line.decode("utf-8", "replace").split(SEPARATOR)
-        if words[0] == "job" and len(words) == 5:
-            seen.jobs[words[2].removeprefix(claim_id + ":")] = (words[3], words[4])
-        elif words[0] == "rank" and len(words) == 6 and words[2].isdigit():
-            code = int(words[4]) if words[4].strip().isdigit() else None
-            seen.ranks[words[1], int(words[2])] = (int(words[3] or 0), code, int(words[5] or 0))
-        elif words[0] == "log" and len(words) == 5:
-            size = int(words[4])
-            seen.logs.append((words[1], int(words[2]), int(words[3]), rest[:size]))
-            rest = rest[size:]
-    return seen
+def _attempt_of(rank_id: str) -> str:
+    return rank_id.rpartition(".")[0]

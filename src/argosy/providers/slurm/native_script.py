@@ -4,6 +4,7 @@ job. Pure.
     ~/.argosy/slurm/native/CLAIM/claim              the note: JSON of `NativeClaim`
     ~/.argosy/slurm/native/CLAIM/home/              where programs run
     ~/.argosy/slurm/native/CLAIM/ATTEMPT/out.RANK   output; exit.RANK: exit code, written last
+    ~/.argosy/slurm/native/CLAIM/ATTEMPT/job        id of its job; over.RANK: the rank is forgotten
 
 Variables of programs travel as the input of a script and in the environment of `sbatch`: they stand in no
 file of ours and in no argument.
@@ -22,10 +23,12 @@ from argosy.infra.agent_port import RankOrder
 from argosy.providers.slurm.listing import SEPARATOR
 from argosy.providers.slurm.script import EXPORT, Order, sbatch_options
 
-_BASE: Final = 'base="$HOME/.argosy/slurm"; umask 077; export LC_ALL=C.UTF-8'
+BASE: Final = 'base="$HOME/.argosy/slurm"; umask 077; export LC_ALL=C.UTF-8'
+LOCK: Final = 'exec 9>"$base/lock"; flock -w 50 9'  # who submits, stops and releases takes turns
 LOG_BYTES: Final = 256 << 10  # of one rank, in one look
-#: Of `squeue`: id, name, state, reason.
-QUEUE: Final = SEPARATOR.join(("%i", "%j", "%T", "%r"))
+LOOK_BYTES: Final = 4 << 20  # of all ranks together
+#: Of `squeue -r`: name, task of an array, state, reason.
+QUEUE: Final = SEPARATOR.join(("%j", "%K", "%T", "%r"))
 
 
 class NativeClaim(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,27 +58,36 @@ def read_notes(text: str) -> Iterator[NativeClaim]:
 def note_script(claim_id: str) -> str:
     """Writes its input as the note of a claim, unless the claim was released: then it prints `released`."""
     name = shlex.quote(claim_id)
-    return f"""{_BASE}
+    return f"""{BASE}
 mkdir -p "$base/released" "$base/native/"{name}/home || exit 73
 [ -e "$base/released/"{name} ] && {{ rm -rf "$base/native/"{name}; echo released; exit 0; }}
 cat >"$base/native/"{name}/.claim && mv "$base/native/"{name}/.claim "$base/native/"{name}/claim || exit 73"""
 
 
+def job_order(claim: NativeClaim, name: str, ranks: Sequence[RankOrder]) -> Order:
+    """What one attempt asks of Slurm."""
+    devices = len(ranks[0].devices)
+    return msgspec.structs.replace(
+        claim.order,
+        claim_id=name,
+        nodes=len(ranks),
+        gres=claim.shards or (f"{claim.gres}:{devices}" if claim.gres and devices else ""),
+    )
+
+
 def submit_script(claim: NativeClaim, attempt: str, ranks: Sequence[RankOrder]) -> str:
     """Submits one attempt as one job, once. Its input is `submit_data`."""
     first = ranks[0]
-    order = msgspec.structs.replace(
-        claim.order,
-        claim_id=f"{claim.claim_id}:{attempt}",
-        nodes=len(ranks),
-        gres=claim.shards or (f"{claim.gres}:{len(first.devices)}" if claim.gres and first.devices else ""),
-    )
+    order = job_order(claim, f"{claim.claim_id}:{attempt}", ranks)
     names = sorted(first.env)
     options = [each for each in sbatch_options(order) if not each.startswith("--export=")]
     options.append(f"--export={','.join([EXPORT, *names])}")
     folder = f'"$base/native/"{shlex.quote(claim.claim_id)}/{shlex.quote(attempt)}'
-    return f"""{_BASE}
+    return f"""{BASE}
 dir={folder}; mkdir -p "$dir" || exit 73
+{LOCK}
+[ -e "$base/released/"{shlex.quote(claim.claim_id)} ] && exit 0
+[ -s "$dir/job" ] || compgen -G "$dir/over.*" >/dev/null && exit 0
 while IFS= read -r -d '' pair; do
   case "$pair" in
     ' setup='*) printf %s "${{pair# setup=}}" >"$dir/setup";;
@@ -132,55 +144,73 @@ export SKYPILOT_NODE_IPS=$ARGOSY_NODE_IPS ARGOSY_HEAD_IP=${ARGOSY_NODE_IPS%%$'\\
     return f"{head}\n{srun} --export=ALL --input=none bash -c {shlex.quote(step)}"
 
 
-def look_script(claim_id: str, cursors: Mapping[str, int]) -> str:
-    """What became of the attempts of a claim: `job` lines of the queue, `rank` lines of what is on the
-    disk, and for each of `cursors` (`ATTEMPT RANK` -> offset) a `log` line with the bytes after it."""
-    name = shlex.quote(claim_id)
-    wanted = [(*key.partition(" ")[::2], offset) for key, offset in cursors.items()]
-    calls = [f"tell {shlex.quote(attempt)} {int(rank)} {offset}" for attempt, rank, offset in wanted]
-    return "\n".join([_look(name, f"{name}:"), *calls, ":"])
+def look_script() -> str:
+    """What became of all attempts of this user in native mode. Its input is `look_data`.
 
-
-def _look(name: str, mark: str) -> str:
+    What was submitted is read before the queue, and what is on the disk after it: a job that comes meanwhile
+    is not taken for one that is gone."""
     us = SEPARATOR
-    return f"""{_BASE}
-cd "$base/native/"{name} 2>/dev/null || exit 0
-squeue -h -u "$(id -un)" --states=all -o 'job{us}{QUEUE}' | grep -F {mark}
-for each in att-*/out.*; do
-  [ -e "$each" ] || continue
-  code=$(cat "${{each%/*}}/exit.${{each##*.}}" 2>/dev/null)
-  printf 'rank{us}%s{us}%s' "${{each%/*}}" "${{each##*.}}"
-  printf '{us}%s{us}%s{us}%s\\n' "$(wc -c <"$each")" "$code" "$(stat -c %Y "$each")"
+    return f"""{BASE}
+cd "$base/native" 2>/dev/null || exit 0
+shopt -s nullglob
+told() {{ printf '%s\\0' "$@" | xargs -0 grep -s '' /dev/null; }}
+told ../arrays/*/job clm-*/att-*/{{array,job,over.*}}
+jobs=$(squeue -h -r -u "$(id -un)" --states=all -o 'job{us}{QUEUE}') || exit 75
+printf '%s\\n' "$jobs" | grep -e '{us}clm-[^:{us}]*:' -e '{us}grp-' -e '{us}array:'
+told clm-*/att-*/exit.*
+declare -A size; left={LOOK_BYTES}
+while IFS={us} read -r word path bytes at; do
+  size[$path]=$bytes; printf '%s{us}%s{us}%s{us}%s\\n' "$word" "$path" "$bytes" "$at"
+done < <(printf '%s\\0' clm-*/att-*/out.* | xargs -0 stat -c 'rank{us}%n{us}%s{us}%Y' 2>/dev/null)
+while read -r path offset; do
+  n=$((${{size[$path]:-0}} - offset)); [ $n -gt {LOG_BYTES} ] && n={LOG_BYTES}
+  [ $n -gt 0 ] && [ $left -gt 0 ] || continue
+  left=$((left - n)); printf 'log{us}%s{us}%s{us}%s\\n' "$path" "$offset" "$n"
+  tail -c +$((offset + 1)) "$path" | head -c $n
 done
-tell() {{
-  [ -e "$1/out.$2" ] || return
-  n=$(($(wc -c <"$1/out.$2") - $3)); [ $n -gt {LOG_BYTES} ] && n={LOG_BYTES}
-  [ $n -gt 0 ] || return
-  printf 'log{us}%s{us}%s{us}%s{us}%s\\n' "$1" "$2" "$3" "$n"
-  tail -c +$(($3 + 1)) "$1/out.$2" | head -c $n
-}}"""
+:"""
+
+
+def look_data(cursors: Mapping[str, Mapping[str, int]]) -> bytes:
+    """By claim, for each of its ranks (`ATTEMPT.RANK`) how many bytes of its output are known."""
+    lines = [
+        f"{claim_id}/{attempt}/out.{int(rank)} {offset}\n"
+        for claim_id, known in cursors.items()
+        for (attempt, _, rank), offset in ((each.rpartition("."), offset) for each, offset in known.items())
+    ]
+    return "".join(lines).encode()
 
 
 def stop_script(claim_id: str, attempt: str, grace_s: float) -> str:
-    """SIGTERM to the job of an attempt, after the grace SIGKILL, at once."""
-    name = shlex.quote(f"{claim_id}:{attempt}")
-    return f"""{_BASE}
-ids=$(squeue -h -u "$(id -un)" --name={name} -o %i) || exit 75
+    """SIGTERM to the job of an attempt, after the grace SIGKILL, at once. What waits is cancelled: `scancel`
+    would wait until there is something that takes the signal."""
+    return f"""{BASE}
+{LOCK}; exec 9>&-
+name={shlex.quote(f"{claim_id}:{attempt}")}; index=N/A
+task="$base/native/{claim_id}/{attempt}/array"; [ -s "$task" ] && read -r name index <"$task"
+ids() {{ squeue -h -r -u "$(id -un)" --name="$name" "$@" -o '%K %i' | sed -n "s|^$index ||p"; }}
+ids=$(ids --states=PENDING) || exit 75
+[ -z "$ids" ] || scancel $ids
+ids=$(ids) || exit 75
 [ -z "$ids" ] && exit 0
 scancel --full --signal=TERM $ids 2>/dev/null
 for i in $(seq {max(1, int(grace_s * 5))}); do
-  [ -z "$(squeue -h -u "$(id -un)" --name={name} -o %i)" ] && exit 0
+  [ -z "$(ids)" ] && exit 0
   sleep 0.2
 done
 scancel --full $ids; scancel --full --signal=KILL $ids 2>/dev/null; :"""
 
 
 def forget_script(claim_id: str, ranks: Sequence[tuple[str, int]]) -> str:
-    """Output and exit codes of these ranks go."""
+    """Output and exit codes of these ranks go, and their attempts never run again."""
     folder = f'"$base/native/"{shlex.quote(claim_id)}'
     paths = [
         f"{folder}/{shlex.quote(attempt)}/{kind}.{rank}"
         for attempt, rank in ranks
         for kind in ("out", "exit")
     ]
-    return f"{_BASE}\nrm -f {' '.join(paths)}"
+    marks = "\n".join(
+        f"[ -d {folder}/{shlex.quote(attempt)} ] && echo over >{folder}/{shlex.quote(attempt)}/over.{rank}"
+        for attempt, rank in ranks
+    )
+    return f"{BASE}\n{marks}\nrm -f {' '.join(paths)}"

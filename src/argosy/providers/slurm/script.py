@@ -277,11 +277,13 @@ def release_script(claim_id: str, *, hard: bool) -> str:
     kill = "\n  scancel --full --signal=KILL $id 2>/dev/null" if hard else ""
     return f"""{_BASE}
 mkdir -p "$base/released" && : >"$base/released/"{name} || exit 73
-me=$(id -un)
+[ -d "$base/native/"{name} ] && {{ exec 9>"$base/lock"; flock -w 50 9; exec 9>&-; }}
+me=$(id -un); shopt -s nullglob; tasks=$(echo "$base/native/"{name}/att-*/array /dev/null)
+mine='^{claim_id}\\(:[^ ]*\\)\\{{0,1\\}} '$'\\n'$(sed 's/.*/^& /' $tasks)
 for pause in 0 0.05 0.1 0.1 0.2 0.2 0.3 0.5 0.5 0.5 0.5 1; do
   sleep $pause
-  left=$(squeue -h -u "$me" -o '%i %j') || exit 75
-  left=$(printf '%s\\n' "$left" | sed -n 's/^\\([^ ]*\\) {claim_id}\\(:.*\\)\\{{0,1\\}}$/\\1/p')
+  left=$(squeue -h -r -u "$me" -o '%j %K %i') || exit 75
+  left=$(printf '%s\\n' "$left" | grep -e "${{mine%$'\\n'}}" | cut -d ' ' -f 3)
   [ -z "$left" ] && break
   for id in $left; do
     [ "$id" = "${{told:-}}" ] || scancel --full "$id" || :{kill}
@@ -289,7 +291,12 @@ for pause in 0 0.05 0.1 0.1 0.2 0.2 0.3 0.5 0.5 0.5 0.5 1; do
   done
 done
 printf '%s\\n' "$left"
-[ -z "$left" ] && rm -rf "$base/logs/"{name}.log "$base/native/"{name}
+[ -z "$left" ] || exit 0
+for each in $(cut -d ' ' -f 1 $tasks | sort -u); do
+  grep -qsF "$each " $(ls -d "$base/native/"clm-*/att-*/array | grep -v -F /{claim_id}/) /dev/null ||
+    rm -rf "$base/arrays/$each"
+done
+rm -rf "$base/logs/"{name}.log "$base/native/"{name}
 :"""
 
 

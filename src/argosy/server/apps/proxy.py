@@ -29,7 +29,6 @@ from argosy.server.apps.tickets import TICKET_S, Tickets
 from argosy.store.snapshot import Snapshot
 
 _SWEEP_S: Final = 1.0
-_FRAME_BYTES: Final = 32  # what is smaller is a ping or an answer to one
 _PIECE_BYTES: Final = 256 << 10
 _UNKNOWN: Final = Refusal(421, "misdirected", "no app has this host name")
 _NO_TICKET: Final = Refusal(401, "unauthorized", "Open this app from Argosy: `argosy session open NAME`.")
@@ -145,7 +144,7 @@ class AppClient(Client):
         self.ticket = b""
 
     def data_received(self, data: bytes) -> None:
-        if self._raw and self.session is not None and len(data) > _FRAME_BYTES:
+        if self._raw and self.session is not None and rules.is_use(data):
             cast(Apps, self._door.decider).sessions.use(self.session, "")
         super().data_received(data)
 

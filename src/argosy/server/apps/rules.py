@@ -22,6 +22,10 @@ CODE_BYTES_MAX: Final = 4096
 _LABEL: Final = re.compile(r"([a-z0-9](?:-?[a-z0-9])*)--([a-z0-9](?:-?[a-z0-9])*)")
 _OURS: Final = re.compile(rb"\s*(?:__(?:Host|Secure)-)?argosy", re.IGNORECASE)
 _READING: Final = frozenset((b"GET", b"HEAD"))
+_SHORT_BYTES: Final = 32
+_TYPED_BYTES: Final = 8  # as Jupyter's terminal sends a key: ["stdin","a"]
+_TEXT: Final = 0x81  # a whole frame of text
+_HEARTBEATS: Final = (b"ping", b"pong", b"alive", b"heartbeat")
 _METHODS: Final = frozenset(
     (
         b"GET",
@@ -59,6 +63,14 @@ class Refusal(NamedTuple):
     text: str
 
 
+_NO_UPGRADE: Final = Refusal(
+    426,
+    "no-websocket",
+    "A WebSocket was asked for, and something on the way does not pass it: a proxy before this server must "
+    "pass the fields Upgrade and Connection.",
+)
+
+
 def label_of(app: str, session: str) -> str:
     """
     >>> label_of("jupyter", "lab")
@@ -89,6 +101,21 @@ def place_of(host: bytes, suffixes: tuple[str, ...]) -> Place | None:
     return None
 
 
+def is_use(data: bytes) -> bool:
+    """Whether what a browser sends over a WebSocket is a sign that somebody is there. Short frames mostly are
+    not: pings, and words by which editors stay connected. A key that is typed is one, too.
+
+    >>> is_use(bytes(100)), is_use(b"\\x89\\x80mask"), is_use(b"\\x81\\x8d\\0\\0\\0\\0" + b'["stdin","a"]')
+    (True, False, True)
+    """
+    if len(data) > _SHORT_BYTES:
+        return True
+    if len(data) < 6 + _TYPED_BYTES or data[0] != _TEXT or not data[1] & 0x80:
+        return False
+    text = bytes(byte ^ data[2 + at % 4] for at, byte in enumerate(data[6:])).lower()
+    return not any(word in text for word in _HEARTBEATS)
+
+
 def own_origin(head: RequestHead, *, secure: bool) -> bytes:
     """The origin of the pages of this app, as browsers write it."""
     return (b"https://" if secure else b"http://") + (head.get(b"host") or b"").lower()
@@ -107,9 +134,11 @@ def crosses(head: RequestHead, *, secure: bool) -> Refusal | None:
     if origin is not None:
         if origin.lower() != own_origin(head, secure=secure):
             return Refusal(403, "forbidden", "another site has made this request")
-        return None
+        return _NO_UPGRADE if head.get(b"sec-websocket-key") is not None and not head.upgrade else None
     if head.upgrade:
         return Refusal(403, "forbidden", "a WebSocket to an app tells its origin")
+    if head.get(b"sec-websocket-key") is not None:
+        return _NO_UPGRADE
     if site is None or site == b"same-origin":
         return None
     if head.method in _READING and (site == b"none" or _is_followed(head)):
@@ -140,10 +169,10 @@ def passed_on(head: RequestHead) -> bytes:
         name, _, value = line.partition(b":")
         plain = name.lower().replace(b"_", b"-")
         if plain == b"cookie":
-            pairs = [pair for pair in value.split(b";") if _OURS.match(pair) is None]
-            if not any(pair.strip() for pair in pairs):
+            others = others_cookies(value)
+            if not others:
                 continue
-            line = name + b":" + b";".join(pairs)
+            line = name + b":" + others
         elif (
             (plain == b"authorization" and b"argosy" in value.lower())
             or plain in _IDENTITIES
@@ -152,6 +181,12 @@ def passed_on(head: RequestHead) -> bytes:
             continue
         kept.append(line)
     return b"".join(line + b"\r\n" for line in kept)
+
+
+def others_cookies(value: bytes) -> bytes:
+    """A field of cookies without those that belong to Argosy; b"" where no other is in it."""
+    pairs = [pair for pair in value.split(b";") if _OURS.match(pair) is None]
+    return b";".join(pairs) if any(pair.strip() for pair in pairs) else b""
 
 
 def answered(head: AnswerHead) -> AnswerHead:
@@ -168,11 +203,7 @@ def answered(head: AnswerHead) -> AnswerHead:
             parts = [part for part in value.split(b";") if not part.strip().lower().startswith(b"domain")]
             line = name + b":" + b";".join(parts)
         kept.append(line)
-    changed = AnswerHead(head.status, head.line)
-    changed.length, changed.keep, changed.switches = head.length, head.keep, head.switches
-    changed.content_type = head.content_type
-    changed.fields = b"".join(line + b"\r\n" for line in kept)
-    return changed
+    return head.with_fields(b"".join(line + b"\r\n" for line in kept))
 
 
 def set_cookie(secret: bytes, seconds: int) -> bytes:

@@ -14,10 +14,8 @@ class FileFeature:
 
     async def missing_chunks(self, exchange: Exchange) -> ChunksReply:
         request = await exchange.decode(ChunksRequest)
-        return ChunksReply(
-            missing=await self._blobs.missing(request.digests),
-            trees=tuple(digest for digest in request.trees if self._blobs.has_tree(digest)),
-        )
+        trees = [digest for digest in request.trees if await self._blobs.holds_tree(digest)]
+        return ChunksReply(missing=await self._blobs.missing(request.digests), trees=tuple(trees))
 
     async def put_chunks(self, exchange: Exchange) -> Done:
         stream = exchange.stream(CHUNK_PACK_LIMIT_BYTES)

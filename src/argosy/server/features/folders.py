@@ -31,11 +31,10 @@ from argosy.model.folders import WORDS, Access, Folder, Volume
 from argosy.server.exchange import Exchange
 from argosy.server.folder_counting import FolderCounting
 from argosy.server.folder_mounts import FolderMounts
-from argosy.server.folder_traffic import FolderTraffic, prometheus
+from argosy.server.folder_traffic import prometheus
 from argosy.server.folder_transfers import FolderDownloads
 from argosy.server.folder_trash import FolderTrash
 from argosy.server.folder_uploads import FolderUploads
-from argosy.server.folders import Folders
 from argosy.server.guarding import made_by, project_of, require_new
 from argosy.server.services import Services
 
@@ -45,11 +44,10 @@ _INVITED_MS = 30 * rules.DAY_MS
 class FolderFeature:
     def __init__(self, services: Services) -> None:
         self._clock = services.clock
-        self._folders = Folders(services.store, services.clock, services.ids, services.state_dir)
+        self._folders, self._traffic = services.objects.folders.folders, services.objects.folders.traffic
         services.intake.folders = FolderMounts(self._folders, services.blobs)
         self._trash = FolderTrash(self._folders, services.store, services.clock)
         services.housekeeping.also(self._trash.sweep)
-        self._traffic = FolderTraffic(services.clock)
         self._downloads = FolderDownloads(self._folders, self._traffic)
         self._uploads = FolderUploads(self._folders, services.clock, services.ids, self._traffic)
         services.housekeeping.also(self._uploads.sweep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -48,6 +49,7 @@ from argosy.server.gateway_process import read_listening
 from argosy.server.guarding import made_by, project_of, require_new, require_over, scopes
 from argosy.server.intake import check_fixed
 from argosy.server.kept_plans import subject_of
+from argosy.server.listeners import server_url
 from argosy.server.service_changes import Act, change, change_all, check_alive
 from argosy.server.service_views import find_service, view_service
 from argosy.server.services import Services
@@ -112,7 +114,11 @@ class ServiceFeature:
         return ServiceReply(
             service=await self._view(rows.workloads.get(row.id, row), rows),
             said=said,
-            warnings=(*seated.warnings, *await about_domains(serving.hosts, self._listening())),
+            warnings=(
+                *seated.warnings,
+                *await about_domains(serving.hosts, self._listening()),
+                *_about_prefill(row, serving, rows),
+            ),
         )
 
     def _first(self, request: ServeRequest, confirmed: Confirmed | None, queue: str) -> Workload:
@@ -287,7 +293,15 @@ class ServiceFeature:
             lines[""] = await self._lines_of_failed(row, rows)
         served = self._services.controllers.observed.served(row.id)
         listening = listening or self._listening()
-        return view_service(row, rows, listening=listening, served=served, waits=waits, lines=lines)
+        return view_service(
+            row,
+            rows,
+            listening=listening,
+            served=served,
+            waits=waits,
+            lines=lines,
+            server_url=server_url(self._services.listening()[0], os.environ.get("ARGOSY_PUBLIC_URL", "")),
+        )
 
 
 def check_serving(task: Task) -> None:
@@ -326,6 +340,15 @@ def _check_there(old: Workload | None, request: ServeRequest, rows: Snapshot, ca
         )
     if old is not None:
         check_alive(old)
+
+
+def _about_prefill(row: Workload, serving: Serving, rows: Snapshot) -> list[str]:
+    """That nobody reads its prompts yet."""
+    if not serving.prefill or rows.find_named(SERVICE.name, serving.prefill, row.project) is not None:
+        return []
+    return [
+        f"there is no service `{serving.prefill}` yet: until it is there, `{row.name}` reads prompts itself"
+    ]
 
 
 def check_hosts(task: Task, old: Workload | None, services: Iterable[Workload]) -> None:

@@ -121,6 +121,22 @@ class Beneath:
                     raise
                 _bring(temporary, parts[-1], above, replace=replace)
 
+    def stat(self, path: str) -> os.stat_result | None:
+        """What lies there, links as links; None: nothing."""
+        parts = split(path)
+        try:
+            with self.folder(parts[:-1]) as above:
+                return os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
+        except (ArgosyError, OSError):
+            return None
+
+    def look(self, path: str) -> Found:
+        """Raises "not-found"."""
+        found = self.stat(path)
+        if found is None:
+            raise _error(path, FileNotFoundError(errno.ENOENT, ""))
+        return _found(split(path)[-1], found)
+
     def size_of(self, path: str) -> int:
         """Of a regular file; -1: there is none."""
         try:
@@ -136,13 +152,7 @@ class Beneath:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def exists(self, path: str) -> bool:
-        parts = split(path)
-        try:
-            with self.folder(parts[:-1]) as above:
-                os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
-        except (ArgosyError, OSError):
-            return False
-        return True
+        return self.stat(path) is not None
 
     def remove(self, path: str) -> int:
         """A file, a link, or a folder with all that it holds. Returns the bytes that went."""

@@ -159,6 +159,10 @@ class Uploads:
         self._row(upload.id).unlink(missing_ok=True)
         return digest
 
+    def sha256_of(self, id: str) -> str:
+        """Of what has come."""
+        return _digest(self._part(id))
+
     def forget(self, id: str) -> None:
         self._part(id).unlink(missing_ok=True)
         self._row(id).unlink(missing_ok=True)

@@ -1,0 +1,255 @@
+"""Prefill and decode apart: one service reads prompts, another one makes the answers (vLLM's wire).
+
+A request to a service that names another one for its prompts goes there first, for one token and with
+`kv_transfer_params`; what comes back in that field says where the blocks of the prompt are, and goes with the
+request to a replica that answers. Where the first part fails, the request goes on without it: its replica
+reads the prompt itself, so nothing is lost but time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from argosy.gateway.exchange import Exchange, Forward, unchunked
+from argosy.gateway.heads import CHUNKED, AnswerHead
+from argosy.gateway.pools import Upstream
+from argosy.gateway.replicas import Replica
+from argosy.gateway.service import Service
+
+_FIELD: Final = "kv_transfer_params"
+#: What vLLM's connectors are told: the blocks stay until somebody has fetched them.
+_ASKED: Final = msgspec.json.encode(
+    {
+        "do_remote_decode": True,
+        "do_remote_prefill": False,
+        "remote_engine_id": None,
+        "remote_block_ids": None,
+        "remote_host": None,
+        "remote_port": None,
+    }
+)
+_PATHS: Final = (b"/chat/completions", b"/completions")
+_ANSWER_MAX: Final = 16 << 20
+_LENGTHS: Final = ("max_tokens", "max_completion_tokens")
+_Body = dict[str, msgspec.Raw]
+_decoder: Final = msgspec.json.Decoder(_Body)
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What is read of the answer to the first part."""
+
+    kv_transfer_params: msgspec.Raw = msgspec.Raw(b"")
+
+
+_told: Final = msgspec.json.Decoder(_Told)
+
+
+def is_split(exchange: Exchange, service: Service) -> bool:
+    """Whether this request's prompt is read elsewhere first."""
+    head = exchange.head
+    return bool(service.route.prefill) and head.method == b"POST" and head.path.endswith(_PATHS)
+
+
+def ask_for_prompt(body: bytes) -> bytes:
+    """The request of the first part. Raises ValueError for a body that is no object.
+
+    >>> asked = ask_for_prompt(b'{"model":"m","stream":true,"stream_options":{},"max_tokens":9,"prompt":"x"}')
+    >>> asked.startswith(b'{"model":"m","prompt":"x","stream":false,"max_tokens":1,"kv_transfer_params":{')
+    True
+    """
+    fields = _fields_of(body)
+    for name in ("stream", "stream_options", "max_completion_tokens", "max_tokens", "min_tokens"):
+        fields.pop(name, None)
+    changed = {**fields, "stream": msgspec.Raw(b"false"), "max_tokens": msgspec.Raw(b"1")}
+    if b'"max_completion_tokens"' in body:
+        changed["max_completion_tokens"] = msgspec.Raw(b"1")
+    return msgspec.json.encode({**changed, _FIELD: msgspec.Raw(_ASKED)})
+
+
+def with_blocks(body: bytes, told: bytes) -> bytes:
+    """The request of the second part; as it was when the first one told nothing.
+
+    >>> with_blocks(b'{"model":"m"}', b'{"id":"x","kv_transfer_params":{"remote_host":"a"}}')
+    b'{"model":"m","kv_transfer_params":{"remote_host":"a"}}'
+    >>> with_blocks(b'{"model":"m"}', b'no JSON')
+    b'{"model":"m"}'
+    """
+    try:
+        found = bytes(_told.decode(told).kv_transfer_params)
+        if not found or found == b"null":
+            return body
+        return msgspec.json.encode({**_fields_of(body), _FIELD: msgspec.Raw(found)})
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        return body
+
+
+def _fields_of(body: bytes) -> _Body:
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(str(error)) from None
+
+
+class Prefill:
+    """Asks the first part of requests. `failed` is told of replicas that did not answer."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        now_s: Callable[[], float],
+        now_ms: Callable[[], int],
+        failed: Callable[[Service, Replica], None],
+    ) -> None:
+        self._loop, self._now_s, self._now_ms, self._failed = loop, now_s, now_ms, failed
+        self._tasks: dict[Exchange, asyncio.Task[None]] = {}
+
+    def begin(
+        self, exchange: Exchange, asked_of: Service, readers: Service, then: Callable[[bytes], None]
+    ) -> bool:
+        """Send the first part of a request to `asked_of` to a replica of `readers`; `then` is called with the
+        body of the second one, unless the client leaves. False: nobody there takes it now."""
+        try:
+            asked = ask_for_prompt(exchange.body or b"")
+        except ValueError:
+            return False
+        replica = readers.choose(exchange)
+        if replica is None:
+            return False
+        readers.sent(exchange, replica)
+        readers.in_flight += 1
+        data = _request(exchange, asked_of, replica, asked)
+        task = self._loop.create_task(self._carry(exchange, readers, replica, data, then))
+        self._tasks[exchange] = task
+        task.add_done_callback(lambda _: self._tasks.pop(exchange, None))
+        return True
+
+    def ended(self, exchange: Exchange) -> None:
+        """The request is over: its first part, if it is still under way, is of no use."""
+        task = self._tasks.get(exchange)
+        if task is not None:
+            task.cancel()
+
+    async def _carry(
+        self,
+        exchange: Exchange,
+        readers: Service,
+        replica: Replica,
+        data: bytes,
+        then: Callable[[bytes], None],
+    ) -> None:
+        begun_s, status, told = self._now_s(), 502, b""
+        try:
+            async with asyncio.timeout(readers.route.answer_timeout_s):
+                status, told = await self._ask(replica, data)
+            replica.answered()
+        except asyncio.CancelledError:
+            status = 499
+            raise
+        except (OSError, TimeoutError):
+            self._failed(readers, replica)
+        finally:
+            self._settle(exchange, readers, replica, status, self._now_s() - begun_s)
+        good = 200 <= status < 300
+        body = exchange.body or b""
+        then(with_blocks(body, told) if good else body)
+
+    def _settle(
+        self, exchange: Exchange, readers: Service, replica: Replica, status: int, took_s: float
+    ) -> None:
+        """As of a request that came by itself: what scales the readers looks at that."""
+        if 200 <= status < 300:
+            exchange.status = status
+            readers.balancer.first_byte(exchange, replica)
+            exchange.status = 0
+        readers.counters.requests += 1
+        readers.counters.last_use_ms = replica.counters.last_use_ms = self._now_ms()
+        counters, failed = replica.counters, status >= 500
+        counters.requests += 1
+        counters.errors += failed
+        counters.latency[replica.revision.count(failed, took_s, took_s)] += 1
+        counters.latency_ms += int(took_s * 1000)
+        readers.in_flight -= 1
+        readers.unsent(exchange, replica)
+
+    async def _ask(self, replica: Replica, data: bytes) -> tuple[int, bytes]:
+        """Status and body. Raises OSError, TimeoutError."""
+        upstream = replica.pool.take(warm=True) or await replica.pool.connect()
+        answer = _Whole(self._loop)
+        upstream.attach(answer)
+        upstream.transport.write(data)
+        try:
+            return await answer.ended
+        except BaseException:
+            upstream.abort()
+            raise
+
+
+def _request(exchange: Exchange, asked_of: Service, replica: Replica, asked: bytes) -> bytes:
+    fields = framed(exchange, asked_of, len(asked))
+    start = exchange.render_start(Forward(replica.pool, target=_target(exchange), fields=fields))
+    return b"%bx-argosy-request-id: %b\r\n\r\n%b" % (start, exchange.id, asked)
+
+
+def _target(exchange: Exchange) -> bytes:
+    """The path as runtimes have it, wherever the service stands."""
+    path = exchange.head.path
+    at = path.rfind(b"/v1/")
+    return (path[at:] if at >= 0 else path) + exchange.head.query
+
+
+def framed(exchange: Exchange, service: Service, length: int) -> bytes:
+    """The fields of a request whose body has another length."""
+    fields = exchange.head.without(b"content-length", b"transfer-encoding", b"expect")
+    if service.route.keys and not service.route.pass_authorization:
+        fields = b"".join(
+            line + b"\r\n"
+            for line in fields.split(b"\r\n")[:-1]
+            if not line.lower().startswith((b"authorization:", b"x-api-key:"))
+        )
+    return fields + b"content-length: %d\r\n" % length
+
+
+class _Whole:
+    """Reads one answer whole."""
+
+    is_sending = is_head_request = False
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.ended: asyncio.Future[tuple[int, bytes]] = loop.create_future()
+        self._status = 0
+        self._pieces: list[bytes] = []
+        self._length = 0
+        self._is_chunked = False
+
+    def takes(self, head: AnswerHead | None, piece: bytes, done: bool) -> None:
+        if head is not None:
+            self._status, self._is_chunked = head.status, head.length == CHUNKED
+        self._pieces.append(piece)
+        self._length += len(piece)
+        if self.ended.done():
+            return
+        if self._length > _ANSWER_MAX:
+            self.ended.set_exception(ConnectionAbortedError("the answer is too long"))
+        elif done:
+            whole = b"".join(self._pieces)
+            self.ended.set_result((self._status, unchunked(whole) if self._is_chunked else whole))
+
+    def takes_interim(self, head: AnswerHead) -> None:
+        """Nobody is told."""
+
+    def takes_switch(self, upstream: Upstream, head: AnswerHead, rest: bytes) -> bool:
+        return False
+
+    def takes_raw(self, data: bytes) -> None:
+        """No protocol is changed."""
+
+    def loses(self, upstream: Upstream, why: str) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(ConnectionResetError(why))
+
+    def holds_back(self, full: bool) -> None:
+        """It is written at once."""

@@ -1,0 +1,181 @@
+"""Folders that nodes reach through the server: mounted over the line to the agent, or a copy whose
+changes come back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from local_house import House, a_house
+
+from argosy.model.access import OWNER
+from argosy.model.folders import Access, Folder, with_quota
+from argosy.model.phases import Outcome
+from argosy.model.reasons import Reason
+from argosy.model.rows import Workload
+from argosy.model.task import Task, VolumeMount
+from argosy.server.folder_mounts import FolderMounts
+from argosy.storage.blobs import BlobStore
+from argosy.testing.builders import a_task
+
+CAN_MOUNT = (
+    shutil.which("rclone") is not None
+    and shutil.which("fusermount3") is not None
+    and os.access("/dev/fuse", os.R_OK | os.W_OK)
+)
+
+
+class Run:
+    """One job with the folder `train`, and what came of it. `meanwhile` gets the folder's path while the
+    program waits for the file `go` in it, if it does."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.home = tmp_path
+        self.job: Workload
+        self.told: list[str] = []
+        self.files: dict[str, str] = {}
+        self.rows: list[Folder] = []
+
+    async def prepare(self, house: House, task: Task) -> Task:
+        folders = house.nodes.folders
+        wanted = Folder(id="", created_ms=0, name="train", project="default", owner="ann")
+        folder = await folders.make(OWNER, wanted)
+        self.path = (await folders.disk(folder)).path(folder.id)
+        (self.path / "sub").mkdir()
+        for name in ("kept", "changed", "removed", "both", "sub/deep"):
+            (self.path / name).write_text(name)
+        self.folder, self.house = folder, house
+        return await FolderMounts(folders, BlobStore(self.home)).resolved(task, OWNER)
+
+    def go(
+        self,
+        script: str,
+        meanwhile: Callable[[], object] | None = None,
+        quota: int = 0,
+        volume: VolumeMount | None = None,
+    ) -> Outcome | None:
+        volume = volume or VolumeMount(target="~/data", folder="train")
+        task = a_task(run=f"cd ~/data\n{script}", volumes=(volume,))
+
+        async def main() -> None:
+            async with a_house(task, before=self.prepare) as house:
+                if quota:
+                    await house.nodes.folders.change(
+                        OWNER, "train", lambda folder: with_quota(folder, quota), Access.MANAGE
+                    )
+                if meanwhile is not None:
+                    await house.until(house.is_running)
+                    meanwhile()
+                await house.until(house.is_over)
+                self.job = await house.job()
+                events = await house.store.load_events(subject="job-1")
+                self.told = [each.text for each in events if each.code == "data"]
+                self.files = {
+                    str(each.relative_to(self.path)): each.read_text()
+                    for each in sorted(self.path.rglob("*"))
+                    if each.is_file()
+                }
+
+        asyncio.run(main())
+        return self.job.outcome
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+@pytest.fixture
+def without_fuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No rclone on the PATH of nodes."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for folder in os.environ["PATH"].split(":"):
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            if name not in ("rclone",) and not (tools / name).is_symlink():
+                (tools / name).symlink_to(f"{folder}/{name}")
+    monkeypatch.setenv("PATH", str(tools))
+
+
+@pytest.mark.process
+@pytest.mark.skipif(
+    not CAN_MOUNT, reason="no FUSE or no rclone here: mounting through the server was not tested"
+)
+def test_a_folder_is_mounted_through_the_server(run: Run) -> None:
+    script = """
+        [ "$(cat sub/deep)" = sub/deep ] || exit 3
+        echo new > made && mkdir more && head -c 300000 /dev/zero > more/large
+        echo other > changed && rm removed && mv kept moved
+        grep -q "rclone" /proc/self/mountinfo || exit 4
+        tr "\\0" "\\n" < /proc/$(pgrep -n -x rclone)/cmdline > /tmp/argosy-seen-$$
+        grep -q BEARER /tmp/argosy-seen-$$ && exit 5
+        rm /tmp/argosy-seen-$$
+    """
+    assert run.go(script) is Outcome.SUCCEEDED, (run.job.detail, run.told)
+    large = run.files.pop("more/large")
+    assert len(large) == 300_000
+    assert run.files == {
+        "both": "both",
+        "changed": "other\n",
+        "made": "new\n",
+        "moved": "kept",
+        "sub/deep": "sub/deep",
+    }
+    assert not run.told
+
+
+@pytest.mark.process
+def test_without_fuse_it_is_a_copy_whose_changes_come_back(run: Run, without_fuse: None) -> None:
+    script = (
+        f"GO={run.home}/go"
+        + """
+        echo new > made && mkdir more && echo deep > more/deep
+        echo other > changed && rm removed && echo mine > both && rm sub/deep
+        until [ -e "$GO" ]; do sleep 0.05; done
+    """
+    )
+
+    def meanwhile() -> None:
+        (run.path / "both").write_text("theirs")
+        (run.path / "sub" / "deep").write_text("changed meanwhile")
+        (run.home / "go").touch()
+
+    assert run.go(script, meanwhile) is Outcome.SUCCEEDED, (run.job.detail, run.told)
+    assert run.files == {
+        "both": "theirs",
+        "both.job-1-node-0": "mine\n",
+        "changed": "other\n",
+        "kept": "kept",
+        "made": "new\n",
+        "more/deep": "deep\n",
+        "sub/deep": "changed meanwhile",
+    }
+    first, second, last = run.told
+    assert first.endswith(
+        "rclone is not installed: ~/data is a copy of folder://train, and what changes there goes "
+        "back at the end of the job"
+    )
+    assert second.startswith("node 0: ~/data has 5 files of folder://train; ")
+    assert last == (
+        "node 0: of ~/data, 4 files (20 B) went back; 1 file went there, too; changed on both "
+        "sides, so that both are kept: the node's `both` is `both.job-1-node-0`; removed on the node and "
+        "kept in the folder: `sub/deep`"
+    )
+
+
+@pytest.mark.process
+def test_what_the_folder_does_not_take_is_named_and_the_job_has_not_succeeded(
+    run: Run, without_fuse: None
+) -> None:
+    outcome = run.go("head -c 2000 /dev/zero > large; echo x > small", quota=1000)
+    assert outcome is Outcome.FAILED and run.job.reason is Reason.OUTPUTS_NOT_SENT
+    assert run.job.detail == (
+        "`~/data`: 1 file did not get from node 0 back to folder://train: `large`: `train` has 1000 B, "
+        "of which 0 B are used; 2 KB more do not fit; remove files, or ask who manages it for more: argosy "
+        "folder quota train SIZE"
+    )
+    assert run.files["small"] == "x\n" and "large" not in run.files

@@ -1,0 +1,310 @@
+"""Two servers over one PostgreSQL: any request anywhere, streams too; one decides; out is out at both."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from two_servers import PATIENCE_S, Pair, Server, run, wait
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from argosy.testing.postgres_server import PostgresServer, find_postgres
+
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
+
+APP = """\
+title = "Page"
+listens = "port"
+ready = "/"
+command = '''
+cd "$ARGOSY_APP_DIR" && echo "it is open" >index.html
+exec python3 -m http.server --bind 127.0.0.1 "$ARGOSY_APP_PORT"
+'''
+"""
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    binaries = find_postgres()
+    if binaries is None:
+        if os.environ.get("ARGOSY_REQUIRE_POSTGRES"):
+            pytest.fail("ARGOSY_REQUIRE_POSTGRES is set and there is no PostgreSQL")
+        pytest.skip("NOT TESTED on PostgreSQL: no server binaries (apt-get install postgresql-15)")
+    postgres = PostgresServer(binaries)
+    made = Pair(postgres)
+    folder = made.root / "work"
+    folder.mkdir()
+    (folder / "data.txt").write_text("came along\n")
+    made.run("launch", "-y", "-d", "-c", "box", "--workdir", str(folder), "--", "cat data.txt; seq 1 2000")
+    yield made
+    made.close()
+    postgres.stop()
+
+
+def output(server: Server, job_id: str, *, follow: bool = True) -> str:
+    with server.client() as client:
+        pieces = client.logs(job_id, follow=follow)
+        return b"".join(piece.data for piece in pieces if piece.data).decode()
+
+
+def job_id(server: Server, cluster: str, number: int) -> str:
+    with server.client() as client:
+        return next(each.id for each in client.queue(cluster).jobs if each.number == number)
+
+
+def test_files_jobs_and_their_output_are_at_both(pair: Pair) -> None:
+    """The node is on the machine of `a`, which alone reaches it."""
+    wanted = "came along\n" + "".join(f"{n}\n" for n in range(1, 2001))
+    job = job_id(pair.b, "box", 1)
+    for server in pair.servers:
+        assert output(server, job) == wanted, server.name
+    for turn in range(2):  # one connection each: at `a` and at `b`
+        assert (
+            pair.run("ssh", "box", "--", f"cat workdir/data.txt; echo {turn}").stdout
+            == f"came along\n{turn}\n"
+        )
+    blob = pair.root / "blob"
+    blob.write_bytes(os.urandom(3 << 20))
+    for turn in range(2):
+        pair.run("cp", str(blob), f"box:blob{turn}")
+        pair.run("cp", f"box:blob{turn}", f"{blob}{turn}")
+        assert (pair.root / f"blob{turn}").read_bytes() == blob.read_bytes()
+
+
+@pytest.mark.nightly
+def test_what_one_stored_before_the_other_came_is_read_at_the_other(pair: Pair) -> None:
+    wait("the job is over", lambda: output(pair.a, job_id(pair.a, "box", 1)), pair.logs)
+    job = job_id(pair.a, "box", 1)
+    pair.b.stop()
+    for path in (pair.b.state / "logs").rglob("*.log"):
+        path.unlink()
+    for path in (pair.b.state / "trees").iterdir():
+        path.unlink()
+    pair.b.start()
+    assert output(pair.b, job, follow=False) == output(pair.a, job, follow=False) != ""
+
+
+def test_a_reader_goes_on_at_the_other_server(pair: Pair) -> None:
+    """The server that it reads from is killed in the middle. Nothing is lost, and nothing comes twice; the
+    machine where the job runs is that of the killed server, so the rest is there when it is back."""
+    text = "for i in $(seq 1 60); do echo line $i; sleep 0.05; done"
+    with pair.a.client() as client:
+        number = client.queue("box").jobs[0].number + 1
+    pair.run("exec", "-d", "box", "--", text)
+    job = job_id(pair.a, "box", number)
+    seen: list[bytes] = []
+    ended = threading.Event()
+
+    def read() -> None:
+        with pair.client() as client:
+            for piece in client.logs(job, follow=True):
+                seen.append(piece.data or b"")
+        ended.set()
+
+    for _ in range(2):  # one reader at each of them
+        threading.Thread(target=read, daemon=True).start()
+    wait("it prints", lambda: b"line 10\n" in b"".join(seen), pair.logs)
+    pair.a.send(signal.SIGKILL)
+    began_s = time.monotonic()
+    wait("b decides", lambda: pair.decider() is pair.b, pair.logs)
+    print(f"b decides {time.monotonic() - began_s:.1f} s after a was killed")
+    pair.a.start()
+    assert ended.wait(PATIENCE_S), pair.logs()
+    wait("both have ended", lambda: b"".join(seen).count(b"line 60\n") == 2, pair.logs)
+    lines = b"".join(seen).decode().splitlines()
+    assert sorted(lines) == sorted([f"line {n}" for n in range(1, 61)] * 2)
+    assert output(pair.b, job) == "".join(f"line {n}\n" for n in range(1, 61))
+
+
+@pytest.mark.nightly
+def test_a_leader_that_was_paused_writes_nothing_when_it_wakes_up(pair: Pair) -> None:
+    """It is `b`: what runs is on the machine of `a`."""
+    wait("box is up", lambda: _status(pair, "box") == "running", pair.logs)
+    if pair.decider() is not pair.b:
+        pair.a.stop()
+        wait("b decides", lambda: pair.decider() is pair.b, pair.logs)
+        pair.a.start()
+    pair.b.send(signal.SIGSTOP)
+    try:
+        wait("a decides", lambda: pair.decider() is pair.a, pair.logs)
+        with pair.a.client() as client:
+            number = client.queue("box").jobs[0].number + 1
+        run(pair.a.env, "exec", "-d", "box", "--", "echo decided by a", log=pair.logs)
+        job = job_id(pair.a, "box", number)
+        assert output(pair.a, job) == "decided by a\n"
+    finally:
+        pair.b.send(signal.SIGCONT)
+    assert output(pair.b, job) == "decided by a\n"
+    assert pair.decider() is pair.a
+
+
+def _status(pair: Pair, name: str) -> str:
+    with pair.a.client() as client:
+        return next((str(each.status) for each in client.status().clusters if each.name == name), "")
+
+
+class Person:
+    """Somebody with an account, and ways to be in at both servers."""
+
+    def __init__(self, pair: Pair, name: str) -> None:
+        self.pair, self.name, self.password = pair, name, "correct horse battery staple"
+        self.ask("POST", "/users", {"name": name, "password": self.password})
+        self.ask("POST", "/members", {"user": name, "role": "operator", "project": "default"})
+        login = {"user": name, "password": self.password, "client": "cli"}
+        self.token: str = self.ask("POST", "/login", login)["token"]
+
+    def ask(self, method: str, path: str, body: Any = None, token: str = "") -> Any:
+        """Through the balancer; as the administrator, unless a token is given."""
+        status, answer = request(self.pair.balancer.port, method, path, body, token or self.pair.token)
+        assert status == 200, answer
+        return answer
+
+    def socket(self, stack: contextlib.ExitStack, server: Server, path: str) -> ClientConnection:
+        opened = connect(
+            f"ws://127.0.0.1:{server.port}/v1{path}",
+            additional_headers={"authorization": f"Bearer {self.token}"},
+            compression=None,
+            max_size=None,
+        )
+        return stack.enter_context(opened)
+
+
+def request(port: int, method: str, path: str, body: Any, token: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"authorization": f"Bearer {token}"}
+    connection.request(method, f"/v1{path}", None if body is None else json.dumps(body), headers)
+    reply = connection.getresponse()
+    text = reply.read()
+    connection.close()
+    return reply.status, json.loads(text)
+
+
+class OpenApp:
+    """A browser's connection to the app at one server, which stays open."""
+
+    def __init__(self, port: int, cookie: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self._cookie = cookie
+
+    def get(self) -> int:
+        headers = {"host": f"page--board.localhost:{self._connection.port}", "cookie": self._cookie}
+        self._connection.request("GET", "/", headers=headers)
+        reply = self._connection.getresponse()
+        reply.read()
+        return reply.status
+
+    def is_cut(self) -> bool:
+        """Whether the server has closed the connection."""
+        sock = self._connection.sock
+        sock.setblocking(False)
+        try:
+            return sock.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            sock.setblocking(True)
+
+
+@pytest.fixture(scope="module")
+def board(pair: Pair) -> Iterator[None]:
+    """A session with an app."""
+    for server in pair.servers:
+        (server.state / "apps").mkdir(exist_ok=True)
+        (server.state / "apps" / "page.toml").write_text(APP)
+    pair.run("session", "start", "page", "--name", "board", "--isolation", "process")
+    yield
+    pair.run("session", "end", "-y", "board", ok=False)
+
+
+def enter(pair: Pair, person: Person) -> str:
+    """The cookie of the app: the code from one server, used at the other."""
+    reply = person.ask("POST", "/sessions/board/open", {}, person.token)
+    code = reply["code"]
+    connection = http.client.HTTPConnection("127.0.0.1", pair.balancer.port, timeout=60)
+    host = f"page--board.localhost:{pair.balancer.port}"
+    headers = {"host": host, "content-type": "application/x-www-form-urlencoded", "origin": f"http://{host}"}
+    connection.request("POST", "/.argosy/enter", urlencode({"code": code, "next": "/"}), headers)
+    answer = connection.getresponse()
+    body = answer.read()
+    assert answer.status == 303, body
+    return (answer.getheader("set-cookie") or "").partition(";")[0]
+
+
+@pytest.fixture
+def closing() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.mark.parametrize(
+    "how", ["disable", *(pytest.param(how, marks=pytest.mark.nightly) for how in ("revoke", "password"))]
+)
+def test_whoever_is_put_out_is_out_at_both_within_two_seconds(
+    pair: Pair, board: None, how: str, closing: contextlib.ExitStack
+) -> None:
+    """Token, terminal and ssh of a node, terminal and app of a session."""
+    person = Person(pair, f"ann-{how}")
+    person.ask("POST", "/members", {"user": person.name, "role": "admin", "project": "default"})
+    made = person.ask("POST", "/tokens", {"name": f"t-{how}"}, token=person.token)
+    token: str = made["secret"]
+    paths = ("/clusters/box/shell", "/sessions/board/shell")
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl x"
+    if os.path.exists("/usr/sbin/sshd"):
+        paths += (f"/clusters/box/ssh?{urlencode({'key': key})}",)
+    person.token, signed_in = token, person.token
+    sockets = [person.socket(closing, server, path) for server in pair.servers for path in paths]
+    cookie = enter(pair, person)
+    apps = [OpenApp(server.port, cookie) for server in pair.servers]
+    assert [app.get() for app in apps] == [200, 200]
+
+    if how == "revoke":
+        person.ask("DELETE", f"/tokens/t-{how}", token=signed_in)
+    elif how == "disable":
+        person.ask("POST", f"/users/{person.name}", {"is_disabled": True})
+    else:
+        person.ask("POST", "/password", {"password": "another long password", "user": person.name})
+    began_s = time.monotonic()
+    late: list[str] = []
+
+    def gone(what: str, seen: Callable[[], bool]) -> None:
+        wait(f"{what} is over", seen, pair.logs)
+        if time.monotonic() - began_s > 2.0 * _slowness():
+            late.append(f"{what}: {time.monotonic() - began_s:.2f} s")
+
+    for server in pair.servers:
+        gone("token", lambda server=server: request(server.port, "GET", "/whoami", None, token)[0] == 401)  # type: ignore[misc]
+    for socket in sockets:
+        gone("socket", lambda socket=socket: _is_closed(socket))  # type: ignore[misc]
+    for app in apps:
+        gone("app", app.is_cut)
+    print(f"{how}: everything was over after {time.monotonic() - began_s:.2f} s")
+    assert late == []
+    for server in pair.servers:
+        assert OpenApp(server.port, cookie).get() in (401, 403)
+
+
+def _slowness() -> float:
+    """How busy this machine is: what takes two seconds on an idle one may take longer."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def _is_closed(socket: ClientConnection) -> bool:
+    with contextlib.suppress(TimeoutError):
+        try:
+            while True:
+                socket.recv(timeout=0.01)
+        except ConnectionClosed:
+            return True
+    return False
