@@ -1,13 +1,14 @@
 """Copies to and from an object store: Argosy beside s5cmd and rclone, in one run against one server.
 
     python benchmarks/stores.py [--runs 3] [--small 2000] [--large-mb 200] [--s5cmd PATH] [--rclone PATH]
-                                [--json FILE]
+                                [--undisturbed] [--json FILE]
 
 The server is Argosy's own with its address for S3. Argosy copies twice: to `argosy://`, and to a scheme whose
 credentials the server has, by addresses that it signs. Each figure is wall time of the whole command; beside
 it stands processor time, of the command and of the server, which says more on a busy machine. The order of
-the programs turns with every run. Memory: what the server's process has after the load, above what it had
-before.
+the programs turns with every run. On a machine with other work `--undisturbed` gives all of them real-time
+priority (root). Memory: what the server's process has with its address for S3 and a bucket above what it has
+without (medians of five starts), and after the load above what it had before.
 """
 
 from __future__ import annotations
@@ -170,6 +171,42 @@ def measure(root: Path, options: argparse.Namespace) -> tuple[list[Sample], dict
         server.run("server", "stop")
 
 
+def idle_bytes(root: Path, *words: str) -> int:
+    """Memory of a server that has just started and does nothing."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("ARGOSY_", "AWS_"))}
+    env["ARGOSY_HOME"] = str(root / "idle")
+
+    def run(*words: str) -> str:
+        return subprocess.run([ARGOSY, *words], env=env, check=True, capture_output=True, text=True).stdout
+
+    run("server", "start", *words)
+    try:
+        if words:
+            run("storage", "create", "bench")
+        pid = int(json.loads(run("server", "status", "--json"))["health"]["pid"])
+        time.sleep(2.0)  # what a start does in the background has ended
+        return resident_bytes(pid)
+    finally:
+        run("server", "stop")
+        shutil.rmtree(root / "idle")
+
+
+def idle_memory(root: Path) -> dict[str, int]:
+    without, beside = [], []
+    for _ in range(5):
+        without.append(idle_bytes(root))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        beside.append(idle_bytes(root, "--s3", f"127.0.0.1:{port}"))
+    own, all_of_it = int(median(without)), int(median(beside))
+    return {
+        "idle_without_s3_bytes": own,
+        "idle_with_s3_bytes": all_of_it,
+        "added_idle_bytes": all_of_it - own,
+    }
+
+
 def render(samples: list[Sample]) -> str:
     """A table: wall seconds, and in brackets processor seconds of the program and of the server."""
     columns = [(load, way) for load in ("small", "large") for way in ("up", "down")]
@@ -191,23 +228,30 @@ def main() -> None:
     parser.add_argument("--large-mb", type=int, default=200)
     parser.add_argument("--s5cmd", default="s5cmd")
     parser.add_argument("--rclone", default="rclone")
+    parser.add_argument("--undisturbed", action="store_true")
     parser.add_argument("--json", default="")
     options = parser.parse_args()
+    about = describe()
+    if options.undisturbed:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     root = Path(tempfile.mkdtemp(prefix="argosy-bench-", dir="/tmp"))
     try:
         samples, memory = measure(root, options)
+        memory |= idle_memory(root)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print(render(samples))
     print(
         f"memory: {memory['idle_bytes'] >> 20} MiB idle, "
-        f"{memory['added_after_load_bytes'] >> 20} MiB more after the load"
+        f"{memory['added_after_load_bytes'] >> 20} MiB more after the load; the address for S3 and a bucket "
+        f"add {memory['added_idle_bytes'] / 2**20:.1f} MiB to an idle server"
     )
     if options.json:
         told = {
             "date": datetime.now(UTC).date().isoformat(),
             "argosy": argosy.__version__,
-            "machine": describe(),
+            "machine": about,
+            "undisturbed": options.undisturbed,
             "memory": memory,
             "samples": [sample._asdict() for sample in samples],
         }

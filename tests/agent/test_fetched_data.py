@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -203,6 +204,40 @@ def test_what_is_not_allowed_is_refused_with_what_to_do(
     evil = FetchOrder(target="~/evil", files=(DataFile("../../x", 1, "e"),))
     with pytest.raises(border.RequestRefused, match="is not a relative path inside the tree"):
         fetch(agent, source, evil)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted, which needs root")
+def test_a_disk_that_fills_in_the_middle_is_told_and_nothing_is_half(
+    agent: AgentProcess, store: SignedStore, folder: Path
+) -> None:
+    store.objects = {name: name.encode() * (1200 << 10) for name in ("a", "b")}
+    small = folder / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], check=True)
+    try:
+        source = Source(store, signs=False)
+        read = source.read
+
+        def fills(index: int, first: int) -> Iterator[bytes]:
+            if index == 1:
+                ends_s = time.monotonic() + 20
+                while not (small / "a").exists() and time.monotonic() < ends_s:
+                    time.sleep(0.005)
+                (small / "other").write_bytes(b"x" * (800 << 10))
+            return read(index, first)
+
+        source.read = fills  # type: ignore[method-assign]
+        order = source.order(str(small))
+        with pytest.raises(border.RequestRefused, match=r"^disk full on node-7$") as told:
+            fetch(agent, source, order)
+        assert told.value.field == "disk"
+        assert {name for name in files_of(small) if not name.startswith(".argosy-new/")} == {"a", "other"}
+        (small / "other").unlink()
+        source = Source(store, signs=False)
+        assert fetch(agent, source, order).relayed == 1200 << 10  # the rest alone
+        assert files_of(small) == store.objects
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 def test_a_link_in_the_way_does_not_lead_outside(

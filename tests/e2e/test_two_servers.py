@@ -81,6 +81,7 @@ def test_files_jobs_and_their_output_are_at_both(pair: Pair) -> None:
         assert (pair.root / f"blob{turn}").read_bytes() == blob.read_bytes()
 
 
+@pytest.mark.nightly
 def test_what_one_stored_before_the_other_came_is_read_at_the_other(pair: Pair) -> None:
     wait("the job is over", lambda: output(pair.a, job_id(pair.a, "box", 1)), pair.logs)
     job = job_id(pair.a, "box", 1)
@@ -125,6 +126,7 @@ def test_a_reader_goes_on_at_the_other_server(pair: Pair) -> None:
     assert output(pair.b, job) == "".join(f"line {n}\n" for n in range(1, 61))
 
 
+@pytest.mark.nightly
 def test_a_leader_that_was_paused_writes_nothing_when_it_wakes_up(pair: Pair) -> None:
     """It is `b`: what runs is on the machine of `a`."""
     wait("box is up", lambda: _status(pair, "box") == "running", pair.logs)
@@ -246,7 +248,9 @@ def closing() -> Iterator[contextlib.ExitStack]:
         yield stack
 
 
-@pytest.mark.parametrize("how", ["revoke", "disable", "password"])
+@pytest.mark.parametrize(
+    "how", ["disable", *(pytest.param(how, marks=pytest.mark.nightly) for how in ("revoke", "password"))]
+)
 def test_whoever_is_put_out_is_out_at_both_within_two_seconds(
     pair: Pair, board: None, how: str, closing: contextlib.ExitStack
 ) -> None:

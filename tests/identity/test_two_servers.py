@@ -9,6 +9,7 @@ import pytest
 
 from argosy.model.access import OWNER
 from argosy.model.apps import App
+from argosy.model.audit import Act, first_break
 from argosy.model.kinds.session import SESSION, SessionSpec, SessionStatus
 from argosy.model.rows import Workload
 from argosy.server.apps.live import LiveApps
@@ -65,6 +66,32 @@ def test_both_know_at_once_and_both_forget(postgres: PostgresServer) -> None:
             with pytest.raises((DBAPIError, Exception), match="the audit log is only added to"):
                 await stores[1]._lane.call(lambda: database.run(change, write=True))  # noqa: B023
         assert len(await stores[0].load_acts()) == 1
+        for each in stores:
+            await each.close()
+
+    asyncio.run(main())
+
+
+def test_both_write_one_chain_of_the_audit_log(postgres: PostgresServer) -> None:
+    """However they take turns: numbers without a gap, and every row names the one before it."""
+
+    async def main() -> None:
+        url, clock, ids = postgres.url(postgres.make_database()), FixedClock(), SimIds()
+        stores = [await Store.open(url, ids=ids, clock=clock) for _ in range(2)]
+
+        async def write(number: int) -> None:
+            for n in range(20):
+                act = Act(at_ms=n, who=f"person {number}", via="token", action="down")
+                await stores[number].commit(acts=[act])
+
+        await asyncio.gather(*(write(number) for number in (0, 1)))
+        records = await stores[1].load_acts()
+        assert [each.seq for each in records] == list(range(1, 41))
+        (seq, prev), _ = await stores[0].audit_ends()
+        assert first_break(records, seq=seq, prev=prev) == ""
+        for number in (0, 1):
+            mine = [each.act.at_ms for each in records if each.act.who == f"person {number}"]
+            assert mine == list(range(20))
         for each in stores:
             await each.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 from collections.abc import Iterator
@@ -291,6 +292,19 @@ def test_buckets_that_tasks_bring_along(tmp_path: Path, moto_endpoint: str) -> N
     release_bucket(bucket)
     with pytest.raises(BucketMissing):
         bucket.page()
+
+
+def test_other_bytes_of_the_same_size_and_time_are_another_version(tmp_path: Path) -> None:
+    bucket = FolderBucket(tmp_path, "file:///data")
+    written = bucket.write("model", [b"one"])
+    assert bucket.head("model").etag == written.etag
+    times = (tmp_path / "model").stat()
+    with (tmp_path / "model").open("r+b") as file:
+        file.write(b"two")
+    os.utime(tmp_path / "model", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert bucket.head("model").etag != written.etag
+    with pytest.raises(ChangedMeanwhile):
+        list(bucket.read("model", etag=written.etag))
 
 
 def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ class Fetch:
         self._md5 = False
         self._required = ("", "")
         self._token = ""
+        self._has_ended = False
 
     def run(self, early: str = "") -> None:
         """`early`: the target, where that is known before the order comes. Raises Refused, Busy, OSError, and
@@ -124,6 +125,11 @@ class Fetch:
                 ):
                     pass
             removed = self._fetch(plan)
+            if not self._has_ended:
+                self._say_end(plan, removed)
+
+    def _say_end(self, plan: _Plan, removed: int) -> None:
+        self._has_ended = True
         files = len(plan.kept) + len(plan.rows)
         self.server.say({"files": files, "bytes": self._bytes, "removed": removed, "token": self._token})
 
@@ -176,22 +182,25 @@ class Fetch:
         placing.open(base)
         self._placing, self._new = placing, placing.new
         self._new.base, self._new.files, self._new.folders = plan.path, dict(plan.kept), known.folders
-        drafts = _open_drafts(base)
         try:
-            need = self._needed(plan)
-            _check_room(self._node, base, plan.target, need)
-            with open(record + ".journal", "a", encoding="utf-8") as journal:
-                taking = Taking(
-                    self.server, placing, drafts, journal, self._new.files, self._required, self._md5
-                )
-                taking.take(need, plan.sure)
-                self._bytes = taking.bytes
-                if need:
-                    journal.write(json.dumps([None, *self._ends(plan).values()]) + "\n")
+            drafts = _open_drafts(base)
+            try:
+                need = self._needed(plan)
+                _check_room(self._node, drafts, plan.target, need)
+                self._take(plan, need, placing, drafts)
+            finally:
+                _close_drafts(drafts, base)
             return self._settle(plan, len(need) > _JOURNAL_MAX, is_ours)
         finally:
             placing.close()
-            _close_drafts(drafts, base)
+
+    def _take(self, plan: _Plan, need: list[Incoming], placing: Placing, drafts: int) -> None:
+        with open(plan.record + ".journal", "a", encoding="utf-8") as journal:
+            taking = Taking(self.server, placing, drafts, journal, self._new.files, self._required, self._md5)
+            taking.take(need, plan.sure)
+            self._bytes = taking.bytes
+            if need:
+                journal.write(json.dumps([None, *self._ends(plan).values()]) + "\n")
 
     def _needed(self, plan: _Plan) -> list[Incoming]:
         if plan.sure:
@@ -209,6 +218,8 @@ class Fetch:
         """Remove what has gone, and leave what is noted in order. How many files have gone."""
         known, new, journal = plan.looked.known, self._new, plan.record + ".journal"
         gone = len(known.files.keys() - new.files.keys())
+        if not gone:
+            self._say_end(plan, 0)  # all of it is in the journal: what follows may be repeated
         if gone or is_long or not is_ours or os.path.getsize(journal) > _JOURNAL_MAX_BYTES:
             new.folders = sorted(_folders_of(new.files)) if not plan.single else []
             if gone and not plan.single:
@@ -239,9 +250,14 @@ def _top(targets: Targets, node: str, path: str, target: str) -> str:
     )
 
 
-def _check_room(node: str, base: str, target: str, need: list[Incoming]) -> None:
-    disk = os.statvfs(base)
+def _check_room(node: str, drafts: int, target: str, need: list[Incoming]) -> None:
+    """What is there of them already takes no more room."""
+    disk = os.fstatvfs(drafts)
     free, wanted = disk.f_bavail * disk.f_frsize, sum(each.size for each in need)
+    begun = {os.fsencode(name) for name in os.listdir(drafts)}
+    for each in need if begun else ():
+        if each.draft() in begun:
+            wanted -= min(each.size, os.stat(each.draft(), dir_fd=drafts).st_blocks * 512)
     if wanted > free:
         largest = max(need, key=lambda each: each.size)
         raise Refused(

@@ -37,16 +37,18 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 class Incoming:
     """One object on its way. `parts`: those that are missing; `path` "": the target itself."""
 
-    __slots__ = ("chunks", "draft", "etag", "index", "lock", "names", "over", "parts", "path", "size")
+    __slots__ = ("etag", "index", "names", "over", "parts", "path", "size")
 
     def __init__(self, index: int, path: str, size: int, etag: str, name: str) -> None:
         self.index, self.path, self.size, self.etag = index, path, size, etag
         self.names = parts_of(path or name)
-        self.chunks = ["e:" + etag]
-        self.draft = hashlib.sha256(("%s\0%s\0%d" % (path, etag, size)).encode()).hexdigest()[:32].encode()
         self.parts: set[int] = set()
         self.over = False  # it is in its place, or given up here
-        self.lock = threading.Lock()
+
+    def draft(self) -> bytes:
+        """What it is called until then. Found out when it comes: a list of many begins sooner."""
+        what = "%s\0%s\0%d" % (self.path, self.etag, self.size)
+        return hashlib.sha256(what.encode()).hexdigest()[:32].encode()
 
 
 class Server:
@@ -102,7 +104,7 @@ class Taking:
     ) -> None:
         self._server, self._placing, self._drafts, self._journal = server, placing, drafts, journal
         self._noted, self._required, self._md5 = files, required, md5
-        self._placing_lock = threading.Lock()
+        self._placing_lock, self._parts_lock = threading.Lock(), threading.Lock()
         self._work: queue.SimpleQueue[tuple[Incoming, str, int] | None] = queue.SimpleQueue()
         self._files: dict[int, Incoming] = {}
         self._done: list[int] = []  # and not told
@@ -162,7 +164,7 @@ class Taking:
 
     def _take_data(self, each: Incoming, first: int, size: int) -> None:
         """Bytes that the server sends, in order of their offsets."""
-        handle = os.open(each.draft, _FLAGS | (0 if first else os.O_TRUNC), 0o600, dir_fd=self._drafts)
+        handle = os.open(each.draft(), _FLAGS | (0 if first else os.O_TRUNC), 0o600, dir_fd=self._drafts)
         try:
             left, at = size, first
             while left:
@@ -209,7 +211,7 @@ class Taking:
         whole = each.size <= PART_BYTES
         checks = self._md5 and whole and 0 < each.size <= _MD5_MAX_BYTES and len(each.etag) == 32
         digest = _new_md5() if checks else None
-        handle = os.open(each.draft, _FLAGS, 0o600, dir_fd=self._drafts)
+        handle = os.open(each.draft(), _FLAGS, 0o600, dir_fd=self._drafts)
         try:
 
             def sink(piece: bytes, offset: int) -> None:
@@ -228,7 +230,7 @@ class Taking:
                 os.ftruncate(handle, each.size)
         finally:
             os.close(handle)
-        with each.lock:
+        with self._parts_lock:
             each.parts.discard(part)
             is_last = not each.parts
             if not whole and not is_last:
@@ -245,7 +247,7 @@ class Taking:
         self._server.say({"failed": each.index, "status": error.status, "why": str(error)})
 
     def _complete_now(self, each: Incoming) -> None:
-        handle = os.open(each.draft, _FLAGS, 0o600, dir_fd=self._drafts)
+        handle = os.open(each.draft(), _FLAGS, 0o600, dir_fd=self._drafts)
         try:
             self._complete(each, handle)
         finally:
@@ -262,13 +264,13 @@ class Taking:
             os.fchmod(handle, 0o644)
             info = os.fstat(handle)
             folder = self._placing.folder(each.names[:-1])
-            self._placing.put(each.draft, self._drafts, each.names[-1], folder)
+            self._placing.put(each.draft(), self._drafts, each.names[-1], folder)
             if each.size > PART_BYTES:
                 try:
-                    os.unlink(each.draft + b".parts", dir_fd=self._drafts)
+                    os.unlink(each.draft() + b".parts", dir_fd=self._drafts)
                 except FileNotFoundError:
                     pass
-            row = [*stamp_of(info), each.chunks]
+            row = [*stamp_of(info), ["e:" + each.etag]]
             self._noted[each.path] = row
             self._journal.write(json.dumps([each.path, row]) + "\n")
             self._done.append(each.index)
@@ -290,7 +292,7 @@ class Taking:
 
 def _finished_parts(each: Incoming, drafts: int) -> set[int]:
     try:
-        handle = os.open(each.draft + b".parts", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=drafts)
+        handle = os.open(each.draft() + b".parts", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=drafts)
     except OSError:
         return set()
     with open(handle, encoding="ascii") as file:
@@ -299,7 +301,7 @@ def _finished_parts(each: Incoming, drafts: int) -> set[int]:
 
 def _note_part(each: Incoming, part: int, drafts: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    handle = os.open(each.draft + b".parts", flags, 0o600, dir_fd=drafts)
+    handle = os.open(each.draft() + b".parts", flags, 0o600, dir_fd=drafts)
     os.write(handle, b"%d\n" % part)
     os.close(handle)
 
