@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +51,16 @@ def service(house: House) -> dict[str, Any]:
 
 async def until(house: House, what: str, good: Callable[[dict[str, Any]], bool]) -> None:
     await asyncio.to_thread(house.wait, what, lambda: good(service(house)))
+
+
+def power_off(house: House, replica: int) -> int:
+    """The node of a replica is gone: its agent and all that it runs. How many processes that were."""
+    environ = Path(f"/proc/{replica}/environ").read_bytes().split(b"\0")
+    [home] = [each[5:].decode() for each in environ if each.startswith(b"HOME=")]
+    found = house.processes(str(Path(home).parent))
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+    return len(found)
 
 
 def test_nobody_notices_an_update_a_smaller_number_nor_that_the_server_is_killed(fresh_house: House) -> None:
@@ -151,6 +162,11 @@ async def _story(house: House) -> None:
         await until(house, "it is noticed", lambda each: each["ready"] < 2)
         await until(house, "two again", lambda each: each["ready"] == 2)
     assert len(load.bad) <= 2, "only what was under way on the one that was killed"
+    async with Load(url, per_s=30) as load:
+        assert power_off(house, house.processes("serve.py")[-1]) >= 2
+        await until(house, "it is noticed", lambda each: each["ready"] < 2)
+        await until(house, "two again", lambda each: each["ready"] == 2)
+    assert len(load.bad) <= 2, "only what was under way on the node that was killed"
     assert "going down" in await asyncio.to_thread(run, "serve", "down", "web", "-y")
     await asyncio.to_thread(
         house.wait,

@@ -31,6 +31,29 @@ class _Http(http.server.BaseHTTPRequestHandler):
         """Nothing."""
 
 
+class _Sqs(http.server.BaseHTTPRequestHandler):
+    """A queue with 7 messages that wait, 4 in flight, 2 that come later."""
+
+    COUNTS: ClassVar[dict[str, str]] = {
+        "ApproximateNumberOfMessages": "7",
+        "ApproximateNumberOfMessagesNotVisible": "4",
+        "ApproximateNumberOfMessagesDelayed": "2",
+    }
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert self.headers["X-Amz-Target"] == "AmazonSQS.GetQueueAttributes"
+        is_there = asked["QueueUrl"].endswith("/jobs")
+        self.send_response(200 if is_there else 400)
+        self.end_headers()
+        told = {"Attributes": {name: self.COUNTS[name] for name in asked["AttributeNames"]}}
+        wrong = {"__type": "com.amazonaws.sqs#QueueDoesNotExist", "message": "no such queue"}
+        self.wfile.write(json.dumps(told if is_there else wrong).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
 class _Redis(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         while line := self.rfile.readline():
@@ -113,6 +136,21 @@ def test_redis(served: Callable[[type[Any]], str]) -> None:
     address = served(_Redis)
     assert _value("redis", address=address, listName="jobs") == 17
     assert _refused("redis", address=address, listName="other") == "redis says: -WRONGTYPE no list"
+
+
+def test_a_queue_of_sqs(served: Callable[[type[Any]], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("boto3")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    place = {
+        "queueURL": "https://sqs.eu-west-1.amazonaws.com/1/jobs",
+        "awsEndpoint": "http://" + served(_Sqs),
+    }
+    assert _value("aws-sqs-queue", **place) == 11, "what is in flight counts"
+    assert _value("aws-sqs-queue", **place, scaleOnInFlight="false") == 7
+    assert _value("aws-sqs-queue", **place, scaleOnDelayed="true") == 13
+    gone = {**place, "queueURL": place["queueURL"] + "-old"}
+    assert "no such queue" in _refused("aws-sqs-queue", **gone)
 
 
 def test_values_are_fetched_in_the_background_and_forgotten_after_failures() -> None:
