@@ -1,15 +1,17 @@
 """What a gateway spends on a request to a language model: key, limits, model, choice of a replica, usage.
 
-    python benchmarks/language_path.py [--json FILE] [--seconds 6] [--rounds 3]
+    python benchmarks/language_path.py [--json FILE] [--seconds 6] [--rounds 3] [--peers FOLDER]
 
 One worker, eight replicas (nginx, which answers at once with a usage), wrk with 32 connections and a key with
 limits; prompts of 1 kB and 48 kB of random words. Requests per second of the worker's CPU time, the best of
-the rounds. Needs nginx and wrk.
+the rounds. Needs nginx and wrk. FOLDER is that of the programs `vllm-router` and `smg` (virtual environment
+with these packages): they are measured beside it, in turns, with the same requests and replicas.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import http.client
 import json
@@ -20,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -49,7 +52,7 @@ local turn = 0
 local fields = {["Authorization"] = "Bearer %s", ["Content-Type"] = "application/json"}
 request = function()
   turn = turn %% #bodies + 1
-  return wrk.format("POST", "/s/m/v1/chat/completions", fields, bodies[turn])
+  return wrk.format("POST", "/v1/chat/completions", fields, bodies[turn])
 end
 done = function(summary, latency, requests)
   io.write("DONE ", summary.requests, " ", summary.errors.status, "\\n")
@@ -119,13 +122,57 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(pid: int, path: Path, seconds: int) -> float:
+def measure(pid: int, path: Path, seconds: int, port: int = LISTEN) -> float:
     before = cpu_s(pid)
-    command = ["wrk", "-t1", "-c32", f"-d{seconds}s", "-s", str(path), f"http://127.0.0.1:{LISTEN}"]
+    command = ["wrk", "-t1", "-c32", f"-d{seconds}s", "-s", str(path), f"http://127.0.0.1:{port}"]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     requests, errors = map(int, said.rpartition("DONE ")[2].split()[:2])
     assert not errors, said
     return requests / (cpu_s(pid) - before)
+
+
+def peers(folder: Path | None) -> dict[str, tuple[int, list[str]]]:
+    """Port and command of those that are installed there, as their documents say to start them."""
+    urls = [f"http://127.0.0.1:{port}" for port in PORTS]
+    found: dict[str, tuple[int, list[str]]] = {}
+    for number, (name, words) in enumerate(
+        {
+            "vllm-router round_robin": ["vllm-router", "--policy", "round_robin"],
+            "smg cache_aware": ["smg", "launch", "--policy", "cache_aware"],
+        }.items()
+    ):
+        program = folder / words[0] if folder is not None else None
+        if program is not None and program.exists():
+            port = LISTEN + 10 + number
+            more = ["--host", "127.0.0.1", "--port", str(port), "--prometheus-host", "127.0.0.1"]
+            more += ["--prometheus-port", str(port + 20), "--worker-urls", *urls]
+            found[name] = (port, [str(program), *words[1:], *more])
+    return found
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[int]:
+    """Its process id, once it answers the request that is measured."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not answers(port):
+            assert time.monotonic() < deadline and process.poll() is None, f"{command[0]} does not answer"
+            time.sleep(0.2)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
 
 
 def main() -> None:
@@ -133,6 +180,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", type=Path)
     given = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as name:
@@ -146,16 +194,27 @@ def main() -> None:
             while not (folder / "control.sock").exists():
                 time.sleep(0.05)
             generation = 1
-            for size in SIZES:
-                path = script(folder, size)
-                for rule in RULES:
-                    generation += 1
-                    control = Control(folder / "control.sock")
-                    control.request("PUT", "/table", msgspec.json.encode(table(rule, generation)))
-                    assert control.getresponse().status == 200
-                    best = max(measure(gateway.pid, path, given.seconds) for _ in range(given.rounds))
-                    rows.append({"bytes": size, "rule": rule, "requests_per_cpu_s": round(best)})
-                    print(f"{size} bytes, {rule}: {best:.0f} requests per CPU second", flush=True)
+            others = peers(given.peers)
+            with contextlib.ExitStack() as stack:
+                pids = {
+                    name: stack.enter_context(running(told, port)) for name, (port, told) in others.items()
+                }
+                for size in SIZES:
+                    path, best = script(folder, size), dict[str, float]()
+                    for _ in range(given.rounds):
+                        for rule in RULES:
+                            generation += 1
+                            control = Control(folder / "control.sock")
+                            control.request("PUT", "/table", msgspec.json.encode(table(rule, generation)))
+                            assert control.getresponse().status == 200
+                            rate = measure(gateway.pid, path, given.seconds)
+                            best[rule] = max(best.get(rule, 0.0), rate)
+                        for name, (port, _) in others.items():
+                            rate = measure(pids[name], path, given.seconds, port)
+                            best[name] = max(best.get(name, 0.0), rate)
+                    for rule, rate in best.items():
+                        rows.append({"bytes": size, "rule": rule, "requests_per_cpu_s": round(rate)})
+                        print(f"{size} bytes, {rule}: {rate:.0f} requests per CPU second", flush=True)
         finally:
             gateway.terminate()
             backend.terminate()

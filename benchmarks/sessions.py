@@ -1,12 +1,13 @@
 """Sessions, measured from outside: start, terminal, sandbox, relay. Prints a table, keeps every sample.
 
-python benchmarks/sessions.py [--only terminal,relay] [--name laptop]      some minutes; installs JupyterLab
+python benchmarks/sessions.py [--only terminal,relay,proxy] [--name laptop]   minutes; installs JupyterLab
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,40 @@ _POUR = (
     "class S(socketserver.ThreadingTCPServer): request_queue_size = 600; daemon_threads = True\n"
     'S(("127.0.0.1", 9000), H).serve_forever()\''
 )
+
+
+#: An app of somebody's own: parts of a file of 1 GiB, uploads, and a WebSocket that pours or echoes.
+_APP = """cat >app.py <<'END'
+import http.server, socketserver
+class H(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        if self.headers.get("upgrade"): return self.talk()
+        first, _, last = self.headers.get("range", "bytes=0-0").partition("=")[2].partition("-")
+        left = int(last) - int(first) + 1
+        self.send_response(206)
+        self.send_header("content-range", f"bytes {first}-{last}/{1 << 30}")
+        self.send_header("content-length", str(left))
+        self.end_headers()
+        data = bytes(1 << 20)
+        while left: left -= self.connection.send(data[:left])
+    def do_PUT(self):
+        left = int(self.headers["content-length"])
+        while left: left -= len(self.rfile.read1(min(left, 1 << 20)))
+        self.send_response(204)
+        self.end_headers()
+    def talk(self):
+        self.close_connection = True
+        self.wfile.write(b"HTTP/1.1 101 Yes\\r\\nupgrade: websocket\\r\\nconnection: upgrade\\r\\n\\r\\n")
+        if self.path == "/pour":
+            frame = b"\\x82\\x7f" + (1 << 20).to_bytes(8, "big") + bytes(1 << 20)
+            for _ in range(512): self.connection.sendall(frame)
+        while data := self.connection.recv(4096): self.connection.sendall(data)
+class S(socketserver.ThreadingTCPServer):
+    request_queue_size, daemon_threads, allow_reuse_address = 600, True, True
+S(("127.0.0.1", 8080), H).serve_forever()
+END
+exec python3 app.py 2>/dev/null"""
 
 
 class House:
@@ -218,6 +253,109 @@ def _send(house: House, name: str) -> float:
         return (1 << 30) / 1e6 / (time.perf_counter() - begun)
 
 
+class Browser:
+    """Goes to an app as a browser does: by a port of this machine that `argosy session open` leads there."""
+
+    def __init__(self, house: House, name: str) -> None:
+        words = [sys.executable, "-m", "argosy.cli", "session", "open", name, "--no-browser"]
+        self._bridge = subprocess.Popen(
+            words, env=house.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert self._bridge.stdout is not None
+        address = self._bridge.stdout.readline().decode().strip()
+        self.host = address.split("/")[2]
+        self.pid, self._cookie = self._bridge.pid, ""
+        code = address.partition("code=")[2]
+        told = self.ask("POST", "/.argosy/enter", f"content-length: {5 + len(code)}\r\n", f"code={code}")[1]
+        self._cookie = told.partition(b"set-cookie: ")[2].partition(b";")[0].decode()
+
+    def ask(self, method: str, path: str, fields: str, body: str = "") -> tuple[socket.socket, bytes]:
+        """A connection whose answer has begun, and the head of that."""
+        line = socket.create_connection(("127.0.0.1", int(self.host.rpartition(":")[2])))
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        own = f"host: {self.host}\r\norigin: http://{self.host}\r\ncookie: {self._cookie}\r\n"
+        line.sendall(f"{method} {path} HTTP/1.1\r\n{own}{fields}\r\n{body}".encode())
+        head = b""
+        while method != "PUT" and not head.endswith(b"\r\n\r\n"):
+            piece = line.recv(1)
+            if not piece:
+                break
+            head += piece
+        return line, head
+
+    def web_socket(self, path: str = "/") -> socket.socket:
+        fields = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-key: eA==\r\n"
+        line, head = self.ask("GET", path, fields)
+        assert head.startswith(b"HTTP/1.1 101"), head
+        return line
+
+    def close(self) -> None:
+        self._bridge.terminate()
+        self._bridge.wait()
+
+
+_FRAME = b"\x81\xe4" + bytes(4) + b"x" * 100  # 100 bytes of text, masked with zeros
+
+
+def _read(line: socket.socket, size: int) -> None:
+    buffer = bytearray(1 << 20)
+    while size > 0:
+        got = line.recv_into(buffer)
+        assert got, "it ended early"
+        size -= got
+
+
+def proxy(house: House) -> list[Figure]:
+    down = Figure("proxy-down", "1 GiB of an app in 4 ranges, as a browser goes", "MB/s", 150, at_most=False)
+    up = Figure("proxy-up", "1 GiB uploaded to an app, as a browser goes", "MB/s", 150, at_most=False)
+    pour = Figure("proxy-socket", "a WebSocket of an app, one stream down", "MB/s", 150, at_most=False)
+    trip = Figure("proxy-trip", "round trip of 100 bytes on a WebSocket of an app, p50", "ms", 1.0)
+    down_work = Figure("proxy-down-cpu", "processor time of all parties for 1 GiB down", "s", 14)
+    up_work = Figure("proxy-up-cpu", "processor time of all parties for 1 GiB up", "s", 14)
+    flat = Figure("proxy-memory", "what 1 GiB down and 1 GiB up add to the server's memory", "MB", 16)
+    sockets = Figure("proxy-sockets", f"what {SOCKETS} idle WebSockets add to the server's memory", "MB", 40)
+    with house.session("port") as (view, _), house.shell(view.name, _APP):
+        browser = Browser(house, view.name)
+        try:
+            _until(lambda: house.stream(view.name, 8080).close())
+            _read(browser.ask("GET", "/", "range: bytes=0-1048575\r\n")[0], 1 << 20)
+            before = resident_bytes(house.server)
+            worked, begun = house.worked(), time.perf_counter()
+            for part in range(4):
+                first, size = part << 28, 1 << 28
+                line, head = browser.ask("GET", "/", f"range: bytes={first}-{first + size - 1}\r\n")
+                assert head.startswith(b"HTTP/1.1 206"), head
+                _read(line, size)
+            down.samples.append((1 << 30) / 1e6 / (time.perf_counter() - begun))
+            down_work.samples.append(house.spent(worked))
+            worked, begun = house.worked(), time.perf_counter()
+            line, _ = browser.ask("PUT", "/", f"content-length: {1 << 30}\r\n")
+            for _ in range(1 << 10):
+                line.sendall(bytes(1 << 20))
+            assert line.recv(12) == b"HTTP/1.1 204"
+            up.samples.append((1 << 30) / 1e6 / (time.perf_counter() - begun))
+            up_work.samples.append(house.spent(worked))
+            flat.samples.append((resident_bytes(house.server) - before) / 1e6)
+            line, begun = browser.web_socket("/pour"), time.perf_counter()
+            _read(line, 512 << 20)
+            pour.samples.append((512 << 20) / 1e6 / (time.perf_counter() - begun))
+            line, trips = browser.web_socket(), list[float]()
+            for _ in range(500):
+                begun = time.perf_counter()
+                line.sendall(_FRAME)
+                _read(line, len(_FRAME))
+                trips.append(time.perf_counter() - begun)
+            trip.samples.append(median(trips) * 1000)
+            before = resident_bytes(house.server)
+            opened = [browser.web_socket() for _ in range(SOCKETS)]
+            sockets.samples.append((resident_bytes(house.server) - before) / 1e6)
+            for one in opened:
+                one.close()
+        finally:
+            browser.close()
+    return [down, up, pour, trip, down_work, up_work, flat, sockets]
+
+
 def _until(act: Callable[[], None]) -> None:
     from argosy.model.errors import ArgosyError
 
@@ -229,7 +367,7 @@ def _until(act: Callable[[], None]) -> None:
     raise SystemExit("nothing listens in the session")
 
 
-PARTS = {"jupyter": jupyter, "terminal": terminal, "sandbox": sandbox, "relay": relay}
+PARTS = {"jupyter": jupyter, "terminal": terminal, "sandbox": sandbox, "relay": relay, "proxy": proxy}
 
 
 def main() -> None:

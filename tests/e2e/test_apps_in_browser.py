@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ENTRY = os.environ.get("ARGOSY_CODE_SERVER", "")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+#: A part of VS Code that only Microsoft's own builds have, and that others ask for all the same.
+LACKING = "/node_modules/vsda/"
 LONG_MS = 120_000.0
 
 pytestmark = [
@@ -156,7 +158,7 @@ def test_it_works_and_asks_nobody_else(home: House, browser: Browser, app: str) 
     answered: list[tuple[int, str]] = []
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.on("requestfailed", lambda request: failed.append(f"{request.url}: {request.failure}"))
+    page.on("requestfailed", lambda request: failed.append(f"{request.failure} of {request.url}"))
     page.on(
         "response",
         lambda answer: failed.append(f"{answer.url}: {answer.status}") if answer.status >= 400 else None,
@@ -176,5 +178,6 @@ def test_it_works_and_asks_nobody_else(home: House, browser: Browser, app: str) 
         home.run("session", "end", "-y", app, ok=False)
     own = re.compile(rf"(https?|wss?)://{app}--{app}\.localhost:\d+/|data:|blob:|vscode-")
     assert [url for url in asked if not own.match(url)] == []
-    assert failed == [] and [each for each in answered if each[0] >= 400] == []
+    assert [each for each in failed if "ERR_ABORTED" not in each] == []  # those the page itself gave up
+    assert [each for each in answered if each[0] >= 400 and LACKING not in each[1]] == []
     assert len(asked) > 1

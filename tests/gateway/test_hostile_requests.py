@@ -12,8 +12,8 @@ from gateway_house import House, run_house, service, table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from argosy.gateway.framing import BadBody, Chunked, Frames
-from argosy.gateway.heads import BadHead, parse_answer, parse_request
+from argosy.gateway.framing import BadBody, Chunked, Frames, body_of
+from argosy.gateway.heads import CHUNKED, UNTIL_CLOSE, BadHead, parse_answer, parse_request
 from argosy.model.routes import EndpointRoute, Holding, KeyRoute, Member, RouteTable
 
 H = b"Host: a\r\n"
@@ -431,6 +431,38 @@ def test_any_body_in_chunks_is_counted_the_same_however_it_is_cut(body: bytes, c
         assert not cut.done
         assert cut.feed(stream[index : index + 1], 0) == 1
     assert cut.done
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=40), max_size=8),
+    st.lists(st.integers(1, 60), max_size=20),
+    st.sampled_from([CHUNKED, UNTIL_CLOSE, 0]),
+)
+def test_what_passes_at_first_sight_is_what_was_looked_at(
+    pieces: list[bytes], cuts: list[int], length: int
+) -> None:
+    """Pieces of answers as they come from replicas: many are whole chunks, and not all are."""
+    chunks = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces] + [b"0\r\n\r\n"]
+    if length != CHUNKED:
+        chunks = [*pieces, b"."]
+    stream = b"".join(chunks)
+    counted = length or len(stream)
+    for reads in (chunks, [stream[at : at + 7] for at in range(0, len(stream), 7)], _cut(stream, cuts)):
+        body = body_of(counted, strict=False)
+        assert body is not None
+        for number, read in enumerate(reads):
+            last = number == len(reads) - 1
+            if not body.passes(read):
+                assert body.feed(read, 0) == len(read)
+            assert body.done is (last and counted != UNTIL_CLOSE)
+
+
+def _cut(stream: bytes, cuts: list[int]) -> list[bytes]:
+    found, at = [], 0
+    for size in cuts:
+        found.append(stream[at : at + size])
+        at += size
+    return [each for each in (*found, stream[at:]) if each]
 
 
 @given(st.binary(max_size=120))

@@ -87,7 +87,10 @@ def test_somebody_new_comes_in(site: Site) -> None:
     assert go(site, provider).status == 303
     users = site.ask("GET", "/users", **cookie).json["users"]
     assert [each["name"] for each in users] == ["ann"], "the same person has one account"
-    site.clock.advance(12 * 3600)
+    site.clock.advance(11 * 3600)
+    assert site.ask("GET", "/whoami", **cookie).status == 200
+    site.do(site.application.identity.uses.write())  # it was used: idle time begins anew
+    site.clock.advance(3600)
     assert site.ask("GET", "/whoami", **cookie).status == 401, "the provider is asked again"
 
 

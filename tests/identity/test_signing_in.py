@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import sqlite3
 
 import pytest
+from msgspec.structs import replace
 from site_of_people import OWN_PAGE, PASSWORD, Site
 
 from argosy.identity.credentials import PERSONAL, is_well_formed, make_short_code, make_token, plain_code
+from argosy.identity.limits import KEYS_OF_A_ROW, ROWS, Attempts
 from argosy.identity.one_time_codes import STEP_MS, code_at, step_of
 from argosy.identity.passwords import Passwords, check_password
+from argosy.identity.tokens import sign_ins_of
 from argosy.model.access import OWNER
 from argosy.model.errors import ArgosyError
+from argosy.model.people import OneTime, User, WrongAttempts
 
 
 def test_a_password_lets_in(site: Site) -> None:
@@ -79,6 +85,60 @@ def test_an_attack_from_one_address_is_slowed_down(site: Site) -> None:
     assert site.login("user-99", "wrong password").code == "too-often"
 
 
+def test_wrong_ones_are_counted_in_the_database(site: Site) -> None:
+    """So another server, or this one started anew, knows them; the rows stay few, and tell no names."""
+    site.add_user("ann")
+    for _ in range(5):
+        site.login("ann", "wrong password")
+    site.application.identity.signing_in.attempts = Attempts(site.store)  # of another server
+    assert site.login("ann", PASSWORD).code == "too-often"
+    for number in range(3 * KEYS_OF_A_ROW):
+        site.do(site.application.identity.signing_in.attempts.note_wrong(f"n{number}", "", number))
+    site.clock.advance(3601)
+    site.login("ann", "wrong password")
+    rows = [
+        each for each in site.do(site.store.snapshot()).people.values() if isinstance(each, WrongAttempts)
+    ]
+    assert len(rows) <= ROWS and max(len(each.seen) for each in rows) <= KEYS_OF_A_ROW
+    assert "ann" not in repr(rows)
+    last = {last_ms for each in rows for _, last_ms in each.seen.values() if last_ms > 1000}
+    assert last == {site.clock.now_ms()}, "the five of an hour ago are gone"
+    acts = [each.act for each in site.do(site.store.load_acts(limit=50))]
+    assert {(act.action, act.outcome) for act in acts if act.who == "ann"} == {("login", "denied")}
+    assert not [act for act in acts if "wrg-" in act.target], "the record of the refusal says it"
+    assert site.login("ann").status == 200
+
+
+def test_codes_that_are_over_go_in_the_end(site: Site) -> None:
+    """Anybody may ask for one: the database does not keep them for ever."""
+    for _ in range(3):
+        site.ask("POST", "/login/device", {"host": "h"})
+        site.clock.advance(601)
+    live = [each for each in site.do(site.store.snapshot()).people.values() if isinstance(each, OneTime)]
+    assert len(live) == 1, "those before it are over"
+    assert site.do(site.store.prune(before_ms=1 << 49)) >= 2
+    with contextlib.closing(sqlite3.connect(site.home / "argosy.db")) as database:
+        assert database.execute("SELECT count(*) FROM directory WHERE kind = 'code'").fetchone() == (1,)
+
+
+def test_many_at_once_are_no_way_around(site: Site) -> None:
+    """Those that wait for their hash count as wrong until they are right."""
+    site.add_user("ann")
+    signing_in = site.application.identity.signing_in
+
+    async def burst() -> list[str]:
+        import asyncio
+
+        one = [
+            signing_in.by_password("ann", "wrong password", client="cli", address="", agent="")
+            for _ in range(20)
+        ]
+        found = await asyncio.gather(*one, return_exceptions=True)
+        return sorted(each.code for each in found if isinstance(each, ArgosyError))
+
+    assert site.do(burst()) == ["too-often"] * 15 + ["unauthorized"] * 5
+
+
 def test_at_most_two_hashes_at_once() -> None:
     import asyncio
 
@@ -88,6 +148,22 @@ def test_at_most_two_hashes_at_once() -> None:
         return passwords.most
 
     assert asyncio.run(main()) == 2
+
+
+def test_who_comes_when_many_wait_is_told_to_come_back() -> None:
+    import asyncio
+
+    async def main() -> list[object]:
+        passwords = Passwords(memory_kib=32)
+        kept = await passwords.hashed("correct horse battery")
+        asked = (passwords.matches(kept, "x" * 12) for _ in range(100))
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    found = asyncio.run(main())
+    refused = [each for each in found if isinstance(each, ArgosyError)]
+    assert (len(refused), {each.code for each in refused}) == (36, {"too-often"})
+    assert {each.what for each in refused} == {"too many people sign in at this moment"}
+    assert found.count(False) == 64
 
 
 @pytest.mark.parametrize(
@@ -165,6 +241,47 @@ def test_a_sign_in_ends_by_itself(site: Site) -> None:
     assert site.ask("GET", "/whoami", **page).status == 401, "12 hours without a request"
     site.clock.advance(14 * 86400)
     assert site.ask("GET", "/whoami", **used).status == 401, "14 days at most"
+
+
+@pytest.mark.parametrize(
+    ("user", "entry", "good"),
+    [
+        ({}, {}, True),
+        ({"is_disabled": True}, {}, False),  # even if its generation had not changed
+        ({"generation": 7}, {}, False),
+        ({}, {"expires_ms": 0}, False),  # even if it was used a moment ago
+        ({}, {"idle_ms": 0}, False),
+        ({}, {"user_id": "usr-gone"}, False),
+    ],
+)
+def test_each_reason_ends_a_sign_in_alone(
+    site: Site, user: dict[str, object], entry: dict[str, object], good: bool
+) -> None:
+    site.add_user("ann", "viewer")
+    site.token("ann")
+    rows, directory = site.do(site.store.snapshot()), site.application.identity.directory
+    ann = rows.entry_called("user:ann")
+    assert isinstance(ann, User)
+    [signed_in] = sign_ins_of(rows, ann)
+    if user:
+        site.do(site.store.commit([replace(ann, **user)]))
+    rows, now_ms = site.do(site.store.snapshot()), site.clock.now_ms()
+    assert (directory.user_of(rows, replace(signed_in, **entry), now_ms) is not None) is good
+
+
+def test_two_fresh_servers_know_nothing_of_each_other(site: Site) -> None:
+    """No key is shipped or guessed: what one gave out is nothing to the other, whose people are the same."""
+    with Site() as other:
+        for each in (site, other):
+            each.add_user("ann", "viewer")
+        there, here = other.cookie("ann"), site.cookie("ann")
+        assert there["cookie"] != here["cookie"]
+        assert other.ask("GET", "/whoami", **here).status == 401
+        token = site.token("ann")
+        personal = site.ask("POST", "/tokens", {"name": "t"}, token=token).json["secret"]
+        for secret in (token, personal):
+            assert other.ask("GET", "/whoami", token=secret).status == 401
+        assert other.ask("GET", "/whoami", **there).status == 200
 
 
 # -- what ends everything ---------------------------------------------------------------------------

@@ -34,6 +34,7 @@ def test_two_hundred_paths_that_attack_stay_inside(volume: VolumeDisk, tmp_path:
     secret = tmp_path / "secret"
     secret.write_text("mine")
     inside = volume.path("fld-1")
+    (inside.parent / "secret").write_text("mine")  # one step up
     (inside / "a").mkdir()
     (inside / "a" / "file").write_text("theirs")
     (inside / "out").symlink_to(tmp_path)
@@ -85,6 +86,7 @@ def test_two_hundred_paths_that_attack_stay_inside(volume: VolumeDisk, tmp_path:
                 act(attack)
             except ArgosyError:
                 continue
+    assert _all_outside(tmp_path, inside) == before, "before what they made could be removed again"
     for attack in ("../secret", "a/../../secret", "out/secret", "key", "a/up/secret", "a/up/../x"):
         with pytest.raises(ArgosyError):
             beneath.open_file(attack)

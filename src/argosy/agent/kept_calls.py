@@ -52,15 +52,9 @@ class KeptCalls:
         if not isinstance(digests, list) or not all(isinstance(digest, str) for digest in digests):
             raise Refused("digests", "`digests` must be a list")
         writer.write(self._upgraded)
-
-        async def read(digest: str) -> bytes | None:
+        for digest in digests:
             async with self._lock:
-                return await self._loop.run_in_executor(None, self._kept.read, digest)
-
-        ahead: asyncio.Future[bytes | None] | None = None  # the next one, while this one is on its way
-        for index, digest in enumerate(digests):
-            data = await (ahead or read(digest))
-            ahead = asyncio.ensure_future(read(digests[index + 1])) if index + 1 < len(digests) else None
+                data = await self._loop.run_in_executor(None, self._kept.read, digest)
             writer.write(b"%s %d\n" % (digest.encode(), -1 if data is None else len(data)))
             writer.write(data or b"")
             await writer.drain()

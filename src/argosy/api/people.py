@@ -221,6 +221,9 @@ class DeviceConfirm(Request, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     look: bool = False  # only say what waits
 
+    def __repr__(self) -> str:
+        return "DeviceConfirm(...)"
+
 
 class WaitingDevice(Reply, frozen=True, kw_only=True, omit_defaults=True):
     host: str = ""

@@ -49,6 +49,9 @@ class ServiceKeyReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     secret: str
     endpoint: str = ""
 
+    def __repr__(self) -> str:
+        return f"ServiceKeyReply(name={self.name!r})"
+
 
 class PricesRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     """In micro-USD for a million of each."""

@@ -127,6 +127,9 @@ class OpenReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     suffixes: tuple[str, ...] = ()
     urls: tuple[str, ...] = ()  # where this server answers for that host by itself
 
+    def __repr__(self) -> str:
+        return f"OpenReply(label={self.label!r})"
+
 
 class SessionCalls:
     @endpoint("GET", "/apps", permission="sessions.read")

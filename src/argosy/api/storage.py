@@ -39,6 +39,9 @@ class StoreKeyReply(Reply, frozen=True, kw_only=True):
     secret: str  # told this once
     address: str
 
+    def __repr__(self) -> str:
+        return f"StoreKeyReply(id={self.id!r})"
+
 
 class StoreKeyView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     name: str

@@ -232,17 +232,8 @@ async def fetch_tree(tree: Tree, sources: Mapping[str, AgentPort], files: TreeSt
         agent = sources[digest]
         by_agent.setdefault(id(agent), (agent, []))[1].append(digest)
     for agent, digests in by_agent.values():
-        storing: asyncio.Future[None] | None = None  # one chunk, while the next one comes
-        try:
-            async for digest, data in agent.kept_chunks(digests):
-                if storing is not None:
-                    await storing
-                storing = asyncio.ensure_future(files.put(digest, data))
-            if storing is not None:
-                await storing
-        finally:
-            if storing is not None:
-                await asyncio.wait({storing})
+        async for digest, data in agent.kept_chunks(digests):
+            await files.put(digest, data)
 
 
 def _has_notice(attempt: Attempt) -> bool:

@@ -128,8 +128,12 @@ class Upstream(asyncio.Protocol):
         if self._raw:
             asker.takes_raw(data)
             return
+        body = self._body
+        if body is not None and body.passes(data):
+            asker.takes(None, data, False)
+            return
         head, start = None, 0
-        if self._body is None:
+        if body is None:
             if self._buffer:
                 data = self._buffer + data
                 self._buffer = b""
@@ -211,6 +215,8 @@ class Upstream(asyncio.Protocol):
             else:
                 self.close()
         asker.takes(head, data if not start and end == len(data) else data[start:end], done)
+        if done and self.asker is None:
+            self.resume()  # the last bytes were too many for who reads them: the next one waits for others
 
     def _refuse(self, asker: Asker, why: str) -> None:
         self.asker = None

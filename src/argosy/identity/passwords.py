@@ -7,7 +7,11 @@ The function comes with `cryptography`, which a server has anyway; it is importe
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from argosy.infra.system import random_bytes
@@ -18,6 +22,8 @@ T = TypeVar("T")
 _MEMORY_KIB: Final = 19 * 1024
 _PASSES: Final = 2
 _AT_ONCE: Final = 2
+_WAITING_MAX: Final = 64  # seconds of work; who comes then is told to come back
+_NICE: Final = 10  # of threads that hash: what signed-in people ask for goes first
 _MIN_LENGTH: Final = 10
 _MAX_BYTES: Final = 1024
 #: What is verified for who does not exist, so that it takes as long. No password is known to have this hash.
@@ -27,12 +33,14 @@ _NOBODY: Final = (
 
 
 class Passwords:
-    """Makes and checks hashes off the event loop. Who comes when two are at it waits."""
+    """Makes and checks hashes off the event loop, behind all other work of the machine. Who comes when two
+    are at it waits; who comes when many wait is refused with `too-often`."""
 
     def __init__(self, memory_kib: int = _MEMORY_KIB) -> None:
         self.memory_kib = memory_kib
         self._turn = asyncio.Semaphore(_AT_ONCE)
-        self._running = 0
+        self._threads: ThreadPoolExecutor | None = None
+        self._running = self._asked = 0
         self.most = 0  # that ran at once, ever
 
     async def hashed(self, password: str) -> str:
@@ -48,13 +56,31 @@ class Passwords:
         return fits and bool(kept)
 
     async def _in_turn(self, work: Callable[[], T]) -> T:
-        async with self._turn:
-            self._running += 1
-            self.most = max(self.most, self._running)
-            try:
-                return await asyncio.to_thread(work)
-            finally:
-                self._running -= 1
+        if self._asked >= _WAITING_MAX:
+            raise ArgosyError(
+                "too-often",
+                "too many people sign in at this moment",
+                hint="try again in a few seconds; who is signed in notices nothing",
+            )
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_AT_ONCE, "argosy-passwords", _gently)
+        self._asked += 1
+        try:
+            async with self._turn:
+                self._running += 1
+                self.most = max(self.most, self._running)
+                try:
+                    return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+                finally:
+                    self._running -= 1
+        finally:
+            self._asked -= 1
+
+
+def _gently() -> None:
+    """For the thread that begins here."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def check_password(password: str, name: str = "") -> None:

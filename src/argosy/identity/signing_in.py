@@ -48,7 +48,7 @@ class SigningIn:
     ) -> None:
         self._store, self._clock, self._ids = store, clock, ids
         self._credentials, self._passwords = credentials, passwords
-        self.attempts = Attempts()
+        self.attempts = Attempts(store)
 
     # -- password -----------------------------------------------------------------------------------
 
@@ -56,9 +56,17 @@ class SigningIn:
         self, name: str, password: str, code: str = "", *, client: str, address: str, agent: str
     ) -> tuple[User, Made]:
         """Raises `unauthorized`, `second-factor` when only the one-time code is missing, `too-often`."""
-        now_ms = self._clock.now_ms()
-        self.attempts.check(name, address, now_ms)
-        user = user_called(await self._store.snapshot(), name)
+        rows, now_ms = await self._store.snapshot(), self._clock.now_ms()
+        with self.attempts.one(rows, name, address, now_ms):
+            user = await self._shown(rows, name, password, code, address)
+        await self.attempts.note_right(rows, name, now_ms)
+        return user, await self._credentials.sign_in(
+            user, method="password", client=client, address=address, agent=agent
+        )
+
+    async def _shown(self, rows: Snapshot, name: str, password: str, code: str, address: str) -> User:
+        """Whose name, password and code these are."""
+        user = user_called(rows, name)
         may_enter = user is not None and not user.is_service and not user.is_disabled
         kept = user.password if user is not None and may_enter else ""
         if not await self._passwords.matches(kept, password) or user is None:
@@ -69,10 +77,7 @@ class SigningIn:
             user = await self._with_code(user, code)
             if user is None:
                 raise await self._refused(name, address)
-        self.attempts.note_right(name)
-        return user, await self._credentials.sign_in(
-            user, method="password", client=client, address=address, agent=agent
-        )
+        return user
 
     async def _with_code(self, user: User, code: str) -> User | None:
         """The account with the code's step noted, so that it is not taken twice; None: it is wrong."""
@@ -88,11 +93,10 @@ class SigningIn:
 
     async def _refused(self, name: str, address: str) -> ArgosyError:
         now_ms = self._clock.now_ms()
-        self.attempts.note_wrong(name, address, now_ms)
         act = Act(
             at_ms=now_ms, who=name[:100], via="nobody", address=address, action="login", outcome="denied"
         )
-        await self._store.commit(acts=[act])
+        await self.attempts.note_wrong(name, address, now_ms, acts=(act,))
         return ArgosyError("unauthorized", _WRONG, hint="try again; nobody is told which of them it was")
 
     # -- second factor ------------------------------------------------------------------------------
@@ -164,16 +168,16 @@ class SigningIn:
             raise ArgosyError("usage", "sign in yourself first: a device is let in as you")
         now_ms = self._clock.now_ms()
         key = f"code of {caller.id}"
-        self.attempts.check(key, "", now_ms)
         rows = await self._store.snapshot()
-        found = rows.entries_of(f"short:{digest(plain_code(typed))}")
-        entry = next((each for each in found if isinstance(each, OneTime)), None)
-        if entry is None or entry.user_id or now_ms >= entry.expires_ms:
-            self.attempts.note_wrong(key, "", now_ms)
+        with self.attempts.one(rows, key, "", now_ms):
+            found = rows.entries_of(f"short:{digest(plain_code(typed))}")
+            entry = next((each for each in found if isinstance(each, OneTime)), None)
+            if entry is not None and not entry.user_id and now_ms < entry.expires_ms:
+                return entry
+            await self.attempts.note_wrong(key, "", now_ms)
             raise ArgosyError(
                 "not-found", "no device waits with this code", hint="a code is good for ten minutes, once"
             )
-        return entry
 
     async def confirm_device(self, caller: Caller, typed: str) -> OneTime:
         """Let it in as the caller."""

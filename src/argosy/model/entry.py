@@ -26,6 +26,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_f
         return ""
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether a change of it stands in no audit log: what it belongs to is told there already."""
+        return False
+
+    @property
     def of(self) -> str:
         """The entry that it belongs to; "": none. Live ones are found by it."""
         return ""

@@ -167,6 +167,16 @@ class OneTime(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="code"):
         return f"short:{self.short}" if self.short else ""
 
 
+class WrongAttempts(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="wrong"):
+    """Wrong attempts to sign in: one of a fixed number of rows, of all whose key falls here."""
+
+    seen: dict[str, tuple[int, int]] = {}  # noqa: RUF012  key (a hash): number, time of the last in ms
+
+    @property
+    def is_quiet(self) -> bool:
+        return True
+
+
 class Secret(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="secret"):
     """A value that a project's tasks may be given. The value is sealed elsewhere, under the id."""
 
@@ -194,6 +204,7 @@ AnyEntry = (
     | AccessToken
     | SignIn
     | OneTime
+    | WrongAttempts
     | Secret
     | Folder
     | Volume

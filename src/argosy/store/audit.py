@@ -97,12 +97,14 @@ def load(
     """Rows after `after` in order, or (with `before`) the newest ones before it; `equal`: columns with their
     values."""
     table = schema.audit
-    query = sa.select(table).where(table.c.seq > after, *(table.c[name] == v for name, v in equal.items()))
+    query = sa.select(*_COLUMNS).where(
+        table.c.seq > after, *(table.c[name] == v for name, v in equal.items())
+    )
     if before is not None:
         query = query.where(table.c.seq < before)
     newest = before is not None
     query = query.order_by(table.c.seq.desc() if newest else table.c.seq).limit(limit)
-    found = [_record(dict(row)) for row in connection.execute(query).mappings()]
+    found = [_record(row) for row in connection.execute(query).fetchall()]
     return found[::-1] if newest else found
 
 
@@ -141,9 +143,10 @@ def forget(connection: sa.Connection, before_ms: int) -> int:
     return connection.execute(sa.delete(table).where(table.c.seq <= last.seq)).rowcount
 
 
-def _record(row: Mapping[str, Any]) -> Record:
-    act = Act(**{name: row[name] for name in Act.__struct_fields__})
-    return Record(seq=row["seq"], act=act, prev=row["prev"], hash=row["hash"])
+def _record(row: Sequence[Any]) -> Record:
+    """Of `_COLUMNS`."""
+    seq, prev, hash, *fields = row
+    return Record(seq=seq, act=Act(**dict(zip(_FIELDS, fields, strict=True))), prev=prev, hash=hash)
 
 
 def _plain(act: Act) -> Act:
@@ -183,5 +186,7 @@ def _facts(row: Any) -> dict[str, Any]:
     return found
 
 
+_FIELDS: Final = Act.__struct_fields__
+_COLUMNS: Final = tuple(schema.audit.c[name] for name in ("seq", "prev", "hash", *_FIELDS))
 _LAST: Final = sa.select(schema.audit.c.seq, schema.audit.c.hash).order_by(schema.audit.c.seq.desc()).limit(1)
 _KEPT: Final = sa.select(schema.audit_kept.c.seq, schema.audit_kept.c.hash)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from argosy.model.audit import Act
+from argosy.model.entry import Entry
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.kinds import kind_of
@@ -312,19 +313,20 @@ class Writer:
     def _write_acts(self, connection: sa.Connection, snapshot: Snapshot, request: Request) -> None:
         """What the request said, and that whoever asks has changed these rows."""
         acts, acting = list(request.acts), request.acting
-        if acting is not None and (request.rows or request.secrets):
-            some = request.rows[:_ROWS_NAMED]
+        rows = [row for row in request.rows if not (isinstance(row, Entry) and row.is_quiet)]
+        if acting is not None and (rows or request.secrets):
+            some = rows[:_ROWS_NAMED]
             target, changes = audit.changes_of([(snapshot.stored(row.id), row) for row in some])
-            if len(request.rows) > len(some):
-                target += f" and {len(request.rows) - len(some)} more"
+            if len(rows) > len(some):
+                target += f" and {len(rows) - len(some)} more"
             target = target or ", ".join(request.secrets)
             if acting.used:
                 target += f"; with the secrets {', '.join(sorted(set(acting.used)))}"
             acts.append(msgspec.structs.replace(acting.act, target=target, changes=changes))
         if acts:
             audit.append(connection, acts)
-        if acting is not None:
-            acting.written += 1
+            if acting is not None:
+                acting.written += 1
 
     def _explain(self, connection: sa.Connection, request: Request) -> Exception:
         """Why the database found something twice that memory did not know: a finished row, or a key."""

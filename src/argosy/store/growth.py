@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 
+from argosy.model.ids import make_id
 from argosy.store import schema
 
 PRUNED_AT_ONCE: Final = 500
@@ -76,6 +77,10 @@ def prune(connection: sa.Connection, cut: Cut) -> int:
     gone += connection.execute(sa.delete(event).where(event.c.seq.in_(old))).rowcount
     used = sa.select(key.c.key).where(key.c.at_ms < cut.before_ms).limit(PRUNED_AT_ONCE)
     gone += connection.execute(sa.delete(key).where(key.c.key.in_(used))).rowcount
+    # Codes that were used or are over: anybody may ask for one. Their ids are in the order of time.
+    entry, first_id, last_id = schema.directory, make_id("cod", 0, 0), make_id("cod", cut.before_ms, 0)
+    codes = sa.select(entry.c.id).where(entry.c.id.between(first_id, last_id), sa.text("directory.live = 0"))
+    gone += connection.execute(sa.delete(entry).where(entry.c.id.in_(codes.limit(PRUNED_AT_ONCE)))).rowcount
     return gone
 
 

@@ -109,13 +109,15 @@ class PeopleFeature:
             raise ArgosyError("usage", "whose password? You have no account here", hint="name a user")
         key = f"password of {caller.id}"
         attempts, now_ms = self._identity.signing_in.attempts, self._clock.now_ms()
-        attempts.check(key, "", now_ms)
-        try:
-            user = await self._people.set_password(caller, request.user, request.password, old=request.old)
-        except ArgosyError as error:
-            if error.code == "unauthorized":
-                attempts.note_wrong(key, "", now_ms)
-            raise
+        with attempts.one(await self._store.snapshot(), key, "", now_ms):
+            try:
+                user = await self._people.set_password(
+                    caller, request.user, request.password, old=request.old
+                )
+            except ArgosyError as error:
+                if error.code == "unauthorized":
+                    await attempts.note_wrong(key, "", now_ms)
+                raise
         return Done(names=(user.name,))
 
     async def second_factor(self, exchange: Exchange) -> SecondFactorReply:
