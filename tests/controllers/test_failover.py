@@ -9,19 +9,24 @@ from typing import Any
 import msgspec
 from rented_rig import AWS, GPU, NO, a_rig
 
+from argosy.controllers.cluster.decide import decide
 from argosy.controllers.failover import told_refusals
+from argosy.controllers.observed import Facts
 from argosy.controllers.pool.pictures import Picture
+from argosy.controllers.view import Policy, Put, View, WakeAt
 from argosy.infra import border
-from argosy.model.offer import Confirmed, Tried
+from argosy.model.offer import Capacity, Confirmed, Tried
 from argosy.model.phases import ClaimPhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.resources import Infra
 from argosy.model.rows import Workload
 from argosy.model.units import GIB
+from argosy.planning import Ability
 from argosy.planning.availability import penalty
-from argosy.testing.builders import a_cluster, a_job, a_task, changed, want_gpus
+from argosy.store import Snapshot
+from argosy.testing.builders import a_choice, a_claim, a_cluster, a_job, a_task, an_offer, changed, want_gpus
 from argosy.testing.rented import a_block
-from argosy.testing.virtual_time import run_virtual
+from argosy.testing.virtual_time import EPOCH_MS, run_virtual
 
 
 def a_gpu_cluster(**fields: Any) -> Workload:
@@ -243,3 +248,23 @@ def test_a_fraction_gets_its_part_of_the_machine_that_was_rented() -> None:
             await rig.until(row.id, WorkloadPhase.FINISHED)
 
     run_virtual(main())
+
+
+def test_a_server_that_has_just_begun_waits_for_what_providers_say_before_it_gives_up() -> None:
+    """It was killed between a refusal and the next order: nobody has told it yet what there is."""
+    cluster = a_gpu_cluster(phase=WorkloadPhase.STARTING, provider="far")
+    choice = a_choice(offer=an_offer(provider="far", capacity=Capacity.ON_DEMAND))
+    claim = a_claim(
+        workload_id=cluster.id, phase=ClaimPhase.RELEASING, reason=Reason.OUT_OF_CAPACITY, choice=choice
+    )
+    view = View(
+        now_ms=EPOCH_MS, rows=Snapshot.of([cluster, claim]), observed=Facts(), offers=[],
+        abilities={"far": Ability(multi_node=True)}, policy=Policy(), silent=frozenset({"far"}),
+    )  # fmt: skip
+    noted, wakes = decide(view, cluster, lambda prefix: f"{prefix}-1")
+    assert isinstance(noted, Put) and isinstance(noted.row, Workload)
+    assert noted.row.phase is WorkloadPhase.STARTING and len(noted.row.status.tried) == 1
+    assert isinstance(wakes, WakeAt) and wakes.at_ms == EPOCH_MS + 1000
+    told = msgspec.structs.replace(view, silent=frozenset())
+    rows = [each.row for each in decide(told, cluster, lambda prefix: f"{prefix}-1") if isinstance(each, Put)]
+    assert [row.phase for row in rows if isinstance(row, Workload)] == [WorkloadPhase.FINISHED]

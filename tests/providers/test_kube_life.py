@@ -280,6 +280,51 @@ def test_what_a_task_says_is_merged_into_its_pods(tmp_path: Path) -> None:
     with_cluster(tmp_path, act)
 
 
+def test_volumes_of_a_task_are_in_its_pods_and_claims_are_made_once(tmp_path: Path) -> None:
+    async def act(kube: FakeKube, provider: KubernetesProvider) -> None:
+        volumes = [
+            {"type": "k8s-pvc", "name": "data", "path": "/data", "size_bytes": 5 << 30, "sub_path": "a"},
+            {"type": "k8s-pvc", "path": "/scratch", "size_bytes": 1 << 30,
+             "config": {"storage_class_name": "fast", "access_mode": "ReadWriteOncePod"}},
+            {"type": "k8s-hostpath", "path": "/srv", "config": {"host_path": "/mnt/srv"}},
+            {"type": "k8s-pvc", "name": "there", "path": "/there"},
+        ]  # fmt: skip
+        claim = configured({"volumes": volumes})
+        await provider.ensure(claim)
+        await provider.ensure(claim)  # the claim is there by now
+        ((_, made),) = kube.store.of("persistentvolumeclaims")
+        assert made["metadata"]["name"] == "data"
+        assert made["spec"] == {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": str(5 << 30)}},
+        }
+        (pod,) = kube.pods_of(claim.id)
+        mounts = {each["mountPath"]: each for each in pod["spec"]["containers"][0]["volumeMounts"]}
+        assert mounts["/data"] == {"name": "argosy-volume-0", "mountPath": "/data", "subPath": "a"}
+        found = {each["name"]: each for each in pod["spec"]["volumes"]}
+        assert found["argosy-volume-0"]["persistentVolumeClaim"] == {"claimName": "data"}
+        assert found["argosy-volume-1"]["ephemeral"]["volumeClaimTemplate"]["spec"] == {
+            "accessModes": ["ReadWriteOncePod"],
+            "resources": {"requests": {"storage": str(1 << 30)}},
+            "storageClassName": "fast",
+        }
+        assert found["argosy-volume-2"]["hostPath"] == {"path": "/mnt/srv", "type": "DirectoryOrCreate"}
+        assert found["argosy-volume-3"]["persistentVolumeClaim"] == {"claimName": "there"}
+        for volume, said in (
+            ({"type": "k8s-hostpath", "path": "/x"}, "needs `config: {host_path: /PATH}`"),
+            (
+                {"type": "k8s-pvc", "path": "/x", "size_bytes": 1, "config": {"access_mode": "rw"}},
+                "`/x`: `access_mode: rw` is none of ReadWriteOnce, ReadOnlyMany, ReadWriteMany, "
+                "ReadWriteOncePod",
+            ),
+        ):
+            with pytest.raises(border.RequestRefused) as caught:
+                await provider.ensure(configured({"volumes": [volume]}))
+            assert said in str(caught.value)
+
+    with_cluster(tmp_path, act)
+
+
 def test_another_namespace_is_found_again_by_a_driver_that_begins_anew(tmp_path: Path) -> None:
     async def act(kube: FakeKube, provider: KubernetesProvider) -> None:
         claim = a_pod_claim(resources=Resources(infra=Infra(provider="kubernetes", region="lab/default")))

@@ -307,6 +307,16 @@ def test_bad_input_says_what_to_do(cloud: Cloud, tmp_path: Path) -> None:
     assert said(a_claim_with('{"runpod": {"bid_per_gpu": 0.1}}', spot=True), border.OutOfCapacity) == (
         "RunPod has no 1x_A40_SECURE (spot): Your bid is too low, the minimum is 0.2"
     )
+    volume = '{"type": "runpod-network-volume", "path": "/m", "name": "%s"}'
+    assert said(a_claim_with('{"runpod": {"volumes": [' + volume % "data" + "]}}")) == (
+        "RunPod has no network volume `data` of yours: models (vol_models)"
+    )
+    assert said(a_claim_with('{"runpod": {"volumes": [' + volume % "" + "]}}")) == (
+        "`/m`: write the `name` of a network volume of RunPod, without `sub_path`"
+    )
+    assert said(a_claim_with('{"runpod": {"network_volume": "x", "volumes": [' + volume % "a" + "]}}")) == (
+        "a pod of RunPod has one network volume; keep one in `volumes`"
+    )
     assert said(a_claim_with('{"runpod": {"registry": "r"}}', count=2)) == (
         "clusters of RunPod take no credential of a registry"
     )

@@ -75,3 +75,26 @@ def test_what_is_refused(raw: Raw, server: IdleServer, wanted: VolumeMount, what
     with pytest.raises(ArgosyError) as caught:
         resolved(server, wanted)
     assert caught.value.what == what and caught.value.hint
+
+
+def test_a_size_makes_the_folder_that_is_missing(raw: Raw, server: IdleServer) -> None:
+    """The first who names it; later its size says nothing. Without a name it is a folder of the node."""
+    mounts = FolderMounts(server.application.objects.folders.folders, server.blobs)
+    wanted = VolumeMount(target="/d", folder="new", size_bytes=5 << 30, sub_path="a/b")
+    scratch = VolumeMount(target="/s", folder="", size_bytes=1 << 30)
+    task = Task(run="true", volumes=(wanted, scratch))
+    assert server.do(mounts.told(task, OWNER)) == (
+        "`/d` is a new folder, `new`, with a quota of 5 GB",
+        "`/s` is an empty folder on each node's own disk, and goes with the node; 1 GB are not set aside",
+    )
+    assert raw.ask("GET", "/folders/new").status == 404, "a plan makes nothing"
+    for _ in range(2):
+        ready = server.do(mounts.resolved(task, OWNER, "ann"))
+    made = raw.ask("GET", "/folders/new").json
+    assert (made["owner"], made["quota_bytes"]) == ("ann", 5 << 30)
+    assert [each.is_served for each in ready.volumes] == [True, False]
+    (mount,) = ready.file_mounts
+    assert mount.target == "/s" and not tree_of(server, mount).entries
+    lines = server.do(mounts.told(task, OWNER))
+    assert lines[0].startswith("`/d` is `new/a/b` itself, mounted through the server where nodes have rclone")
+    assert "elsewhere a copy, 0 files (0 B), whose changes go back at the end" in lines[0]

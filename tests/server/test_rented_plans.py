@@ -140,8 +140,8 @@ def test_refreshed_prices_make_another_plan(client: Client, server: IdleServer) 
     pricing = server.application.pricing
     dearer = [each._replace(price_micro_usd=9 * USD) for each in ROWS]
     (server.home.parent / "prices.bin").write_bytes(write_table("2026-01-02", [build_block("aws", dearer)]))
-    (pricing.folder / "live").mkdir(parents=True)
-    (pricing.folder / "live" / "touched").write_text("")
+    (pricing.prices.folder / "live").mkdir(parents=True)
+    (pricing.prices.folder / "live" / "touched").write_text("")
     server.call(lambda: setattr(pricing.rented, "_given", None))  # as after two seconds
     made = client.plan(TASK, managed=False)
     assert made.revision > shown.revision and made.plan.choices[0].price_micro_usd == 9 * USD

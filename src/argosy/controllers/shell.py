@@ -222,7 +222,7 @@ class Shell:
                 group.create_task(self._looks.keep_looking(provider))
             group.create_task(self._decide_loop())
             group.create_task(keep_up(self._effects, lambda: self._rows if self.seat.decides() else None))
-            _log.info("follows all that is there")
+            _log.info("%s all that is there", "decides for" if self.seat.decides() else "follows")
 
     async def _recall(self) -> None:
         """What was decided before this server began."""

@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import CodeType
 from typing import Final
 
 import argosy
@@ -22,10 +23,12 @@ _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit
 #: Modules that most agents never load: compiled when they are, so that the zipapp stays small.
 _SOURCE_ONLY: Final = {
     "amd", "apps", "connect", "copying", "data_calls", "dial", "download", "fetch", "gaudi", "handing",
-    "inside", "jetson", "joining", "kept", "kept_calls", "landlock", "listing", "looks", "mig", "mount_door",
-    "mounting", "mps", "mux", "neuron", "notices", "nvidia", "outlet", "outside", "ports", "sandbox", "send",
-    "sshd", "starter", "taking", "targets", "terminal", "terminals", "tpu",
+    "inside", "jetson", "joining", "kept", "kept_calls", "landlock", "lending", "listing", "looks", "mig",
+    "mount_door", "mounting", "mps", "mux", "neuron", "notices", "nvidia", "outlet", "outside", "ports",
+    "sandbox", "send", "sshd", "starter", "taking", "targets", "terminal", "terminals", "tpu",
 }  # fmt: skip
+_NO_COLUMNS: Final = 13  # kinds of entries in a table of lines (PEP 626, Python 3.11 and later)
+_NO_LINE: Final = 15
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 
 
@@ -135,7 +138,7 @@ def _bytecode(source: str, name: str) -> bytes:
     for character in map(chr, range(256)):  # one of each in a process; marshal tells who has been interned
         sys.intern(character)
     tree = ast.fix_missing_locations(_Unannotated().visit(ast.parse(source)))
-    code = compile(tree, name, "exec", dont_inherit=True, optimize=2)
+    code = _plain_lines(compile(tree, name, "exec", dont_inherit=True, optimize=2))
     unchecked = (1).to_bytes(4, "little")
     return (
         importlib.util.MAGIC_NUMBER
@@ -143,6 +146,43 @@ def _bytecode(source: str, name: str) -> bytes:
         + importlib.util.source_hash(source.encode())
         + marshal.dumps(code)
     )
+
+
+def _plain_lines(code: CodeType) -> CodeType:
+    """The same code with tables that tell lines and no columns: these are a third of its size, and a
+    traceback of an agent needs none. Tables that cannot be read back stay as they are."""
+    table, last = bytearray(), code.co_firstlineno
+    for start, end, line in code.co_lines():
+        units = (end - start) // 2
+        while units > 0:
+            some = min(8, units)  # an entry tells so many
+            units -= some
+            kind = _NO_LINE if line is None else _NO_COLUMNS
+            table.append(0x80 | kind << 3 | some - 1)
+            if line is not None:
+                table += _signed(line - last)
+                last = line
+    consts = tuple(_plain_lines(each) if isinstance(each, CodeType) else each for each in code.co_consts)
+    plain = code.replace(co_linetable=bytes(table), co_consts=consts)
+    return plain if _lines(plain) == _lines(code) else code.replace(co_consts=consts)
+
+
+def _signed(value: int) -> bytes:
+    """As the interpreter writes numbers into such tables: six bits a byte, the least ones first."""
+    left, found = (-value << 1 | 1) if value < 0 else value << 1, bytearray()
+    while left >= 64:
+        found.append(64 | left & 63)
+        left >>= 6
+    return bytes(found) + bytes([left])
+
+
+def _lines(code: CodeType) -> list[tuple[int, int | None]]:
+    """The line of every instruction, where it changes."""
+    found: list[tuple[int, int | None]] = []
+    for start, _, line in code.co_lines():
+        if not found or found[-1][1] != line:
+            found.append((start, line))
+    return found
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -62,6 +62,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unpriced: str = ""  # why its shipped prices cannot be refreshed
     task_fields: tuple[str, ...] = ()  # of `config.<name>` in task files
     reads_task_fields: bool = False  # the driver acts on them
+    volume_types: tuple[str, ...] = ()  # of `volumes` in task files that the driver mounts itself
     # The field of these that is a command: jobs of its own, which may be submitted as they are. A task may
     # say `<name>: {FIELD: command, ...}` in the place of `run`, `config.<name>` and `infra`.
     command_field: str = ""

@@ -150,6 +150,12 @@ READS_TASK: Final = (
     "slurm",
     "vast",
 )
+#: Kinds of volumes in task files, and whose they are.
+VOLUME_TYPES: Final = {
+    "k8s-pvc": "kubernetes",
+    "k8s-hostpath": "kubernetes",
+    "runpod-network-volume": "runpod",
+}
 #: Of these, the field that is a command of its own kind of job.
 COMMAND_FIELDS: Final = {
     "ray": "entrypoint",

@@ -62,14 +62,16 @@ class VolumeMount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """A virtual folder that appears at `target` on every node; the server makes a `FileMount` of it."""
 
     target: str
-    folder: str  # its name, or its id; its id once the server has looked
+    folder: str  # its name, or its id; its id once the server has looked; "": it is no folder of the server
     sub_path: str = ""  # a folder in it
     read_only: bool = False
     is_linked: bool = False  # nodes have a link to it, as the server found: it stays while this lives
     is_served: bool = False  # nodes reach it through the server, as the server found: mounted, else copied
-    name: str = ""  # of the folder, for people, once the server has looked
+    name: str = ""  # of the folder, for people, once the server has looked; of a volume of a place
+    type: str = ""  # a kind of volume that a place has itself (`model.own_volumes`)
+    size_bytes: int = 0  # of what is made when it is not there
     as_user: str = ""  # whose access counts then; "": it was launched over the socket
-    extra: str = ""  # JSON text of the fields that have no place above; without a folder nothing is done yet
+    extra: str = ""  # JSON text of its fields, of those that have a place above what is written again
 
 
 class Returned(msgspec.Struct, frozen=True, kw_only=True):

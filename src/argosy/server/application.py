@@ -42,6 +42,7 @@ from argosy.server.node_folders import NodeFolders
 from argosy.server.objects import MOUNT, Objects
 from argosy.server.planner import Planner
 from argosy.server.ports import Controllers
+from argosy.server.price_list import PriceList
 from argosy.server.pricing import Pricing
 from argosy.server.recording import Recorder
 from argosy.server.refreshing import Refreshes
@@ -93,13 +94,13 @@ class Application:
         self.stopping, self._pages, self.doors = asyncio.Event(), _NO_PAGES, list[Door]()
         self.streams = LogStreams(store, logs, controllers, self.stopping)
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
-        self.pricing, pricing.refusals = pricing, controllers.refusals
-        self.refreshes, self.accounts = Refreshes(pricing.refresh), Accounts(store, clock)
+        self.pricing, pricing.prices.refusals = pricing, controllers.refusals
+        self.refreshes, self.accounts = Refreshes(pricing.prices.refresh), Accounts(store, clock)
         tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
         self._state_dir, self.objects = state_dir, _objects(store, state_dir / "objects", clock, ids)
         intake.data, intake.identity = DataChecks(self.objects.open_stores, self.objects.made), identity
-        quotes = quotes or Quotes(providers, clock, price=pricing.own_prices, fresh_s=0)
+        quotes = quotes or Quotes(providers, clock, price=pricing.prices.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
             store=store, providers=providers, quotes=quotes, pricing=pricing, intake=intake, clock=clock
@@ -249,13 +250,14 @@ def pricing_of(
     state_dir: Path, providers: Providers, clock: Clock, *, shipped: Path | None = None
 ) -> Pricing:
     """What things cost, by the catalog and the user's folder beside the state."""
-    return Pricing(
+    prices = PriceList(
         state_dir / "catalog",
         clock=clock,
         drivers=lambda: providers.all(),
         services=_price_services,
         shipped=shipped,
     )
+    return Pricing(prices, clock)
 
 
 def _priced_by_catalog(providers: Providers) -> set[str]:

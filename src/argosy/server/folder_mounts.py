@@ -19,13 +19,15 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from argosy.model.access import Caller
+from argosy.model.access import Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.folders import Access, Folder
+from argosy.model.own_volumes import type_of
 from argosy.model.task import FileMount, Task, VolumeMount
 from argosy.model.tree import CHUNK_BYTES, Entry, Tree
 from argosy.model.units import many, render_bytes
 from argosy.server.folders import Folders
+from argosy.server.guarding import require
 from argosy.storage.blobs import BlobStore
 from argosy.storage.folders.beneath import Beneath, split
 
@@ -48,14 +50,18 @@ class FolderMounts:
     def __init__(self, folders: Folders, blobs: BlobStore) -> None:
         self._folders, self._blobs = folders, blobs
 
-    async def resolved(self, task: Task, caller: Caller, *, links: bool = True) -> Task:
-        """With a file mount for each of its volumes. `links` False: what runs could not follow one. Raises
-        "not-found", "forbidden", "conflict", "usage"."""
+    async def resolved(self, task: Task, caller: Caller, owner: str = "", *, links: bool = True) -> Task:
+        """With a file mount for each of its volumes; folders that have a size are made when they are missing,
+        and are `owner`'s then. `links` False: what runs could not follow one. Raises "not-found",
+        "forbidden", "conflict", "usage"."""
         volumes, mounts = list[VolumeMount](), list[FileMount]()
         for each in task.volumes:
             if not each.folder:
                 volumes.append(msgspec.structs.replace(each, is_linked=False, is_served=False))
+                if not type_of(each):
+                    mounts.append(await self._of_nodes(each))
                 continue
+            await self._make(each, caller, owner)
             folder, place = await self._found(each, caller, links=links)
             served = not place and await self._is_served(each, folder, links=links)
             if not served:
@@ -96,7 +102,12 @@ class FolderMounts:
         copy costs."""
         lines = []
         for each in task.volumes:
-            if each.folder:
+            if not each.folder:
+                lines += [] if type_of(each) else [_node_line(each)]
+            elif await self._is_new(each, caller):
+                size = render_bytes(each.size_bytes)
+                lines.append(f"`{each.target}` is a new folder, `{each.folder}`, with a quota of {size}")
+            else:
                 folder, place = await self._found(each, caller)
                 lines.append(await self._line(each, folder, place, task.num_nodes))
         for folder in await self._dots_of(caller, owner):
@@ -111,6 +122,41 @@ class FolderMounts:
             except ArgosyError as error:
                 lines.append(f"`{folder.name}` is left out: {error.what}")
         return tuple(lines)
+
+    async def _is_new(self, wanted: VolumeMount, caller: Caller) -> bool:
+        """Whether it is to be made."""
+        if not wanted.size_bytes:
+            return False
+        try:
+            await self._folders.find(caller, wanted.folder)
+        except ArgosyError as error:
+            if error.code != "not-found":
+                raise
+            return True
+        return False
+
+    async def _make(self, wanted: VolumeMount, caller: Caller, owner: str) -> None:
+        """A folder with a size that is not there yet: its quota."""
+        if await self._is_new(wanted, caller):
+            project = caller.project or "default"
+            require(caller, Target(project, caller.name), "folders.write")
+            folder = Folder(
+                id="",
+                created_ms=0,
+                name=wanted.folder,
+                project=project,
+                owner=owner or caller.name,
+                quota_bytes=wanted.size_bytes,
+            )
+            made = await self._folders.make(caller, folder)
+            if wanted.sub_path:
+                beneath = await self._folders.beneath(made)
+                await asyncio.to_thread(beneath.make_folder, wanted.sub_path)
+
+    async def _of_nodes(self, wanted: VolumeMount) -> FileMount:
+        """An empty folder of each node."""
+        digest = await self._blobs.put_tree(msgspec.json.encode(Tree(entries=())))
+        return FileMount(target=wanted.target, source="volume:", tree=digest)
 
     async def _dots_of(self, caller: Caller, owner: str) -> list[Folder]:
         """Of several with one name that of the caller's project."""
@@ -271,6 +317,11 @@ def targets_of(task: Task) -> set[str]:
     own = [*(each.target for each in task.volumes), *(each.target for each in task.file_mounts)]
     own += [each.target for each in task.storage_mounts]
     return {target.rstrip("/") for target in own}
+
+
+def _node_line(wanted: VolumeMount) -> str:
+    size = f"; {render_bytes(wanted.size_bytes)} are not set aside" if wanted.size_bytes else ""
+    return f"`{wanted.target}` is an empty folder on each node's own disk, and goes with the node{size}"
 
 
 def _cost(size: int, nodes: int) -> str:

@@ -12,6 +12,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.hooks import MOMENTS
 from argosy.model.notify import HIDDEN, OCCASIONS, Notify, is_channel
 from argosy.model.offer import Plan
+from argosy.model.own_volumes import with_own_volumes
 from argosy.model.task import Task, render_ignored
 from argosy.server.channels import ChannelFile
 from argosy.server.data_checks import DataChecks
@@ -57,7 +58,7 @@ class Intake:
         missing), `not-found`, `forbidden`."""
         if with_files:
             await self._bring_files((task,))
-        checked = self._checked(task, with_files=with_files)
+        checked = with_own_volumes(self._checked(task, with_files=with_files))
         if with_files and self.data is not None:
             await self.data.check((checked,))
         ready = self._tenants.prepared(await self._store.snapshot(), checked, caller)
@@ -70,7 +71,7 @@ class Intake:
         self, tasks: Sequence[Task], caller: Caller, *, project: str = "", owner: str = ""
     ) -> tuple[Task, ...]:
         await self._bring_files(tasks[:_TASKS_MAX])
-        checked = self._checked_all(tasks)
+        checked = tuple(map(with_own_volumes, self._checked_all(tasks)))
         if self.data is not None:
             await self.data.check(checked)
         rows = await self._store.snapshot()
@@ -90,7 +91,7 @@ class Intake:
         if self.folders is None:
             return list(tasks)
         dots = await self.folders.dots(caller, owner, links=links)
-        ready = [await self.folders.resolved(task, caller, links=links) for task in tasks]
+        ready = [await self.folders.resolved(task, caller, owner, links=links) for task in tasks]
         return [with_dots(task, dots) for task in ready]
 
     async def _with_secrets(self, task: Task, caller: Caller, project: str) -> Task:

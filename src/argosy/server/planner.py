@@ -149,7 +149,7 @@ class Planner:
                 abilities_of(self._providers),
                 self._pricing.rented.priced(),
                 usage_by_provider(snapshot.claims.values(), names),
-                self._pricing.atlas(resources),
+                self._pricing.elsewhere.atlas(resources),
             ),
             ordered=ordered,
             limit=limit,

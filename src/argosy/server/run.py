@@ -207,7 +207,7 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
         stack.push_async_callback(doors.close_all)
         pricing = pricing_of(state_dir, providers, clock)
         gateway = gateways_of(state_dir / "gateway", settings.gateway, pricing.rented.atlas, clock)
-        quotes = Quotes(providers, clock, price=pricing.own_prices)
+        quotes = Quotes(providers, clock, price=pricing.prices.own_prices)
         stack.push_async_callback(quotes.close)
         notifier = Notifier(store, ChannelFile(state_dir), clock, ids.new("srv"))
         shell = Shell(

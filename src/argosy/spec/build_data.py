@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from argosy.model.own_volumes import type_of
 from argosy.model.task import CheckpointRules, FileMount, Returned, StorageMount, SyncRules, VolumeMount
 from argosy.spec.findings import Findings
 from argosy.spec.notation import split_url
@@ -67,27 +68,33 @@ def build_returns(task: Section, reader: Reader, findings: Findings) -> tuple[Re
 
 
 def build_volumes(task: Section, reader: Reader, findings: Findings) -> tuple[VolumeMount, ...]:
-    """Folders by path: `NAME`, `NAME/PART`, either with `:ro` or `:rw`, or a mapping with `name` and
-    `sub_path`. Storage that a task would make for itself is not there yet."""
+    """Folders by path: `NAME`, `NAME/PART`, either with `:ro` or `:rw`, or a mapping; with `type` a volume
+    that a place has itself."""
     made = []
     for entry in task.get("volumes", tuple) or ():
         if not isinstance(entry, Entry):
             raise TypeError(entry)
-        target, value, extra = str(entry.key), entry.value, ""
+        target, value, extra, kind, size = str(entry.key), entry.value, "", "", 0
         if isinstance(value, Section):
             name, part, mode = value.get("name", str) or "", value.get("sub_path", str) or "", ""
+            kind, size = value.get("type", str) or "", value.get("size", int) or 0
             extra = json_text(value.plain)
-            if extra or not name:
-                reader.postpone(f"volumes {target}", entry.place)
+            if "labels" in value:
+                reader.postpone(f"volumes {target} labels", entry.place)
+            if not (name or size or extra):
+                findings.error(entry.place, "which volume is meant?", "write `name`, or `size` for a new one")
         else:
             text, _, mode = str(value).partition(":")
             name, _, part = text.partition("/")
         if mode not in ("", "ro", "rw"):
             text = f"`{mode}` is no way to mount a folder"
             findings.error(entry.place, text, f"write `{name}`, or `{name}:ro` to read only")
-        made.append(
-            VolumeMount(target=target, folder=name, sub_path=part, read_only=mode == "ro", extra=extra)
+        wanted = VolumeMount(
+            target=target, folder="", name=name, sub_path=part, type=kind, size_bytes=size, extra=extra
         )
+        if not type_of(wanted):
+            wanted = msgspec.structs.replace(wanted, folder=name, name="", read_only=mode == "ro")
+        made.append(wanted)
     return tuple(made)
 
 

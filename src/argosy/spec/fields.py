@@ -77,9 +77,9 @@ _VOLUME: Final = OneOf(
             name="volumes",
             fields=(
                 Field(name="name", shape=Text(), doc="Name.", example="data"),
-                Field(name="size", shape=SIZE, doc="Size.", example="100GB", later=True),
+                Field(name="size", shape=SIZE, doc="Of one that is made.", example="100GB", keep=True),
                 Field(name="sub_path", shape=PATH, doc="Folder in it.", example="runs"),
-                Field(name="type", shape=Text(), doc="Kind.", example="k8s-pvc", later=True),
+                Field(name="type", shape=Text(), doc="One of a place.", example="k8s-pvc", keep=True),
                 Field(
                     name="labels",
                     shape=MapOf(key=Text(), value=AsText()),
@@ -87,9 +87,9 @@ _VOLUME: Final = OneOf(
                     example="{a: b}",
                     later=True,
                 ),
-                Field(name="infra", shape=Text(), doc="Where.", example="k8s/lab", later=True),
+                Field(name="infra", shape=Text(), doc="Where.", example="k8s/lab", keep=True),
                 Field(
-                    name="config", shape=OPEN_MAP, doc="Settings.", example="{host_path: /data}", later=True
+                    name="config", shape=OPEN_MAP, doc="Settings.", example="{host_path: /data}", keep=True
                 ),
             ),
         ),

@@ -104,7 +104,7 @@ def task_document(task: Task) -> Document:
 
 def _volume(mount: VolumeMount) -> object:
     if mount.extra or not mount.folder:
-        known = {"name": mount.folder or None, "sub_path": mount.sub_path or None}
+        known = {"name": mount.folder or mount.name or None, "sub_path": mount.sub_path or None}
         return {**{name: value for name, value in known.items() if value}, **_decoded(mount.extra)}
     part = f"/{mount.sub_path}" if mount.sub_path else ""
     return f"{mount.folder}{part}" + (":ro" if mount.read_only else "")

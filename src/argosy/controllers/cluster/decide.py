@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -23,6 +24,8 @@ from argosy.model.rows import Claim, Workload
 from argosy.model.units import render_duration
 from argosy.planning.availability import order_for_failover
 from argosy.scheduler.machines import is_owned
+
+_UNSURE_MS: Final = 1000
 
 
 def decide(view: View, cluster: Workload, new_id: NewId) -> list[Action]:
@@ -95,6 +98,9 @@ def _after_refusal(view: View, cluster: Workload, failed: Sequence[Claim], new_i
         text = next_text(last, claim.choice)
         changed = msgspec.structs.replace(noted, detail=text)
         return [Put(claim), Put(changed), event(view, cluster.id, "failover", text)]
+    if left.unsure:  # a server that has just begun: who has not said yet what they have may have a place
+        noting: list[Action] = [Put(noted)] if noted is not cluster else []
+        return [*noting, WakeAt(cluster.id, view.now_ms + _UNSURE_MS)]
     if reason is Reason.OUT_OF_CAPACITY and is_owned(last.choice.offer, view.abilities):
         retry_ms = view.now_ms + view.policy.retry_max_ms
         waits = msgspec.structs.replace(

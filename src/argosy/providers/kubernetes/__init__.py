@@ -28,6 +28,7 @@ MANIFEST: Final = Manifest(
         *("service_account", "image_pull_secrets"),
     ),
     reads_task_fields=True,
+    volume_types=("k8s-pvc", "k8s-hostpath"),
     watches=True,
     tested="a strict fake of its API; pods that are real processes",
     observe_s=60.0,

@@ -16,6 +16,7 @@ from argosy.providers.kubernetes.api import Api
 from argosy.providers.kubernetes.discovery import PODGROUP, REQUESTS, VOLCANO, Discovery
 from argosy.providers.kubernetes.objects import Pod
 from argosy.providers.kubernetes.pods import Gang, Order
+from argosy.providers.kubernetes.volumes import claims_of
 from argosy.providers.kubernetes.watching import Pods
 from argosy.providers.kubernetes.wishes import Wishes
 
@@ -45,6 +46,8 @@ class Making:
                 f"/apis/autoscaling.x-k8s.io/v1/namespaces/{space}/provisioningrequests", request
             )
         wanted = [pods.pod_of(order, index) for index in range(order.claim.count)]
+        for claim in claims_of(order.wishes.volumes, order.claim.count):
+            await self._post(f"/api/v1/namespaces/{space}/persistentvolumeclaims", claim)
         turns = asyncio.Semaphore(_AT_ONCE)
 
         async def make(body: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from argosy.infra import border
 from argosy.model.rows import Claim
 from argosy.providers.kubernetes.nodes import CORES_PART, MEMORY_PART, Match
+from argosy.providers.kubernetes.volumes import mount_volumes
 from argosy.providers.kubernetes.wishes import Wishes
 
 CLAIM: Final = "argosy.dev/claim"
@@ -115,8 +116,8 @@ def pod_of(order: Order, index: int) -> dict[str, Any]:
         spec["imagePullSecrets"] = [{"name": name} for name in wishes.pull_secrets]
     if order.match.terms:
         spec["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _terms(order)}}
-    if wishes.python_image:
-        _bring_python(spec, wishes.python_image)
+    mount_volumes(spec, wishes.volumes, claim.count)
+    _bring_python(spec, wishes.python_image)
     if gang.kind == "kueue":
         marks |= {f"{_KUEUE}/queue-name": wishes.queue}
         if claim.count > 1:
@@ -186,6 +187,8 @@ def _container(order: Order) -> dict[str, Any]:
 
 
 def _bring_python(spec: dict[str, Any], image: str) -> None:
+    if not image:
+        return
     place = {"name": "argosy-python", "mountPath": "/argosy-py"}
     spec["volumes"].append({"name": "argosy-python", "emptyDir": {}})
     spec["containers"][0]["volumeMounts"].append(place)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
+from argosy.model.own_volumes import OwnVolume
 from argosy.model.rows import Claim
 
 FILE: Final = "kubernetes.yaml"
@@ -50,6 +51,7 @@ class TaskConfig(msgspec.Struct, frozen=True, kw_only=True):
     set_pod_resource_limits: bool | float = False
     autoscaler: str = ""
     ports: str = ""
+    volumes: tuple[OwnVolume, ...] = ()
 
 
 class NodeType(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,6 +104,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     dws: Dws
     ports: tuple[str, ...]
     port_mode: str
+    volumes: tuple[OwnVolume, ...] = ()
 
 
 def read_file(folder: Path) -> dict[str, ContextConfig]:
@@ -180,4 +183,5 @@ def wishes_of(claim: Claim, context: str, own: ContextConfig, namespace: str) ->
         dws=task.dws,
         ports=asked.ports,
         port_mode=task.ports or own.ports or "loadbalancer",
+        volumes=task.volumes,
     )

@@ -23,6 +23,7 @@ MANIFEST = Manifest(
     sign_in="runpod config",
     task_fields=("allowed_cuda_versions", "network_volume", "network_volume_path", "bid_per_gpu", "registry"),
     reads_task_fields=True,
+    volume_types=("runpod-network-volume",),
     priced_by_catalog=True,
     prices=PriceSource(keys=("RUNPOD_API_KEY",)),
     tested="a fake of its API with real hosts, held to its OpenAPI",

@@ -13,6 +13,7 @@ from argosy.infra.machine_container import ARGS, PORT, container_env, image_of, 
 from argosy.infra.machine_settings import settings_in
 from argosy.infra.machine_vendor import MachineOrder
 from argosy.model.offer import Capacity
+from argosy.model.own_volumes import OwnVolume
 from argosy.model.rows import Claim
 
 IMAGE: Final = "runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404"
@@ -27,6 +28,7 @@ class Settings(msgspec.Struct, frozen=True):
     allowed_cuda_versions: list[str] = []
     network_volume: str = ""  # id or name
     network_volume_path: str = "/runpod-volume"
+    volumes: tuple[OwnVolume, ...] = ()  # as a task's `volumes` name one
     bid_per_gpu: float = 0.0  # dollars per hour; 0: the price of the offer
     registry: str = ""  # id of a credential of RunPod, for private images
 
@@ -55,7 +57,19 @@ class Place(msgspec.Struct, frozen=True):
 
 def settings_of(claim: Claim) -> Settings:
     """Raises `RequestRefused`."""
-    return settings_in(claim.choice.resources.config, "runpod", Settings)
+    settings = settings_in(claim.choice.resources.config, "runpod", Settings)
+    if not settings.volumes:
+        return settings
+    if len(settings.volumes) > 1 or settings.network_volume:
+        raise border.RequestRefused(
+            "volumes", "a pod of RunPod has one network volume; keep one in `volumes`"
+        )
+    (volume,) = settings.volumes
+    if not volume.name or volume.sub_path:
+        raise border.RequestRefused(
+            "volumes", f"`{volume.path}`: write the `name` of a network volume of RunPod, without `sub_path`"
+        )
+    return msgspec.structs.replace(settings, network_volume=volume.name, network_volume_path=volume.path)
 
 
 def kind_of(instance_type: str) -> Kind:

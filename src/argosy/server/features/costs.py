@@ -58,7 +58,7 @@ class CostFeature:
     def _rates(self, claims: Sequence[Claim], against: str) -> Mapping[str, Rates]:
         """By claim. Prices are only looked up where they are needed: for spot machines, or to compare."""
         return {
-            one.id: self._pricing.rates(one, against)
+            one.id: self._pricing.prices.rates(one, against)
             if against or one.choice.offer.capacity is Capacity.SPOT
             else Rates()
             for one in claims

@@ -49,7 +49,7 @@ class PriceFeature:
     async def gpus(self, exchange: Exchange) -> GpuList:
         offers, _ = await self._planner.quote()
         return await asyncio.to_thread(
-            self._pricing.gpus,
+            self._pricing.prices.gpus,
             exchange.text("gpu"),
             exchange.text("infra"),
             spot=exchange.flag("spot"),
@@ -60,10 +60,10 @@ class PriceFeature:
 
     async def regions(self, exchange: Exchange) -> RegionList:
         provider, area = exchange.text("provider"), exchange.text("area")
-        return await asyncio.to_thread(self._pricing.regions, provider, area)
+        return await asyncio.to_thread(self._pricing.prices.regions, provider, area)
 
     async def catalog(self, exchange: Exchange) -> CatalogReply:
-        return await asyncio.to_thread(self._pricing.status)
+        return await asyncio.to_thread(self._pricing.prices.status)
 
     async def catalog_refresh(self, exchange: Exchange) -> RefreshReply:
         request = await exchange.decode(RefreshRequest)

@@ -38,7 +38,7 @@ class StorageFeature:
 
     @property
     def _transfers(self) -> Transfers:
-        return self._objects.transfers(lambda src, dst: self._pricing.catalog.egress(src, dst))
+        return self._objects.transfers(lambda src, dst: self._pricing.prices.catalog.egress(src, dst))
 
     async def buckets(self, exchange: Exchange) -> BucketList:
         shelf = self._objects.shelf
