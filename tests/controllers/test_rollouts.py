@@ -136,6 +136,25 @@ def test_a_newer_revision_takes_the_place_of_one_that_is_on_its_way() -> None:
     assert stage.told("rollout-superseded") == ["revision 2 makes way for revision 3"]
 
 
+def test_what_a_third_revision_has_ready_stays_until_the_old_one_is_back() -> None:
+    stage = a_stage(2)
+    stage.update(replicas=2)
+    stage.beat(times=6)
+    assert (stage.ready(1), stage.ready(2)) == (1, 2)
+    stage.room = 3  # machines that are there already
+    stage.busy = {each.job_id: 1 for each in stage.replicas() if each.revision == 2}  # they drain for long
+    stage.update(replicas=2)
+    stage.beat()
+    stage.want(wanted=1)
+    stage.beat(times=5)
+    assert stage.ready(1) == stage.ready(2) == 1 and stage.weights == {1: 500, 2: 500}
+    assert phase(stage) is RolloutPhase.ROLLING_BACK
+    stage.room, stage.busy = 100, {}
+    stage.beat(times=60)
+    assert phase(stage) is RolloutPhase.ROLLED_BACK and stage.least_ready == 2
+    assert stage.ready(1) == len(stage.replicas()) == 2 and stage.weights == {1: 1000}
+
+
 def test_a_first_revision_that_never_worked_makes_way_at_once() -> None:
     stage = Stage(replicas=2)
     stage.broken = {1}

@@ -50,21 +50,36 @@ def _with_others(draft: Draft, rollout: Rollout, wanted: Wanted) -> Wanted:
     """Replicas of a revision that was on its way before this one stay until enough others answer, with their
     share of the requests."""
     two = draft.ready(rollout.old) + draft.ready(rollout.new)
-    missing = draft.floor - two
-    others = {each.revision for each in draft.replicas} - {rollout.old, rollout.new}
-    kept: Wanted = {}
-    for number in sorted(others, reverse=True):
-        kept[number] = max(0, min(draft.ready(number), missing - sum(kept.values())))
-    total = two + sum(kept.values())
-    if not any(kept.values()) or draft.rollout is None or draft.rollout.is_over:
+    kept = _kept_of_others(draft, rollout, draft.floor - two)
+    if not kept or draft.rollout is None or draft.rollout.is_over:
         return wanted
-    part = WHOLE * two // total
+    _share_with(draft, kept, two)
+    return {**wanted, **kept}
+
+
+def _others(draft: Draft, rollout: Rollout) -> set[int]:
+    return {each.revision for each in draft.replicas} - {rollout.old, rollout.new}
+
+
+def _kept_of_others(draft: Draft, rollout: Rollout, missing: int) -> Wanted:
+    """Of other revisions, the newest first, as many that answer as are `missing`."""
+    kept: Wanted = {}
+    for number in sorted(_others(draft, rollout), reverse=True):
+        count = max(0, min(draft.ready(number), missing - sum(kept.values())))
+        if count:
+            kept[number] = count
+    return kept
+
+
+def _share_with(draft: Draft, kept: Wanted, ready: int) -> None:
+    """Gives those that are `kept` their share of the requests, beside `ready` ones that had all of them."""
+    total = ready + sum(kept.values())
+    part = WHOLE * ready // total
     weights = [(number, weight * part // WHOLE) for number, weight in draft.weights]
-    weights += [(number, WHOLE * count // total) for number, count in kept.items() if count]
+    weights += [(number, WHOLE * count // total) for number, count in kept.items()]
     number, weight = weights[-1]
     weights[-1] = (number, weight + WHOLE - sum(each for _, each in weights))
     draft.weights = tuple(weights)
-    return {**wanted, **kept}
 
 
 def _current(draft: Draft) -> Rollout | None:
@@ -270,17 +285,22 @@ def _begin_back(draft: Draft, rollout: Rollout, why: str, *, remember: bool) -> 
 
 
 def _back(draft: Draft, rollout: Rollout) -> Wanted:
-    """The old one gets all requests again, as soon as one of it is ready. Its others come back meanwhile."""
+    """The old one gets all requests again, as soon as one of it is ready. Its others come back meanwhile;
+    until then those of further revisions that answer stay."""
     old = draft.revision(rollout.old)
     if old is None:
         return {}
     count = target_of(draft, old)
     _share(draft, rollout, 0 if draft.ready(rollout.old) else WHOLE)
-    if draft.ready(rollout.old) >= min(1, count):
-        if not draft.of(rollout.new):
+    ready = draft.ready(rollout.old)
+    if ready >= min(1, count):
+        kept = _kept_of_others(draft, rollout, count - ready)
+        if kept:
+            _share_with(draft, kept, ready)
+        elif not draft.of(rollout.new):
             draft.rollout = msgspec.structs.replace(rollout, phase=_P.ROLLED_BACK, since_ms=draft.now_ms)
             draft.tell("rolled-back", f"revision {rollout.old} serves again")
             draft.weights = ((rollout.old, WHOLE),)
-        return {rollout.old: count}
-    ready = len(draft.of(rollout.new, ReplicaState.READY))
-    return {rollout.old: max(1, count), rollout.new: ready}
+        return {rollout.old: count, **kept}
+    new = len(draft.of(rollout.new, ReplicaState.READY))
+    return {rollout.old: max(1, count), rollout.new: new}
