@@ -181,7 +181,8 @@ def test_several_nodes_see_the_same_bytes_of_a_folder(house: House) -> None:
     )
     planned = house.run("launch", "--dryrun", "-c", name, task).stdout
     assert f"`{at}/runs` is a link to {nas}/" in planned
-    assert f"`{at}/data` is a copy of `{name}-data`, as it is at the launch: 1 file (5 B)" in planned
+    copy = f"`{at}/data` is a copy of `{name}-data`, as it is at the launch"
+    assert f"{copy}: 1 file (5 B to each of 2 nodes) through the server" in planned
     text = house.run("launch", "-y", "-c", name, task).stdout
     assert text.count("from 0") == text.count("from 1") == 2 and text.count("given") == 2
     listed = house.json("folder", "ls", f"{name}-runs")

@@ -44,8 +44,8 @@ def test_the_server_outlives_its_database(postgres: PostgresServer, tmp_path: Pa
         queue = raw.get("/jobs")
         assert (queue.status, queue.json["code"]) == (503, "store-busy")
         assert "check that PostgreSQL runs" in queue.json["hint"] and "log" not in queue.json["hint"]
-        # Controllers meet it too, with the next look at the providers.
-        server.wait_for(lambda: "is not looked at: " in log.read_text())
+        # Who cannot say to the database that it is there soon decides no more.
+        server.wait_for(lambda: "the database does not say which servers there are: " in log.read_text())
         assert raw.get("/status").status == 200
         postgres.come_back()
         server.wait_for(lambda: raw.get("/jobs").status == 200)

@@ -41,16 +41,17 @@ def test_every_row_of_the_table_is_bound(server: IdleServer, raw: Raw) -> None:
 
 
 def test_what_is_not_there_is_a_problem(raw: Raw) -> None:
-    for method, path in [
-        ("GET", "/nothing"),
-        ("POST", "/status"),
-        ("GET", "/jobs/a/b/c"),
-        ("GET", "/clusters/x/shell"),
-    ]:
+    for method, path in [("GET", "/nothing"), ("POST", "/status"), ("GET", "/jobs/a/b/c")]:
         answer = raw.ask(method, path)
         assert (answer.status, answer.json["code"]) == (404, "version-mismatch")
         assert "has no" in answer.json["what"]
         assert answer.json["hint"]
+
+
+def test_a_terminal_that_is_asked_for_without_a_websocket_is_told_so(raw: Raw) -> None:
+    answer = raw.ask("GET", "/clusters/x/shell")
+    assert (answer.status, answer.json["code"]) == (400, "usage")
+    assert "WebSocket" in answer.json["what"] and answer.json["hint"], answer.json
 
 
 def test_every_answer_says_the_version(raw: Raw) -> None:

@@ -299,6 +299,7 @@ def test_damage_while_running_is_told_too(home: Home) -> None:
 def test_a_newer_schema_is_refused(home: Home) -> None:
     home.fill(2)
     _edit(home.file, "UPDATE alembic_version SET version_num = '9999'")
+    _edit(home.file, "UPDATE identity SET value = '9998' WHERE name = 'least-schema'")
     error = home.open_fails()
     assert error.code == "store-newer" and "9999" in error.what and str(home.file) in error.what
 

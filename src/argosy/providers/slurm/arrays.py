@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,6 +10,7 @@ import msgspec
 
 from argosy.infra import border
 from argosy.infra.agent_port import RankOrder
+from argosy.model.ids import Clock
 from argosy.providers.slurm import array_script
 from argosy.providers.slurm.array_script import ArrayTask, ArrayWish
 from argosy.providers.slurm.native_script import NativeClaim
@@ -37,8 +37,9 @@ class _Batch:
 class Arrays:
     """The arrays of one cluster."""
 
-    def __init__(self, name: str, runner: Runner, *, quiet_s: float = _QUIET_S) -> None:
+    def __init__(self, name: str, runner: Runner, clock: Clock, *, quiet_s: float = _QUIET_S) -> None:
         self._name = name
+        self._clock = clock
         self._runner = runner
         self._quiet_s = quiet_s
         self._batches: dict[tuple[str, bytes], _Batch] = {}
@@ -53,7 +54,7 @@ class Arrays:
         RequestRefused for an array that is larger than the site allows, and what was refused a moment ago."""
         await self._fits(wish)
         until_s, error = self._refused.get(wish.group, (0.0, None))
-        if error is not None and time.monotonic() < until_s:
+        if error is not None and self._clock.monotonic_s() < until_s:
             raise error
         alike = msgspec.structs.replace(claim.order, claim_id="")
         devices = tuple(len(each.devices) for each in ranks)
@@ -73,9 +74,9 @@ class Arrays:
         return any(batch.tasks.pop(attempt, None) is not None for batch in self._batches.values())
 
     async def _gather(self, key: tuple[str, bytes], batch: _Batch) -> None:
-        ends_s = time.monotonic() + _LONGEST_S
+        ends_s = self._clock.monotonic_s() + _LONGEST_S
         try:
-            while not self._is_whole(batch) and time.monotonic() < ends_s:
+            while not self._is_whole(batch) and self._clock.monotonic_s() < ends_s:
                 batch.changed.clear()
                 try:
                     async with asyncio.timeout(self._quiet_s):
@@ -108,7 +109,7 @@ class Arrays:
                 break
             error = refusal(ran.err, f"{self._name}/{tasks[0].claim.order.partition}")
             if not isinstance(error, border.Transient):
-                self._refused[wish.group] = time.monotonic() + _REFUSED_S, error
+                self._refused[wish.group] = self._clock.monotonic_s() + _REFUSED_S, error
                 raise error
             await asyncio.sleep(RETRY_S)
         if len(self._begun) > _GROUPS_MAX:

@@ -57,8 +57,8 @@ class Cluster:
         self._clock = clock
         self._carriers: dict[tuple[str, str], Carrier] = {}  # by job and node
         self._speakers: dict[str, Speaker] = {}  # by claim in native mode
-        self._looks = Looks(name, runner)
-        self._arrays = Arrays(name, runner)
+        self._looks = Looks(name, runner, clock)
+        self._arrays = Arrays(name, runner, clock)
         self._opening: set[asyncio.Task[None]] = set()
         self.nodes = Nodes(name, runner, settings, clock)
         self.jobs = Jobs(name, runner, clock)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
+from argosy.model.ids import Clock
 from argosy.providers.slurm import native_script
 from argosy.providers.slurm.listing import SEPARATOR
 from argosy.providers.slurm.runner import Runner
@@ -39,8 +39,9 @@ class ClaimSeen(msgspec.Struct):
 class Looks:
     """Looks at one cluster, one at a time."""
 
-    def __init__(self, name: str, runner: Runner) -> None:
+    def __init__(self, name: str, runner: Runner, clock: Clock) -> None:
         self._name = name
+        self._clock = clock
         self._runner = runner
         self._asked: dict[str, dict[str, int]] = {}
         self._next: asyncio.Task[dict[str, ClaimSeen]] | None = None
@@ -65,12 +66,12 @@ class Looks:
 
     async def _look(self) -> dict[str, ClaimSeen]:
         async with self._looking:
-            await asyncio.sleep(max(_GATHER_S, self._rested_s - time.monotonic()))
+            await asyncio.sleep(max(_GATHER_S, self._rested_s - self._clock.monotonic_s()))
             asked, self._asked, self._next = self._asked, {}, None
-            began_s = time.monotonic()
+            began_s = self._clock.monotonic_s()
             data = native_script.look_data(asked)
             ran = await self._runner.run(native_script.look_script(), data=data, timeout_s=60)
-            took_s = time.monotonic() - began_s
+            took_s = self._clock.monotonic_s() - began_s
             self._rested_s = began_s + took_s * (1 + _REST)
         if ran.status:
             raise refusal(ran.err, self._name)
