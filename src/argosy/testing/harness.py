@@ -43,8 +43,6 @@ _MINUTE_S: Final = 60.0
 _HANDOVER_S: Final = 10.0  # so soon a server ends by itself when its state folder was replaced
 #: Of the loop per virtual second, over a run; 80 where services and faults are many.
 _TURNS_PER_S_MAX: Final = 100.0
-    100.0  # of the loop per virtual second over a run; 80 where services and faults are many
-)
 
 
 class Server(Protocol):
