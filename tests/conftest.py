@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from argosy.testing.hosts import HostLab, why_no_hosts
+from argosy.testing.postgres_server import PostgresServer, find_postgres
 
 HERE = Path(__file__).parent
 #: Folders whose tests start processes, and the two that run the whole product. All others are `unit`.
@@ -165,6 +166,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # --- hosts to log in to -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL of its own: the test may kill it."""
+    binaries = find_postgres()
+    if binaries is None:
+        pytest.skip("NOT TESTED on PostgreSQL: no server binaries (apt-get install postgresql-15)")
+    server = PostgresServer(binaries)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -72,10 +72,16 @@ class Door:
         return self.server.do(self._ask(method, "/v1" + path, body, project, query))
 
     async def _ask(self, method: str, path: str, body: Any, project: str, query: str) -> tuple[int, Any]:
-        sent: list[dict[str, Any]] = []
         data = b"" if body is None else json.dumps(body).encode()
         headers = [(b"authorization", b"Bearer any")]
         headers += [(b"x-argosy-project", project.encode())] if project else []
+        return await self.over_tcp(method, path, headers, data, query)
+
+    async def over_tcp(
+        self, method: str, path: str, headers: list[tuple[bytes, bytes]], data: bytes, query: str = ""
+    ) -> tuple[int, Any]:
+        """What the front answers to exactly this request: (status, JSON). 101: nothing yet."""
+        sent: list[dict[str, Any]] = []
         messages = [{"type": "http.request", "body": data}]
 
         async def receive() -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,20 +16,10 @@ from argosy.server.doorkeeper import FRESH_MS, Doorkeeper
 from argosy.server.identity import Identity
 from argosy.store import Store
 from argosy.testing.builders import a_task
-from argosy.testing.postgres_server import PostgresServer, find_postgres
+from argosy.testing.postgres_server import PostgresServer
 from argosy.testing.virtual_time import FixedClock, SimIds
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture
-def postgres() -> Iterator[PostgresServer]:
-    binaries = find_postgres()
-    if binaries is None:
-        pytest.skip("NOT TESTED on PostgreSQL: no server binaries (apt-get install postgresql-15)")
-    server = PostgresServer(binaries)
-    yield server
-    server.stop()
 
 
 def test_both_know_at_once_and_both_forget(postgres: PostgresServer) -> None:

@@ -30,29 +30,6 @@ CREDENTIALS = {
 }
 
 
-async def _ask(door: Door, method: str, path: str, fields: list[tuple[bytes, bytes]]) -> int:
-    sent: list[Any] = []
-    messages = [{"type": "http.request", "body": b"{}"}]
-
-    async def receive() -> Any:
-        return messages.pop(0) if messages else {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "websocket" if method == "WS" else "http",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": fields,
-        "extensions": {"websocket.http.response": {}},
-    }
-    await door.server.application.front.over_tcp(scope, receive, send)
-    return next((each["status"] for each in sent if each["type"].endswith("response.start")), 101)
-
-
 def test_every_row_asks_who_it_is(site: Site) -> None:
     """Over TCP: 401 for every row that is not open to everybody, whatever else the request says."""
     door = Door.__new__(Door)
@@ -65,11 +42,12 @@ def test_every_row_asks_who_it_is(site: Site) -> None:
             for name in endpoint.path_names:
                 path = path.replace(f"{{{name}}}", "x")
             for what, fields in CREDENTIALS.items():
-                status = await _ask(door, endpoint.method, path, fields)
+                status, _ = await door.over_tcp(endpoint.method, path, fields, b"{}")
                 if (status != 401) is not (endpoint.permission == OPEN):
                     passed.append(f"{endpoint.name} with {what}: {status}")
         for path in ("/v1/nothing", "/v1/nothing/else", "/v2/jobs"):
-            assert await _ask(door, "GET", path, []) == 401, "nor does it tell what there is"
+            status, _ = await door.over_tcp("GET", path, [], b"{}")
+            assert status == 401, "nor does it tell what there is"
         return passed
 
     found = site.do(walk())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,20 +13,10 @@ from argosy.model.errors import ArgosyError
 from argosy.server.tokens import Tokens
 from argosy.store import Store
 from argosy.testing.builders import a_cluster
-from argosy.testing.postgres_server import PostgresServer, find_postgres
+from argosy.testing.postgres_server import PostgresServer
 from argosy.testing.virtual_time import FixedClock, SimIds
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture
-def postgres() -> Iterator[PostgresServer]:
-    binaries = find_postgres()
-    if binaries is None:
-        pytest.skip("NOT TESTED on PostgreSQL: no server binaries (apt-get install postgresql-15)")
-    server = PostgresServer(binaries)
-    yield server
-    server.stop()
 
 
 def test_the_server_outlives_its_database(postgres: PostgresServer, tmp_path: Path) -> None:

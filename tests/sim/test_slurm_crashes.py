@@ -20,7 +20,8 @@ from argosy.providers.slurm.provider import SlurmProvider
 from argosy.providers.slurm.settings import ClusterSettings
 from argosy.store import Store
 from argosy.testing.builders import a_cluster, a_job, a_task
-from argosy.testing.fake_slurm import FakeSlurm, SimRunner, SimSlurm, keep_looking
+from argosy.testing.fake_slurm import FakeSlurm, SimRunner, keep_looking
+from argosy.testing.sim_driver import SimDriver
 from argosy.testing.virtual_time import EPOCH_MS, run_virtual
 
 ANYWHERE = Resources(infra=Infra(provider="slurm", region="lab"))
@@ -47,7 +48,7 @@ async def play(at: int | str, root: Path) -> CountingWorld:
     def provider() -> Provider:
         runner = SimRunner(world, slurm)
         cluster = Cluster("lab", runner, ClusterSettings(), clock=world.clock, agent=lambda: agent)
-        return SimSlurm(world, slurm, SlurmProvider({"lab": cluster}))
+        return SimDriver(world, SlurmProvider({"lab": cluster}))
 
     run = Life(world, store, provider, lambda rows: check(slurm, rows))
     job = a_job(managed=True, task=a_task(run="sim work_s=90", resources=(ANYWHERE,)), created_ms=EPOCH_MS)

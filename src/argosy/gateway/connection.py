@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 from argosy.gateway.exchange import Decider, Exchange
@@ -21,6 +21,7 @@ STALL_S: Final = 60
 #: A body comes at least at this pace, after its first BODY_S.
 BODY_BYTES_S: Final = 100
 LINGER_S: Final = 2
+SWEEP_S: Final = 1.0
 
 
 class Door:
@@ -77,6 +78,44 @@ class Door:
     async def emptied(self) -> None:
         """Wait, after `close`, until the last connection has ended."""
         await self._empty.wait()
+
+
+class Doors:
+    """Doors without listeners of their own: connections are handed to them, plain ones and those of TLS. They
+    are swept every second from the first connection on. `also`: what else is done then."""
+
+    def __init__(self, decider: Decider, name: bytes, also: Callable[[], Awaitable[None]]) -> None:
+        """`name`: ids of requests begin with it."""
+        self.all: dict[bool, Door] = {}  # by whether TLS ends there
+        self._decider, self._name, self._also = decider, name, also
+        self._sweeping: asyncio.Task[None] | None = None
+        self._count = 0
+
+    def door(self, *, secure: bool) -> Door:
+        """The one for a connection that has just come."""
+        loop = asyncio.get_running_loop()
+        if secure not in self.all:
+            self.all[secure] = Door(self._decider, loop, self._new_id, secure=secure)
+        if self._sweeping is None:
+            self._sweeping = loop.create_task(self._sweep())
+        return self.all[secure]
+
+    def _new_id(self) -> bytes:
+        self._count += 1
+        return b"%b-%x" % (self._name, self._count)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            for door in self.all.values():
+                door.sweep()
+            await self._also()
+
+    def close(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for door in self.all.values():
+            door.close()
 
 
 class Connection(asyncio.Protocol):

@@ -10,12 +10,13 @@ import asyncio
 import collections
 import re
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Final, Generic, Protocol, TypeVar, cast
 
 from argosy.gateway.addresses import Address, connect_to
 from argosy.gateway.framing import BadBody, Body, UntilClose, body_of
 from argosy.gateway.heads import HEAD_MAX, AnswerHead, BadHead, parse_answer
 
+T = TypeVar("T")
 #: Idle connections are closed after so long: servers close theirs after 5 s, and who closes first is not
 #: surprised.
 IDLE_S: Final = 4.0
@@ -53,6 +54,31 @@ class Asker(Protocol):
 
     def holds_back(self, full: bool) -> None:
         """The replica takes no more bytes for now, or takes them again."""
+
+
+class Alone(Generic[T]):
+    """An asker behind which no client waits: its request is written at once, and changes no protocol."""
+
+    is_sending = is_head_request = False
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.ended: asyncio.Future[T] = loop.create_future()
+
+    def takes_interim(self, head: AnswerHead) -> None:
+        """Nobody is told."""
+
+    def takes_switch(self, upstream: Upstream, head: AnswerHead, rest: bytes) -> bool:
+        return False
+
+    def takes_raw(self, data: bytes) -> None:
+        """No protocol is changed."""
+
+    def loses(self, upstream: Upstream, why: str) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(ConnectionResetError(why))
+
+    def holds_back(self, full: bool) -> None:
+        """It was written at once."""
 
 
 class Upstream(asyncio.Protocol):

@@ -16,7 +16,7 @@ import msgspec
 
 from argosy.gateway.exchange import Exchange, Forward, unchunked
 from argosy.gateway.heads import CHUNKED, AnswerHead
-from argosy.gateway.pools import Upstream
+from argosy.gateway.pools import Alone
 from argosy.gateway.replicas import Replica
 from argosy.gateway.service import Service
 
@@ -213,13 +213,11 @@ def framed(exchange: Exchange, service: Service, length: int) -> bytes:
     return fields + b"content-length: %d\r\n" % length
 
 
-class _Whole:
+class _Whole(Alone[tuple[int, bytes]]):
     """Reads one answer whole."""
 
-    is_sending = is_head_request = False
-
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.ended: asyncio.Future[tuple[int, bytes]] = loop.create_future()
+        super().__init__(loop)
         self._status = 0
         self._pieces: list[bytes] = []
         self._length = 0
@@ -237,19 +235,3 @@ class _Whole:
         elif done:
             whole = b"".join(self._pieces)
             self.ended.set_result((self._status, unchunked(whole) if self._is_chunked else whole))
-
-    def takes_interim(self, head: AnswerHead) -> None:
-        """Nobody is told."""
-
-    def takes_switch(self, upstream: Upstream, head: AnswerHead, rest: bytes) -> bool:
-        return False
-
-    def takes_raw(self, data: bytes) -> None:
-        """No protocol is changed."""
-
-    def loses(self, upstream: Upstream, why: str) -> None:
-        if not self.ended.done():
-            self.ended.set_exception(ConnectionResetError(why))
-
-    def holds_back(self, full: bool) -> None:
-        """It is written at once."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from argosy.gateway.exchange import Exchange, Forward
 from argosy.gateway.heads import AnswerHead
-from argosy.gateway.pools import Pool, Upstream
+from argosy.gateway.pools import Alone, Pool, Upstream
 from argosy.gateway.replicas import Revision
 from argosy.model.routes import WHOLE, Shadow
 
@@ -92,14 +92,12 @@ def _request(exchange: Exchange, forward: Forward) -> bytes:
     )
 
 
-class _Copy:
+class _Copy(Alone[int]):
     """Reads an answer and forgets it."""
-
-    is_sending = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop, is_head_request: bool) -> None:
         self.is_head_request = is_head_request
-        self.ended: asyncio.Future[int] = loop.create_future()
+        super().__init__(loop)
         self.upstream: Upstream | None = None
         self._status = 0
 
@@ -108,19 +106,3 @@ class _Copy:
             self._status = head.status
         if done and not self.ended.done():
             self.ended.set_result(self._status)
-
-    def takes_interim(self, head: AnswerHead) -> None:
-        """Nobody is told."""
-
-    def takes_switch(self, upstream: Upstream, head: AnswerHead, rest: bytes) -> bool:
-        return False
-
-    def takes_raw(self, data: bytes) -> None:
-        """Copies change no protocol."""
-
-    def loses(self, upstream: Upstream, why: str) -> None:
-        if not self.ended.done():
-            self.ended.set_exception(ConnectionResetError(why))
-
-    def holds_back(self, full: bool) -> None:
-        """A copy is written at once."""

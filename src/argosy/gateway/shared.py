@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Iterator, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Protocol, TypeVar
 
 from argosy.model.service_keys import PICO
 
+T = TypeVar("T")
 _BUCKETS: Final = 4  # two levels, two times
 _SPENT: Final = _BUCKETS  # period, micro-USD, pico-USD
 _FLIGHT: Final = _SPENT + 3
@@ -202,13 +203,17 @@ class Board:
 
     def adopt_spendings(self, spendings: Mapping[str, Spent]) -> None:
         """Go on from these where they are later, or more, than what is here."""
+        self._adopt(spendings, self._adopted_spent, self._take_spent)
+
+    def _adopt(self, told: Mapping[str, T], kept: dict[str, T], take: Callable[[int, T], None]) -> None:
+        """`take` what has a row, at its first cell; keep the rest until it has one."""
         with self.lock():
-            for name, told in spendings.items():
+            for name, one in told.items():
                 row = self._rows.get(name)
                 if row is None:
-                    self._adopted_spent[name] = told
+                    kept[name] = one
                 elif (row + 1) * self._width <= len(self._cells):
-                    self._take_spent(row * self._width, told)
+                    take(row * self._width, one)
 
     def _take_spent(self, row: int, told: Spent) -> None:
         here = tuple(self._cells[at] for at in range(row + _SPENT, row + _FLIGHT))
@@ -218,13 +223,7 @@ class Board:
 
     def adopt_buckets(self, buckets: Mapping[str, Buckets]) -> None:
         """Go on from these where they are younger than what is here."""
-        with self.lock():
-            for name, told in buckets.items():
-                row = self._rows.get(name)
-                if row is None:
-                    self._adopted[name] = told
-                elif (row + 1) * self._width <= len(self._cells):
-                    self._take_over(row * self._width, told)
+        self._adopt(buckets, self._adopted, self._take_over)
 
     def _take_over(self, row: int, told: Buckets) -> None:
         for column in (0, 2):

@@ -275,6 +275,32 @@ class RequestRefused(BucketError):
     CODE = "usage"
 
 
+class ReadsOnly:
+    """The verbs of a `Bucket` that can only be read. `refusal`: what is said to who would change it."""
+
+    def refusal(self) -> NotPossible:
+        raise NotImplementedError
+
+    def sign(self, key: str, method: str, seconds: int) -> str | None:
+        """There is nothing to sign."""
+        return None
+
+    def write(self, key: str, data: Iterable[bytes], extra: Extra = PLAIN) -> ObjectInfo:
+        raise self.refusal()
+
+    def remove(self, keys: Sequence[str]) -> None:
+        raise self.refusal()
+
+    def copy(self, source: str, target: str) -> None:
+        raise self.refusal()
+
+    def make(self) -> None:
+        raise self.refusal()
+
+    def drop(self) -> None:
+        raise self.refusal()
+
+
 class StoreBusy(BucketError):
     """Try again, not before `after_s` seconds."""
 

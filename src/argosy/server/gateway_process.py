@@ -62,8 +62,10 @@ class GatewayProcess:
 
     async def rest(self) -> None:
         """SIGTERM: what is under way is answered, then it ends."""
-        pid = await self._socket.pid() or (self._process.pid if self._process else self._place.pid)
-        if pid and await self._is_up() and _is_gateway(pid):
+        pid = await self._socket.pid()
+        if not pid and await self._is_up():  # a kernel that does not tell
+            pid = self._process.pid if self._process is not None else self._place.pid
+        if pid and _is_gateway(pid):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGTERM)
         self._process = None

@@ -22,17 +22,16 @@ from argosy.controllers.folder_links import WentBack
 from argosy.infra.agent_port import Duplex
 from argosy.infra.border import BorderError
 from argosy.infra.buckets import (
-    PLAIN,
     AccessRefused,
     Bucket,
     BucketError,
     BucketMissing,
     ChangedMeanwhile,
-    Extra,
     MountKeys,
     NoSpace,
     NotPossible,
     ObjectMissing,
+    ReadsOnly,
     RequestRefused,
     Traits,
 )
@@ -289,7 +288,7 @@ class MountedFolder:
         self._opened.take(self._now(Access.WRITE), self._in(path), size, pieces, lambda upload: upload)
 
 
-class FolderAsBucket:
+class FolderAsBucket(ReadsOnly):
     """A folder as `infra.buckets.Bucket`, as far as copies to nodes need it."""
 
     def __init__(self, opened: OpenFolder, mount: ServedFolder) -> None:
@@ -343,25 +342,7 @@ class FolderAsBucket:
     def close(self) -> None:
         """Nothing stays open."""
 
-    def sign(self, key: str, method: str, seconds: int) -> str | None:
-        return None
-
-    def write(self, key: str, data: Iterable[bytes], extra: Extra = PLAIN) -> ObjectInfo:
-        raise self._not_so()
-
-    def remove(self, keys: Sequence[str]) -> None:
-        raise self._not_so()
-
-    def copy(self, source: str, target: str) -> None:
-        raise self._not_so()
-
-    def make(self) -> None:
-        raise self._not_so()
-
-    def drop(self) -> None:
-        raise self._not_so()
-
-    def _not_so(self) -> NotPossible:
+    def refusal(self) -> NotPossible:
         return NotPossible(f"{self.url} is a folder, no bucket", "argosy folder --help")
 
 

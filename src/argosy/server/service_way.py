@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from argosy.gateway.addresses import Address
-from argosy.gateway.connection import Door
+from argosy.gateway.connection import Door, Doors
 from argosy.gateway.exchange import Answer, Exchange, Forward, refusal
 from argosy.gateway.heads import AnswerHead, RequestHead
 from argosy.gateway.pools import Pool
@@ -24,7 +24,6 @@ from argosy.identity.credentials import KINDS
 from argosy.server.apps import rules
 from argosy.server.service_paths import is_for_service
 
-_SWEEP_S: Final = 1.0
 _TRIES: Final = 3
 #: A page of a service has no origin: no script of it reads or asks anything as the console.
 _BOX: Final = (
@@ -77,36 +76,18 @@ class ServiceWay:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._pools: dict[str, Pool] = {}
-        self._doors: dict[bool, Door] = {}
-        self._sweeping: asyncio.Task[None] | None = None
-        self._count = 0
+        self._doors = Doors(self, b"way", self._sweep_pools)
 
     def client(self, back: Callable[[], asyncio.Protocol], *, secure: bool) -> ServiceClient:
         """A protocol for one more connection; `back` makes the one that takes what is not for services."""
-        loop = asyncio.get_running_loop()
-        if secure not in self._doors:
-            self._doors[secure] = Door(self, loop, self._new_id, secure=secure)
-        if self._sweeping is None:
-            self._sweeping = loop.create_task(self._sweep())
-        return ServiceClient(self._doors[secure], back)
+        return ServiceClient(self._doors.door(secure=secure), back)
 
-    def _new_id(self) -> bytes:
-        self._count += 1
-        return b"way-%x" % self._count
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(_SWEEP_S)
-            for door in self._doors.values():
-                door.sweep()
-            for pool in self._pools.values():
-                pool.sweep()
+    async def _sweep_pools(self) -> None:
+        for pool in self._pools.values():
+            pool.sweep()
 
     def close(self) -> None:
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        for door in self._doors.values():
-            door.close()
+        self._doors.close()
         for pool in self._pools.values():
             pool.retire()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
@@ -13,15 +13,14 @@ import msgspec
 
 from argosy.infra.buckets import (
     PIECE_BYTES,
-    PLAIN,
     AccessRefused,
     BucketError,
     ChangedMeanwhile,
     CredentialsMissing,
     Damaged,
-    Extra,
     NotPossible,
     ObjectMissing,
+    ReadsOnly,
     RequestRefused,
     StoreBusy,
     StoreUnreachable,
@@ -53,7 +52,7 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class WebBucket:
+class WebBucket(ReadsOnly):
     def __init__(self, site: WebSite) -> None:
         self.site = msgspec.structs.replace(site, base=site.base or site.url)
 
@@ -190,23 +189,8 @@ class WebBucket:
 
     # -- what the web does not have -------------------------------------------------------------------------
 
-    def _never(self) -> NotPossible:
+    def refusal(self) -> NotPossible:
         return NotPossible(f"{self.url} can only be read", "copy to a bucket of yours")
-
-    def write(self, key: str, data: Iterable[bytes], extra: Extra = PLAIN) -> ObjectInfo:
-        raise self._never()
-
-    def remove(self, keys: Sequence[str]) -> None:
-        raise self._never()
-
-    def copy(self, source: str, target: str) -> None:
-        raise self._never()
-
-    def make(self) -> None:
-        raise self._never()
-
-    def drop(self) -> None:
-        raise self._never()
 
     def sign(self, key: str, method: str, seconds: int) -> str | None:
         """Public files need no signature."""

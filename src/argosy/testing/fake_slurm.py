@@ -22,18 +22,13 @@ import msgspec
 
 from argosy.infra import border
 from argosy.infra.agent_port import Channel
-from argosy.infra.provider import Diagnostic, Want
 from argosy.infra.ssh import Ran
-from argosy.model.facts import ClaimFact, NodeFacts
-from argosy.model.offer import Offer
-from argosy.model.rows import Claim, Node
+from argosy.model.facts import NodeFacts
 from argosy.model.units import GIB
 from argosy.providers.slurm.listing import SEPARATOR
-from argosy.providers.slurm.provider import SlurmProvider
 from argosy.testing import fake_slurm_program
 from argosy.testing.faults import SimCrash
 from argosy.testing.machines import Machine
-from argosy.testing.starts import check_claim_intent
 from argosy.testing.world import World
 
 _LIVE: Final = fake_slurm_program.LIVE
@@ -229,43 +224,6 @@ def _effect_of(script: str) -> str:
     if "scancel" in script:
         return "slurm.release"
     return "slurm.install" if "-name 'agent-*.pyz'" in script else ""
-
-
-class SimSlurm:
-    """`infra.provider.Provider`: the real driver, with addresses of the simulated world."""
-
-    def __init__(self, world: World, slurm: FakeSlurm, driver: SlurmProvider) -> None:
-        self.world, self.slurm, self.driver = world, slurm, driver
-        self.manifest = driver.manifest
-
-    async def check(self) -> Sequence[Diagnostic]:
-        return await self.driver.check()
-
-    async def quote(self, want: Want) -> Sequence[Offer]:
-        return await self.driver.quote(want)
-
-    async def ensure(self, claim: Claim) -> None:
-        check_claim_intent(self.world, claim)
-        await self.driver.ensure(claim)
-
-    async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
-        facts = await self.driver.observe(claim_ids)
-        return [
-            msgspec.structs.replace(
-                fact,
-                nodes=tuple(
-                    msgspec.structs.replace(node, address=f"{fact.claim_id}/{node.index}")
-                    for node in fact.nodes
-                ),
-            )
-            for fact in facts
-        ]
-
-    async def release(self, claim_id: str) -> None:
-        await self.driver.release(claim_id)
-
-    async def reach(self, node: Node) -> Channel:
-        raise NotImplementedError("simulated machines are reached through SimAgentDirectory")
 
 
 def look(world: World, slurm: FakeSlurm) -> None:

@@ -12,11 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
-from argosy.infra.agent_port import Channel
-from argosy.infra.provider import Diagnostic, Want
+from argosy.infra.provider import Want
 from argosy.model.facts import ClaimFact, NodeFacts
 from argosy.model.offer import Capacity, Offer, Shape
-from argosy.model.rows import Claim, Node
+from argosy.model.rows import Claim
 from argosy.model.units import GIB
 from argosy.providers.aws.account import Account
 from argosy.providers.aws.provider import AwsProvider
@@ -24,7 +23,7 @@ from argosy.providers.aws.states import CLAIM
 from argosy.testing.fake_ec2 import FakeEc2
 from argosy.testing.fake_ec2_cloud import tags_of
 from argosy.testing.machines import Machine
-from argosy.testing.starts import check_claim_intent
+from argosy.testing.sim_driver import SimDriver
 from argosy.testing.world import World
 
 _LOOK_S: Final = 1.0
@@ -54,49 +53,33 @@ class SimAccount(Account):
         return answer
 
 
-class SimEc2:
-    """`infra.provider.Provider`: the real driver, with addresses of the simulated world."""
+class SimEc2(SimDriver):
+    """The driver with offers of its own, whose instances are looked at after each of its verbs."""
 
     def __init__(self, world: World, cloud: FakeEc2, driver: AwsProvider, offers: Sequence[Offer]) -> None:
-        self.world, self.cloud, self.driver, self.offers = world, cloud, driver, offers
-        self.manifest = driver.manifest
-
-    async def check(self) -> Sequence[Diagnostic]:
-        return await self.driver.check()
+        super().__init__(world, driver)
+        self.cloud, self.offers = cloud, offers
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         now_ms = self.world.clock.now_ms()
         return [msgspec.structs.replace(each, quoted_at_ms=now_ms) for each in self.offers]
 
     async def ensure(self, claim: Claim) -> None:
-        check_claim_intent(self.world, claim)
         try:
-            await self.driver.ensure(claim)
+            await super().ensure(claim)
         finally:
             look(self.world, self.cloud)
 
     async def observe(self, claim_ids: Sequence[str]) -> Sequence[ClaimFact]:
-        facts = await self.driver.observe(claim_ids)
+        facts = await super().observe(claim_ids)
         look(self.world, self.cloud)
-        return [
-            msgspec.structs.replace(
-                fact,
-                nodes=tuple(
-                    msgspec.structs.replace(node, address=f"{fact.claim_id}/{node.index}")
-                    for node in fact.nodes
-                ),
-            )
-            for fact in facts
-        ]
+        return facts
 
     async def release(self, claim_id: str) -> None:
         try:
-            await self.driver.release(claim_id)
+            await super().release(claim_id)
         finally:
             look(self.world, self.cloud)
-
-    async def reach(self, node: Node) -> Channel:
-        raise NotImplementedError("simulated machines are reached through SimAgentDirectory")
 
 
 def look(world: World, cloud: FakeEc2) -> None:

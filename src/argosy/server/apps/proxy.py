@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, cast
 
 from argosy.gateway.addresses import Address
-from argosy.gateway.connection import Door
+from argosy.gateway.connection import Door, Doors
 from argosy.gateway.exchange import Answer, Decision, Exchange, Forward, NeedBody
 from argosy.gateway.heads import AnswerHead
 from argosy.gateway.pools import Pool, Upstream
@@ -28,7 +28,6 @@ from argosy.server.apps.rules import Place, Refusal
 from argosy.server.apps.tickets import TICKET_S, Tickets
 from argosy.store.snapshot import Snapshot
 
-_SWEEP_S: Final = 1.0
 _PIECE_BYTES: Final = 256 << 10
 _UNKNOWN: Final = Refusal(421, "misdirected", "no app has this host name")
 _NO_TICKET: Final = Refusal(401, "unauthorized", "Open this app from Argosy: `argosy session open NAME`.")
@@ -158,10 +157,8 @@ class Apps:
     def __init__(self, sessions: Sessions, tickets: Tickets, suffixes: tuple[str, ...]) -> None:
         self.sessions, self.tickets, self.suffixes = sessions, tickets, suffixes
         self._pools: dict[tuple[str, int], AppPool] = {}
-        self._doors: dict[bool, Door] = {}
+        self._doors = Doors(self, b"app", self._sweep)
         self._deciding: set[asyncio.Task[None]] = set()
-        self._sweeping: asyncio.Task[None] | None = None
-        self._count = 0
 
     # -- connections --------------------------------------------------------------------------------
 
@@ -171,26 +168,14 @@ class Apps:
 
     def client(self, *, secure: bool) -> AppClient:
         """A protocol for one more connection."""
-        loop = asyncio.get_running_loop()
-        if secure not in self._doors:
-            self._doors[secure] = Door(self, loop, self._new_id, secure=secure)
-        if self._sweeping is None:
-            self._sweeping = loop.create_task(self._sweep())
-        return AppClient(self._doors[secure])
-
-    def _new_id(self) -> bytes:
-        self._count += 1
-        return b"app-%x" % self._count
+        return AppClient(self._doors.door(secure=secure))
 
     async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(_SWEEP_S)
-            for door in self._doors.values():
-                door.sweep()
-                if door.clients:
-                    await self._end_revoked(door, await self.sessions.rows())
-            for pool in self._pools.values():
-                pool.sweep()
+        for door in self._doors.all.values():
+            if door.clients:
+                await self._end_revoked(door, await self.sessions.rows())
+        for pool in self._pools.values():
+            pool.sweep()
 
     async def _end_revoked(self, door: Door, rows: Snapshot) -> None:
         """Connections whose ticket is no longer good end, WebSockets too."""
@@ -204,10 +189,7 @@ class Apps:
                     client.transport.abort()
 
     def close(self) -> None:
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        for door in self._doors.values():
-            door.close()
+        self._doors.close()
         for pool in self._pools.values():
             pool.retire()
 
