@@ -48,6 +48,10 @@ def test_logs_are_still_there_after_down(house: House) -> None:
 
 def test_dryrun_changes_nothing(house: House) -> None:
     name = house.name()
+    house.wait(
+        "clusters of other tests come and go no more",
+        lambda: all(each["status"] in ("running", "stopped") for each in house.clusters()),
+    )
     before = len(house.json("status")["clusters"])
     done = house.run("launch", "--dryrun", "-c", name, "--cpus", "1+", "--", "true")
     assert "local" in done.stdout

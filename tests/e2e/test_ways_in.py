@@ -142,6 +142,7 @@ def test_a_port_of_a_node_is_reached_from_here(house: House) -> None:
         "-c",
         f"echo found > page; exec python3 -m http.server --bind 127.0.0.1 {port}",
     )
+    house.wait_job(name, 1, "running")
     forwarding = house.spawn("port-forward", name, f"0:{port}")
     try:
         assert forwarding.stdout is not None
