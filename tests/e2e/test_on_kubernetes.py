@@ -64,10 +64,10 @@ def test_a_gang_of_pods_runs_and_goes_with_its_cluster(house: KubeHouse) -> None
 
 
 def test_a_pod_that_is_taken_away_is_told_at_once_with_its_reason(house: KubeHouse) -> None:
-    saved = house.root / "saved"
-    program = f"trap 'sleep 0.2; touch {saved}; exit 0' TERM; while :; do sleep 0.1; done"
+    up, saved = house.root / "up", house.root / "saved"
+    program = f"trap 'sleep 0.2; touch {saved}; exit 0' TERM; touch {up}; while :; do sleep 0.1; done"
     house.run("launch", "-y", "-d", "-c", "taken", "--infra", "k8s", "--", program)
-    house.wait_job("taken", 1, "running")
+    house.wait("its program listens to signals", up.exists)
     (name,) = house.pods()
     house.kube.do(lambda kube: kube.preempt(name, "ml", grace_s=20))
     house.wait("its end is told", lambda: "PreemptionByScheduler" in house.run("events").stdout)
