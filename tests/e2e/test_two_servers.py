@@ -358,7 +358,8 @@ def test_web_sockets_ports_and_ssh_of_a_session_open_at_both(pair: Pair, board: 
             alone = ("-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ControlPath=none")
             done = subprocess.run(
                 ["ssh", "-F", config, *alone, "root@board.argosy", f"echo by ssh {turn}; exit 7"],
-                env=pair.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+                env=pair.env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                timeout=PATIENCE_S, check=False,
             )  # fmt: skip
             assert (done.returncode, done.stdout) == (7, f"by ssh {turn}\n"), done.stderr
 
