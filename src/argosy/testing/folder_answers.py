@@ -124,7 +124,7 @@ class FakeFolders:
                     project="default",
                     owner=_ME,
                     type=request.type,
-                    infra=request.infra or "kubernetes",
+                    infra=request.infra,
                     size_bytes=request.size_bytes,
                     created_ms=STARTED_MS,
                     made_ms=STARTED_MS,
