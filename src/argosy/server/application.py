@@ -96,11 +96,10 @@ class Application:
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         self.pricing, pricing.prices.refusals = pricing, controllers.refusals
         self.refreshes, self.accounts = Refreshes(pricing.prices.refresh), Accounts(store, clock)
-        tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
-        self._identity = identity
+        tenants, self.identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
         self._state_dir, self.objects = state_dir, _objects(store, state_dir / "objects", clock, ids)
-        intake.data, intake.identity = DataChecks(self.objects.open_stores, self.objects.made), identity
+        intake.data, intake.identity = DataChecks(self.objects.open_stores, self.objects.made), self.identity
         quotes = quotes or Quotes(providers, clock, price=pricing.prices.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
@@ -109,7 +108,7 @@ class Application:
         self.apps = LiveApps(store, agents, controllers, clock)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
-            identity=identity,
+            identity=self.identity,
             store=store,
             providers=providers,
             intake=intake,
@@ -139,10 +138,6 @@ class Application:
     @property
     def keeper(self) -> Doorkeeper:
         return self.front.keeper
-
-    @property
-    def identity(self) -> Identity:
-        return self._identity
 
     def open_pages(self, provider: Settings | None) -> None:
         """Let people sign in through an identity provider. Loaded with the first of them."""
