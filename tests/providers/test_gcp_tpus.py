@@ -28,7 +28,7 @@ KIND, ZONE = "tpu-v5litepod-1", "us-central1-a"
 
 
 class Subject(CloudSubject):
-    secrets = (REFRESH, TOKEN, "PRIVATE KEY")
+    secrets: tuple[str, ...] = (REFRESH, TOKEN, "PRIVATE KEY")
     calls = ("create_tpu", "delete_tpu")
     spot = False
 

@@ -1,8 +1,8 @@
 """TPU VMs: machines with chips of Google's own, which another API makes (Cloud TPU, v2).
 
-A node of a claim is one host of a TPU; a slice of several hosts is one order, which makes all of them or none.
-With `managed_instance_group` it is a queued resource, which Google keeps until it has room for all slices of a
-gang; else it is made at once or refused.
+A node of a claim is one host of a TPU; a slice of several is one order, which makes all of its hosts or none.
+With `managed_instance_group` it is a queued resource, which Google keeps until it has room for all slices of
+a gang; else it is made at once or refused.
 
 https://cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.nodes
 """
