@@ -300,7 +300,7 @@ class FakeGcpTpus(FakeGcpNetwork):
             }
             for spec in kept["body"].tpu.node_spec
         ]
-        spot = {"spot": {}} if kept["body"].spot is not None else {}
+        spot: dict[str, Any] = {"spot": {}} if kept["body"].spot is not None else {}
         return {"name": name, "tpu": {"nodeSpec": specs}, "state": state, **spot}
 
     @route("DELETE", _L + "/queuedResources/{id}", query=("force",))
