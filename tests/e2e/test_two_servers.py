@@ -7,6 +7,8 @@ import http.client
 import json
 import os
 import signal
+import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +29,31 @@ title = "Page"
 listens = "port"
 ready = "/"
 command = '''
-cd "$ARGOSY_APP_DIR" && echo "it is open" >index.html
-exec python3 -m http.server --bind 127.0.0.1 "$ARGOSY_APP_PORT"
+cat >"$ARGOSY_APP_DIR/app.py" <<'END'
+import http.server, os
+
+class Page(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        if self.headers.get("upgrade"):  # whatever comes goes back
+            self.send_response(101)
+            self.send_header("upgrade", "websocket")
+            self.send_header("connection", "upgrade")
+            self.end_headers()
+            while data := self.rfile.read1(65536):
+                self.wfile.write(data)
+            self.close_connection = True
+            return
+        self.send_response(200)
+        self.send_header("content-length", "10")
+        self.end_headers()
+        self.wfile.write(b"it is open")
+
+port = int(os.environ["ARGOSY_APP_PORT"])
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Page).serve_forever()
+END
+exec python3 "$ARGOSY_APP_DIR/app.py"
 '''
 """
 
@@ -285,8 +310,8 @@ def test_whoever_is_put_out_is_out_at_both_within_two_seconds(
 
     for server in pair.servers:
         gone("token", lambda server=server: request(server.port, "GET", "/whoami", None, token)[0] == 401)  # type: ignore[misc]
-    for socket in sockets:
-        gone("socket", lambda socket=socket: _is_closed(socket))  # type: ignore[misc]
+    for each in sockets:
+        gone("socket", lambda each=each: _is_closed(each))  # type: ignore[misc]
     for app in apps:
         gone("app", app.is_cut)
     print(f"{how}: everything was over after {time.monotonic() - began_s:.2f} s")
@@ -295,16 +320,60 @@ def test_whoever_is_put_out_is_out_at_both_within_two_seconds(
         assert OpenApp(server.port, cookie).get() in (401, 403)
 
 
+def test_web_sockets_ports_and_ssh_of_a_session_open_at_both(pair: Pair, board: None) -> None:
+    """The session is on the machine of `a`. Bytes go round through each server: by a WebSocket of its app, by
+    one of its ports, and by OpenSSH."""
+    person = Person(pair, "streams")
+    cookie, blob = enter(pair, person), os.urandom(1 << 20)
+    for server in pair.servers:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
+            host = f"page--board.localhost:{server.port}"
+            fields = f"host: {host}\r\norigin: http://{host}\r\ncookie: {cookie}\r\n"
+            upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+            raw.sendall(f"GET /talk HTTP/1.1\r\n{fields}{upgrade}\r\n".encode())
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += raw.recv(1)
+            assert head.startswith(b"HTTP/1.1 101 "), head
+            sending = threading.Thread(target=raw.sendall, args=(blob,))
+            sending.start()
+            back = b""
+            while len(back) < len(blob):
+                back += raw.recv(1 << 16)
+            sending.join()
+            assert back == blob, server.name
+    port = pair.run("session", "open", "board", "--", "echo $ARGOSY_APP_PORT").stdout.strip()
+    with contextlib.ExitStack() as stack:
+        for server in pair.servers:
+            stream = person.socket(stack, server, f"/sessions/board/forward?port={port}")
+            stream.send(b"GET / HTTP/1.0\r\n\r\n")
+            said = b""
+            while b"it is open" not in said:
+                piece = stream.recv(timeout=PATIENCE_S)
+                said += piece if isinstance(piece, bytes) else b""
+    if os.path.exists("/usr/sbin/sshd"):
+        pair.run("ssh-config", "--yes")
+        config = str(pair.root / "laptop" / ".ssh" / "config")
+        for turn in range(2):  # one connection each: at `a` and at `b`
+            alone = ("-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ControlPath=none")
+            done = subprocess.run(
+                ["ssh", "-F", config, *alone, "root@board.argosy", f"echo by ssh {turn}; exit 7"],
+                env=pair.env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                timeout=PATIENCE_S, check=False,
+            )  # fmt: skip
+            assert (done.returncode, done.stdout) == (7, f"by ssh {turn}\n"), done.stderr
+
+
 def _slowness() -> float:
     """How busy this machine is: what takes two seconds on an idle one may take longer."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def _is_closed(socket: ClientConnection) -> bool:
+def _is_closed(opened: ClientConnection) -> bool:
     with contextlib.suppress(TimeoutError):
         try:
             while True:
-                socket.recv(timeout=0.01)
+                opened.recv(timeout=0.01)
         except ConnectionClosed:
             return True
     return False

@@ -84,6 +84,7 @@ class Server:
         self.env = env | {"ARGOSY_HOME": str(self.state)}
         self.process: subprocess.Popen[bytes] | None = None
         self.port = _free_port()
+        self.env["ARGOSY_PEER"] = f"127.0.0.1:{_free_port()}"  # the others reach it over TCP
 
     def start(self) -> None:
         command = [sys.executable, "-m", "argosy.server", "run", "--listen", f"127.0.0.1:{self.port}"]
@@ -158,7 +159,12 @@ class Pair:
             env=self.a.env, check=True, capture_output=True, text=True,
         )  # fmt: skip
         self.token = done.stdout.strip()
-        self.env = {**env, "ARGOSY_HOME": str(self.root / "laptop"), "ARGOSY_SERVER": self.url}
+        self.env = {
+            **env,
+            "ARGOSY_HOME": str(self.root / "laptop"),
+            "HOME": str(self.root / "laptop"),
+            "ARGOSY_SERVER": self.url,
+        }
         self.env |= {
             "ARGOSY_TOKEN": self.token,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

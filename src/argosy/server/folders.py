@@ -30,7 +30,6 @@ from argosy.model.folders import (
     check_room,
 )
 from argosy.model.ids import Clock, Ids
-from argosy.model.people import Project, User
 from argosy.server.guarding import forbidden
 from argosy.storage.folders.beneath import Beneath
 from argosy.storage.folders.disk import VolumeDisk
@@ -126,6 +125,8 @@ class Folders:
     async def check_known(self, to: str) -> None:
         """Raises "not-found" for somebody whom nobody knows. Where there are no accounts, names are not
         checked."""
+        from argosy.model.people import Project
+
         rows = await self._store.snapshot()
         kind, _, project = to.partition(":")
         if kind == "project" and project:
@@ -356,6 +357,8 @@ def _projects(caller: Caller, permission: str) -> frozenset[str]:
 
 def _has_accounts(rows: Snapshot) -> bool:
     """Whether names mean accounts."""
+    from argosy.model.people import User
+
     return any(isinstance(each, User) for each in rows.people.values())
 
 
@@ -372,4 +375,6 @@ def in_trash(folder: Folder) -> ArgosyError:
 
 
 def _taken(name: str) -> ArgosyError:
-    return ArgosyError("conflict", f"there is a folder `{name}` already", hint="choose another name")
+    return ArgosyError(
+        "conflict", f"there is a folder or volume `{name}` already", hint="choose another name"
+    )
