@@ -121,12 +121,14 @@ class FakeOci(FakeCloud):
         self.rules: dict[str, object] = {}  # of route tables and security lists, by id
         self.tokens: dict[str, object] = {}
         self.reports = True  # whether capacity reports may be asked for
+        self._folders: list[tempfile.TemporaryDirectory[str]] = []  # they go with the fake
 
     def environ(self) -> dict[str, str]:
         """The configuration file is made anew in a folder of its own."""
         from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-        folder = Path(tempfile.mkdtemp(prefix="argosy-oci-"))
+        self._folders.append(tempfile.TemporaryDirectory(prefix="argosy-oci-"))
+        folder = Path(self._folders[-1].name)
         pem = _key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         (folder / "key.pem").write_bytes(pem)
         (folder / "config").write_text(
