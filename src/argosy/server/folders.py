@@ -32,6 +32,7 @@ from argosy.model.folders import (
 from argosy.model.ids import Clock, Ids
 from argosy.model.people import Project, User
 from argosy.server.guarding import forbidden
+from argosy.server.keeping import Keeping
 from argosy.storage.folders.beneath import Beneath
 from argosy.storage.folders.disk import VolumeDisk
 from argosy.store.errors import Conflict
@@ -48,6 +49,7 @@ class Folders:
         self._store, self._clock, self._ids = store, clock, ids
         self._own = Path(state_dir) / "folders"
         self._disks: dict[str, VolumeDisk] = {}
+        self.keeping = Keeping()
 
     # -- which is meant, and what the caller may -----------------------------------------------------
 
@@ -191,6 +193,8 @@ class Folders:
         for _ in range(_TRIES):
             folder = await self.find(caller, name, least)
             changed = turn(folder)
+            if _on_disk(changed) != _on_disk(folder):
+                await self.disk(folder)  # it is here
             if changed.unique and changed.unique != folder.unique:
                 rows = await self._store.snapshot()
                 if rows.entry_called(changed.unique) is not None:
@@ -204,6 +208,8 @@ class Folders:
         raise ArgosyError("conflict", f"`{name}` is being changed by many at a time", hint="try again")
 
     async def _carry_out(self, before: Folder, after: Folder) -> Folder:
+        if _on_disk(after) == _on_disk(before):
+            return after
         disk = await self.disk(after)
         if after.trashed_ms and not before.trashed_ms:
             await asyncio.to_thread(disk.trash, after.id)
@@ -324,6 +330,9 @@ class Folders:
         await self._store.commit([msgspec.structs.replace(volume, removed_ms=self._clock.now_ms())])
 
     async def disk(self, folder: Folder) -> VolumeDisk:
+        """Raises Elsewhere for one that another server keeps."""
+        if folder.volume == OWN_VOLUME:
+            self.keeping.check()
         return self.disk_of(await self.volume(folder.volume))
 
     def disk_of(self, volume: Volume) -> VolumeDisk:
@@ -337,6 +346,11 @@ class Folders:
         if not await asyncio.to_thread(disk.path(folder.id).exists):
             await asyncio.to_thread(disk.make, folder.id, folder.quota_bytes)
         return disk.beneath(folder.id)
+
+
+def _on_disk(folder: Folder) -> tuple[bool, int]:
+    """What of a folder the disk knows, too."""
+    return bool(folder.trashed_ms), folder.quota_bytes
 
 
 def _now(rows: Snapshot, name: str) -> Caller:

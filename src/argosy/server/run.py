@@ -254,7 +254,15 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
         local = LocalSocket(socket_path(state_dir))
         _introduce(application, settings, shell)
         application.streams.elsewhere = house.peers
-        here = Here(reach=agents.reach, providers=loaded, logs=logs, blobs=blobs, admit=dialled.admit)
+        application.share_files(house.keeping)
+        here = Here(
+            reach=agents.reach,
+            providers=loaded,
+            logs=logs,
+            blobs=blobs,
+            admit=dialled.admit,
+            door=application.open_door,
+        )
         await stack.enter_async_context(house.joined(here, shell, shell.seat))
         dials, tls = DialDoor(dialled, house.admit), network.context
         async with application.listen(local.sock, network.tcp, dials=dials, tls=tls, s3=settings.s3):
