@@ -9,7 +9,7 @@ import sys
 import threading
 
 from argosy import __version__
-from argosy.agent import devices, programs
+from argosy.agent import devices, levels, programs
 from argosy.agent.cgroups import Cgroups, Place, read_text
 from argosy.agent.rank import warn
 
@@ -175,13 +175,10 @@ class Node:
         self._unused = devices.unused(self._devices)
 
     def levels(self) -> tuple[list[str], dict[str, str]]:
-        """How well sessions can be kept apart here, and why not better. The first time it takes some 10
-        ms."""
+        """How well sessions can be kept apart here, and why not better."""
         with self._looking:
             if self._levels is None:
-                from argosy.agent import sandbox
-
-                self._levels = sandbox.levels()
+                self._levels = levels.levels(self.shares_base)
                 self._static["isolation"] = self._levels[0]
                 self._static["isolation_gaps"] = sorted(self._levels[1].items())
             return self._levels
