@@ -194,10 +194,9 @@ class Folders:
             folder = await self.find(caller, name, least)
             changed = turn(folder)
             if _on_disk(changed) != _on_disk(folder):
-                await self.disk(folder)  # it is here
+                await self.disk(folder)
             if changed.unique and changed.unique != folder.unique:
-                rows = await self._store.snapshot()
-                if rows.entry_called(changed.unique) is not None:
+                if (await self._store.snapshot()).entry_called(changed.unique) is not None:
                     raise _taken(folder.name)
             try:
                 [written] = await self._store.commit([changed])
@@ -211,10 +210,8 @@ class Folders:
         if _on_disk(after) == _on_disk(before):
             return after
         disk = await self.disk(after)
-        if after.trashed_ms and not before.trashed_ms:
-            await asyncio.to_thread(disk.trash, after.id)
-        elif before.trashed_ms and not after.trashed_ms:
-            await asyncio.to_thread(disk.restore, after.id)
+        if bool(after.trashed_ms) != bool(before.trashed_ms):
+            await asyncio.to_thread(disk.trash if after.trashed_ms else disk.restore, after.id)
         if after.quota_bytes != before.quota_bytes:
             held = await asyncio.to_thread(disk.limit, after.id, after.quota_bytes)
             return await self._note(after, quota_by=held)
@@ -255,9 +252,8 @@ class Folders:
             if not isinstance(now, Folder):
                 return folder
             used = max(0, now.used_bytes + more_bytes) if counted is None else counted
-            changed = msgspec.structs.replace(now, used_bytes=used)
-            if counted is not None:
-                changed = msgspec.structs.replace(changed, counted_ms=self._clock.now_ms())
+            counted_ms = now.counted_ms if counted is None else self._clock.now_ms()
+            changed = msgspec.structs.replace(now, used_bytes=used, counted_ms=counted_ms)
             if quota_by is not None:
                 changed = msgspec.structs.replace(changed, quota_by=quota_by)
             if msgspec.structs.replace(changed, counted_ms=now.counted_ms) == now and now.counted_ms:
@@ -330,7 +326,7 @@ class Folders:
         await self._store.commit([msgspec.structs.replace(volume, removed_ms=self._clock.now_ms())])
 
     async def disk(self, folder: Folder) -> VolumeDisk:
-        """Raises Elsewhere for one that another server keeps."""
+        """Raises Elsewhere."""
         if folder.volume == OWN_VOLUME:
             self.keeping.check()
         return self.disk_of(await self.volume(folder.volume))
