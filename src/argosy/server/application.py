@@ -26,7 +26,6 @@ from argosy.server.channels import ChannelFile
 from argosy.server.data_checks import DataChecks
 from argosy.server.dialling import DialDoor
 from argosy.server.door import Door, Limits
-from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.exchange import Scope, Send
 from argosy.server.features import FEATURES
 from argosy.server.folder_traffic import FolderTraffic
@@ -58,6 +57,7 @@ from argosy.store.store import Store
 if TYPE_CHECKING:
     from argosy.catalog.refresh import PriceServices
     from argosy.identity.oidc import Settings
+    from argosy.server.doorkeeper import Doorkeeper
     from argosy.server.service_way import ServiceWay
     from argosy.server.sign_in_pages import SignInPages
 
@@ -98,10 +98,10 @@ class Application:
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         self.pricing, pricing.prices.refusals = pricing, controllers.refusals
         self.refreshes, self.accounts = Refreshes(pricing.prices.refresh), Accounts(store, clock)
-        tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
+        tenants, self.identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
         self._state_dir, self.objects = state_dir, _objects(store, state_dir / "objects", clock, ids)
-        intake.data, intake.identity = DataChecks(self.objects.open_stores, self.objects.made), identity
+        intake.data, intake.identity = DataChecks(self.objects.open_stores, self.objects.made), self.identity
         quotes = quotes or Quotes(providers, clock, price=pricing.prices.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
@@ -110,7 +110,7 @@ class Application:
         self.apps = LiveApps(store, agents, controllers, clock)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
-            identity=identity,
+            identity=self.identity,
             store=store,
             providers=providers,
             intake=intake,
@@ -140,10 +140,6 @@ class Application:
     @property
     def keeper(self) -> Doorkeeper:
         return self.front.keeper
-
-    @property
-    def identity(self) -> Identity:
-        return self.front.keeper.identity
 
     def open_pages(self, provider: Settings | None) -> None:
         """Let people sign in through an identity provider. Loaded with the first of them."""
@@ -259,10 +255,15 @@ def _objects(store: Store, folder: Path, clock: Clock, ids: Ids) -> Objects:
 def _front(services: Services, objects: Objects) -> Front:
     routes = bind(feature(services) for feature in FEATURES)
     mounts = {MOUNT: Mounted(objects.for_owner, "buckets.read", "buckets.write"), **mounted_scim(services)}
-    keeper = Doorkeeper(services.store, services.clock, services.identity)
-    services.apps.current = keeper.current
+
+    def keeper() -> Doorkeeper:
+        from argosy.server.doorkeeper import Doorkeeper
+
+        return Doorkeeper(services.store, services.clock, services.identity)
+
     recorder = Recorder(services.store, services.clock, services.ids)
     front = Front(routes, keeper=keeper, recorder=recorder, ids=services.ids, mounts=mounts)
+    services.apps.current = lambda caller: front.keeper.current(caller)
     front.form_hosts = services.apps.form_hosts
     return front
 

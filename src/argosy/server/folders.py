@@ -30,7 +30,6 @@ from argosy.model.folders import (
     check_room,
 )
 from argosy.model.ids import Clock, Ids
-from argosy.model.people import Project, User
 from argosy.server.guarding import forbidden
 from argosy.server.keeping import Keeping
 from argosy.storage.folders.beneath import Beneath
@@ -128,6 +127,8 @@ class Folders:
     async def check_known(self, to: str) -> None:
         """Raises "not-found" for somebody whom nobody knows. Where there are no accounts, names are not
         checked."""
+        from argosy.model.people import Project
+
         rows = await self._store.snapshot()
         kind, _, project = to.partition(":")
         if kind == "project" and project:
@@ -195,9 +196,9 @@ class Folders:
             changed = turn(folder)
             if _on_disk(changed) != _on_disk(folder):
                 await self.disk(folder)
-            if changed.unique and changed.unique != folder.unique:
-                if (await self._store.snapshot()).entry_called(changed.unique) is not None:
-                    raise _taken(folder.name)
+            renamed = bool(changed.unique) and changed.unique != folder.unique
+            if renamed and (await self._store.snapshot()).entry_called(changed.unique) is not None:
+                raise _taken(folder.name)
             try:
                 [written] = await self._store.commit([changed])
             except Conflict:
@@ -366,6 +367,8 @@ def _projects(caller: Caller, permission: str) -> frozenset[str]:
 
 def _has_accounts(rows: Snapshot) -> bool:
     """Whether names mean accounts."""
+    from argosy.model.people import User
+
     return any(isinstance(each, User) for each in rows.people.values())
 
 

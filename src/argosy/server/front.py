@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -23,13 +24,15 @@ from argosy.infra.border import BorderError, Transient
 from argosy.model.access import NOBODY, OPEN, OWNER, PERMISSIONS, SIGNED_IN, Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Ids
-from argosy.server.door_rules import API_POLICY, HEADERS, LASTING_TLS
-from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.exchange import Disconnected, Exchange, Receive, Scope, Send, encode, send_problem
 from argosy.server.guarding import forbidden
 from argosy.server.keeping import Elsewhere, Keeping
 from argosy.server.recording import Recorder
-from argosy.server.visitors import Visitors
+
+if TYPE_CHECKING:
+    from argosy.server.door_rules import DoorRules
+    from argosy.server.doorkeeper import Doorkeeper
+    from argosy.server.visitors import Visitors
 
 _log: Final = logging.getLogger(__name__)
 
@@ -87,19 +90,23 @@ def bind(features: Iterable[object], endpoints: Sequence[AnyEndpoint] = ENDPOINT
 
 
 class Front:
-    """The ASGI application. `over_socket` and `over_tcp` are the same doors with different guards."""
+    """The ASGI application. `over_socket` and `over_tcp` are the same doors with different guards.
+
+    Over the socket nobody is asked, so what asks (`keeper`, `visitors`) is made with the first who comes by
+    TCP."""
 
     def __init__(
         self,
         routes: tuple[Route, ...],
         *,
-        keeper: Doorkeeper,
+        keeper: Callable[[], Doorkeeper],
         recorder: Recorder,
         ids: Ids,
         mounts: Mapping[str, Mounted] | None = None,
     ) -> None:
-        self.keeper, self._recorder, self._mounts = keeper, recorder, dict(mounts or {})
-        self._visitors, self.keeping = Visitors(keeper), Keeping()
+        self._make_keeper, self._recorder, self._mounts = keeper, recorder, dict(mounts or {})
+        self.rules: DoorRules | None = None  # names of the server, where more than its own address
+        self.keeping = Keeping()
         self.has_provider = False  # people may sign in through an identity provider
         self.form_hosts = "'self'"  # where the start page may send forms: hosts of apps
         self.pages: Callable[[Scope, Send], Awaitable[None]] | None = None  # of browsers: to sign in
@@ -111,6 +118,19 @@ class Front:
             self._by_shape.setdefault((method, len(route.parts)), []).append(route)
             if not any(part.startswith("{") for part in route.parts):
                 self._exact[method, "/" + "/".join(route.parts)] = route
+
+    @cached_property
+    def keeper(self) -> Doorkeeper:
+        made = self._make_keeper()
+        if self.rules is not None:
+            made.rules = self.rules
+        return made
+
+    @cached_property
+    def _visitors(self) -> Visitors:
+        from argosy.server.visitors import Visitors
+
+        return Visitors(self.keeper)
 
     async def over_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._serve(scope, receive, send, is_local=True)
@@ -322,6 +342,8 @@ async def _start_page(front: Front, send: Send) -> None:
 
 def _guarded(send: Send, *, is_encrypted: bool) -> Send:
     """Every answer over TCP says what browsers may not do with it."""
+    from argosy.server.door_rules import API_POLICY, HEADERS, LASTING_TLS
+
     always = [*HEADERS, *([LASTING_TLS] if is_encrypted else [])]
 
     async def guarded(message: dict[str, Any]) -> None:

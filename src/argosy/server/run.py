@@ -31,7 +31,6 @@ from argosy.model.errors import ArgosyError
 from argosy.server.application import Application, pricing_of
 from argosy.server.channels import ChannelFile
 from argosy.server.dialling import DialDoor, Public
-from argosy.server.door_rules import DoorRules
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.journal import open_journal
 from argosy.server.listeners import LocalSocket, bind_tcp
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from argosy.infra.dialled import Dialled
     from argosy.providers import LoadedProviders
     from argosy.server.agents import Agents
+    from argosy.server.door_rules import DoorRules
     from argosy.server.encryption import Encryption
     from argosy.server.own_tls import TlsWish
 
@@ -78,7 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keys: Path | Keyring | None = None  # that seal secrets, or their file; None: in the state folder
     retention: Retention = Retention()
     provider: Provider | None = None  # of identities; None: people sign in here only
-    rules: DoorRules = DoorRules()  # names of the server, and proxies in front of it
+    rules: DoorRules | None = None  # names of the server, and proxies in front of it; None: it has neither
     public: Public = Public()  # how nodes and clients elsewhere reach it
     tls: TlsWish | None = None  # of the door over TCP; None: it is plain, and a proxy in front encrypts
 
@@ -295,7 +295,7 @@ async def _open_places(
 def _introduce(application: Application, settings: Settings, shell: Shell) -> None:
     """Tell the door how it is called, and where people sign in; and controllers where folders are."""
     shell.mounts.copies.folders = lambda: application.objects.folders
-    application.keeper.rules = settings.rules
+    application.front.rules = settings.rules
     application.front.is_encrypted = settings.public.url.startswith("https:")
     application.open_pages(settings.provider)
 
