@@ -222,15 +222,8 @@ class Folders:
         """Whoever was invited says yes or no. Raises "not-found", "conflict"."""
         for _ in range(_TRIES):
             rows = await self._store.snapshot()
-            mine = [
-                each
-                for each in rows.people.values()
-                if isinstance(each, Folder)
-                and folder_name in (each.id, each.name)
-                and any(one.to == name for one in each.invitations)
-            ]
-            empty = Folder(id="", created_ms=0, name=folder_name, project="")
-            changed = answered(mine[0] if mine else empty, name, now_ms, accepts=accepts)
+            asked = _invited(rows, name, folder_name)
+            changed = answered(asked, name, now_ms, accepts=accepts)
             try:
                 [written] = await self._store.commit([changed])
             except Conflict:
@@ -343,6 +336,15 @@ class Folders:
         if not await asyncio.to_thread(disk.path(folder.id).exists):
             await asyncio.to_thread(disk.make, folder.id, folder.quota_bytes)
         return disk.beneath(folder.id)
+
+
+def _invited(rows: Snapshot, name: str, folder_name: str) -> Folder:
+    """The folder to which somebody was invited; an empty one: there is none."""
+    for each in rows.people.values():
+        if isinstance(each, Folder) and folder_name in (each.id, each.name):
+            if any(one.to == name for one in each.invitations):
+                return each
+    return Folder(id="", created_ms=0, name=folder_name, project="")
 
 
 def _on_disk(folder: Folder) -> tuple[bool, int]:
