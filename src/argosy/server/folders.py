@@ -341,9 +341,9 @@ class Folders:
 def _invited(rows: Snapshot, name: str, folder_name: str) -> Folder:
     """The folder to which somebody was invited; an empty one: there is none."""
     for each in rows.people.values():
-        if isinstance(each, Folder) and folder_name in (each.id, each.name):
-            if any(one.to == name for one in each.invitations):
-                return each
+        is_meant = isinstance(each, Folder) and folder_name in (each.id, each.name)
+        if isinstance(each, Folder) and is_meant and any(one.to == name for one in each.invitations):
+            return each
     return Folder(id="", created_ms=0, name=folder_name, project="")
 
 
