@@ -5,7 +5,7 @@
 One worker, eight replicas (nginx, which answers at once with a usage), wrk with 32 connections and a key with
 limits; prompts of 1 kB and 48 kB of random words. Requests per second of the worker's CPU time, the best of
 the rounds, and how many times a peer's that of `prefix-aware` is. Peers look at no key and count no tokens.
-Needs nginx and wrk; on a busy machine say `chrt -r 1 python benchmarks/language_path.py`. FOLDER is that of the
+Needs nginx and wrk; on a busy machine: `chrt -r 1 python benchmarks/language_path.py`. FOLDER is that of the
 programs `vllm-router` and `smg` (virtual environment with these packages): they are measured beside it, in
 turns, with the same requests and replicas.
 """
