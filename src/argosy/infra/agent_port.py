@@ -162,6 +162,7 @@ class DataFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     etag: str = ""
 
 
+<<<<<<< HEAD
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """What a copy has besides bytes. `mode`: of files that `modes` does not name; `links`: where each
     leads."""
@@ -180,6 +181,17 @@ class Reshaped(msgspec.Struct, frozen=True, array_like=True):
     mode: int
     was: str
     was_mode: int
+=======
+class PlacedChange(msgspec.Struct, frozen=True, kw_only=True):
+    """How the tree `since`, which lies at `target`, becomes the tree `digest` (`model.tree.TreeChange`)."""
+
+    target: str
+    since: str
+    digest: str
+    entries: tuple[Entry, ...]
+    removed: tuple[str, ...]
+    folders: tuple[str, ...]
+>>>>>>> main
 
 
 class FetchOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -320,8 +332,17 @@ class AgentPort(Protocol):
 
     async def put_chunks(self, chunks: AsyncIterator[tuple[str, bytes]]) -> None: ...
 
-    async def holds_tree(self, target: str, digest: str) -> bool:
-        """Whether this tree was the last that was placed at `target`, and nobody has changed its files."""
+    async def held_tree(self, target: str, digest: str) -> str:
+        """`digest` when this tree was the last that was placed at `target` and none of its files is gone or
+        was replaced; else the digest of a tree of which `change_tree` may make it, or ""."""
+
+    async def look_ahead(self, target: str) -> None:
+        """A change of the tree there may follow: the node looks meanwhile at what it has."""
+
+    async def change_tree(self, change: PlacedChange, chunks: Sequence[tuple[str, bytes]]) -> bool:
+        """Make another tree of the one that lies at a target. False, and nothing is done, when something else
+        lies there, or not all of it any more. `chunks` are those that the node may lack. Raises as
+        `place_tree`, and `Transient` when a chunk is missing."""
 
     async def place_tree(self, tree_json: bytes, target: str, digest: str = "") -> None:
         """Make the tree appear at `target` (`~/x`, absolute, or relative to the node's home). What an earlier
