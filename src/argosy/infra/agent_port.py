@@ -162,7 +162,6 @@ class DataFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     etag: str = ""
 
 
-<<<<<<< HEAD
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """What a copy has besides bytes. `mode`: of files that `modes` does not name; `links`: where each
     leads."""
@@ -181,7 +180,8 @@ class Reshaped(msgspec.Struct, frozen=True, array_like=True):
     mode: int
     was: str
     was_mode: int
-=======
+
+
 class PlacedChange(msgspec.Struct, frozen=True, kw_only=True):
     """How the tree `since`, which lies at `target`, becomes the tree `digest` (`model.tree.TreeChange`)."""
 
@@ -191,7 +191,6 @@ class PlacedChange(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...]
     removed: tuple[str, ...]
     folders: tuple[str, ...]
->>>>>>> main
 
 
 class FetchOrder(msgspec.Struct, frozen=True, kw_only=True):
