@@ -10,6 +10,7 @@ import msgspec
 
 from argosy.infra import border
 from argosy.model.rows import Claim
+from argosy.providers.kubernetes.devices import REQUEST
 from argosy.providers.kubernetes.nodes import CORES_PART, MEMORY_PART, Match
 from argosy.providers.kubernetes.volumes import mount_volumes
 from argosy.providers.kubernetes.wishes import Wishes
@@ -116,6 +117,8 @@ def pod_of(order: Order, index: int) -> dict[str, Any]:
         spec["imagePullSecrets"] = [{"name": name} for name in wishes.pull_secrets]
     if order.match.terms:
         spec["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _terms(order)}}
+    if order.match.by_claim:
+        spec["resourceClaims"] = [{"name": REQUEST, "resourceClaimTemplateName": claim.id}]
     mount_volumes(spec, wishes.volumes, claim.count)
     _bring_python(spec, wishes.python_image)
     if gang.kind == "kueue":
@@ -160,7 +163,8 @@ def _container(order: Order) -> dict[str, Any]:
         asked["memory"] = str(choice.memory_bytes)
     if order.disk_bytes:
         asked["ephemeral-storage"] = str(order.disk_bytes)
-    devices = {match.resource: str(match.units)} if match.units else {}
+    devices = {match.resource: str(match.units)} if match.units and not match.by_claim else {}
+    claims = {"claims": [{"name": REQUEST}]} if match.by_claim else {}
     if match.percent:
         devices |= {MEMORY_PART: str(match.percent), CORES_PART: str(match.percent)}
     limits = dict(devices)
@@ -176,7 +180,7 @@ def _container(order: Order) -> dict[str, Any]:
         "image": order.wishes.image,
         "command": ["sh", "-c", SERVE],
         "env": env,
-        "resources": {"requests": asked | devices, "limits": limits},
+        "resources": {"requests": asked | devices, "limits": limits, **claims},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "argosy-agent", "mountPath": "/argosy", "readOnly": True},
