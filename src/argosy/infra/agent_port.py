@@ -158,6 +158,17 @@ class DataFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     etag: str = ""
 
 
+class PlacedChange(msgspec.Struct, frozen=True, kw_only=True):
+    """How the tree `since`, which lies at `target`, becomes the tree `digest` (`model.tree.TreeChange`)."""
+
+    target: str
+    since: str
+    digest: str
+    entries: tuple[Entry, ...]
+    removed: tuple[str, ...]
+    folders: tuple[str, ...]
+
+
 class FetchOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What appears at `target`. `single`: it is one file, not a folder; `full`: what is there already comes
     again; `md5`: an ETag of 32 digits is the MD5 of the bytes; `encryption` and `key_id`: how what comes must
@@ -291,8 +302,17 @@ class AgentPort(Protocol):
 
     async def put_chunks(self, chunks: AsyncIterator[tuple[str, bytes]]) -> None: ...
 
-    async def holds_tree(self, target: str, digest: str) -> bool:
-        """Whether this tree was the last that was placed at `target`, and nobody has changed its files."""
+    async def held_tree(self, target: str, digest: str) -> str:
+        """`digest` when this tree was the last that was placed at `target` and none of its files is gone or
+        was replaced; else the digest of a tree of which `change_tree` may make it, or ""."""
+
+    async def look_ahead(self, target: str) -> None:
+        """A change of the tree there may follow: the node looks meanwhile at what it has."""
+
+    async def change_tree(self, change: PlacedChange, chunks: Sequence[tuple[str, bytes]]) -> bool:
+        """Make another tree of the one that lies at a target. False, and nothing is done, when something else
+        lies there, or not all of it any more. `chunks` are those that the node may lack. Raises as
+        `place_tree`, and `Transient` when a chunk is missing."""
 
     async def place_tree(self, tree_json: bytes, target: str, digest: str = "") -> None:
         """Make the tree appear at `target` (`~/x`, absolute, or relative to the node's home). What an earlier

@@ -28,6 +28,7 @@ from argosy.model.tree import CHUNK_BYTES, Entry, Tree
 from argosy.model.units import many, render_bytes
 from argosy.server.folders import Folders
 from argosy.server.guarding import require
+from argosy.server.keeping import Elsewhere
 from argosy.storage.blobs import BlobStore
 from argosy.storage.folders.beneath import Beneath, split
 
@@ -90,6 +91,8 @@ class FolderMounts:
                 if not place:
                     await self._check_small(folder)
                 mount = await self._mount(wanted, folder, place)
+            except Elsewhere:
+                raise
             except ArgosyError as error:
                 _log.warning("the dot folder %s is left out: %s", folder.id, error.what)
                 continue
@@ -119,6 +122,8 @@ class FolderMounts:
                 if not place:
                     await self._check_small(folder)
                 lines.append(await self._line(wanted, folder, place))
+            except Elsewhere:
+                raise
             except ArgosyError as error:
                 lines.append(f"`{folder.name}` is left out: {error.what}")
         return tuple(lines)
