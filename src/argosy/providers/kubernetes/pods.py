@@ -122,13 +122,7 @@ def pod_of(order: Order, index: int) -> dict[str, Any]:
     mount_volumes(spec, wishes.volumes, claim.count)
     _bring_python(spec, wishes.python_image)
     if gang.kind == "kueue":
-        marks |= {f"{_KUEUE}/queue-name": wishes.queue}
-        if claim.count > 1:
-            marks[f"{_KUEUE}/pod-group-name"] = claim.id
-            notes |= {
-                f"{_KUEUE}/pod-group-total-count": str(claim.count),
-                f"{_KUEUE}/retriable-in-group": "false",
-            }
+        _queue(order, marks, notes)
     elif gang.kind == "podgroup":
         spec["schedulingGroup"] = {"podGroupName": claim.id}
     elif gang.kind == "volcano":
@@ -152,6 +146,16 @@ def pod_of(order: Order, index: int) -> dict[str, Any]:
         "annotations": notes | meta["annotations"],
     }
     return {"apiVersion": "v1", "kind": "Pod", **pod}
+
+
+def _queue(order: Order, marks: dict[str, str], notes: dict[str, str]) -> None:
+    """Labels and annotations by which Kueue admits the pods of a claim together."""
+    claim = order.claim
+    marks[f"{_KUEUE}/queue-name"] = order.wishes.queue
+    if claim.count > 1:
+        marks[f"{_KUEUE}/pod-group-name"] = claim.id
+        notes[f"{_KUEUE}/pod-group-total-count"] = str(claim.count)
+        notes[f"{_KUEUE}/retriable-in-group"] = "false"
 
 
 def _container(order: Order) -> dict[str, Any]:
