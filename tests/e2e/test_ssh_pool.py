@@ -71,8 +71,7 @@ def test_a_pool_is_made_and_runs_what_a_cloud_would_run(pool: House, hosts: Host
     pool.wait_job(None, 2, "running")
     pool.run("pool", "drain", third)
     pool.wait("the job left", lambda: pool.job(None, 2)["status"] != "running")
-    told = pool.run("explain", "2", ok=False).stdout
-    assert f"lab/{third} is drained" in told, told
+    pool.wait("it says why", lambda: f"lab/{third} is drained" in pool.run("explain", "2", ok=False).stdout)
     pool.run("jobs", "cancel", "-y", "2")
 
     pool.run("pool", "cordon", second)
