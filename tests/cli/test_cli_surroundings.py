@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from command_line import CommandLine
 
+from argosy.testing.fake_server import FakeServer
+
 
 def shell(argosy: CommandLine, line: str, **env: str) -> subprocess.CompletedProcess[str]:
     """`line` in a shell, with `argosy` as the command."""
