@@ -47,6 +47,7 @@ KEY = "sk-benchmark"
 ANSWER = (
     '{"usage": {"prompt_tokens": 250, "completion_tokens": 20}, "choices": [{"message": {"content": "hi"}}]}'
 )
+LISTED = '{"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "vllm", "root": "m"}]}'
 REQUESTS = """
 local turn = 0
 local fields = {["Authorization"] = "Bearer %s", ["Content-Type"] = "application/json"}
@@ -93,8 +94,12 @@ def table(rule: str, generation: int) -> RouteTable:
 
 
 def nginx(folder: Path) -> list[str]:
+    """Replicas that are well and list their model: others take no replica that does not."""
     servers = "".join(
-        f"server {{ listen 127.0.0.1:{port}; location / {{ return 200 '{ANSWER}'; }} }}\n" for port in PORTS
+        f"server {{ listen 127.0.0.1:{port}; default_type application/json; "
+        f"location / {{ return 200 '{ANSWER}'; }} location = /v1/models {{ return 200 '{LISTED}'; }} "
+        "location = /health { return 200 ''; } location ~ (server|model)_info { return 404; } }\n"
+        for port in PORTS
     )
     (folder / "nginx.conf").write_text(
         f"worker_processes 1; daemon off; error_log /dev/null; pid {folder}/pid;\n"

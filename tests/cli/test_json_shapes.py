@@ -140,6 +140,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "storage transfers": ("storage", "transfers"),
     "storage sync": ("storage", "sync", "argosy://data/a", "got", "--dryrun"),
     "version": ("version",),
+    "volumes apply": ("volumes", "apply", "volume.yaml"),
+    "volumes delete": ("volumes", "delete", "claims", "train", "-y"),
+    "volumes ls": ("volumes", "ls"),
     "whoami": ("whoami",),
     "secret ls": ("secret", "ls"),
     "audit ls": ("audit", "ls"),
@@ -184,6 +187,8 @@ def filled(argosy: CommandLine, server: FakeServer) -> CommandLine:
         server.folders.add("offered", owner="bob"), "ada", "ro", by="bob", until_ms=STARTED_MS + 1
     )
     server.folders.rows["offered"] = offered
+    (argosy.folder / "volume.yaml").write_text("name: data\ntype: k8s-pvc\ninfra: k8s/lab\nsize: 100GB\n")
+    argosy.good("volumes", "apply", "--name", "claims", "--type", "k8s-pvc", "--use-existing")
     server.buckets.held["data"] = {"a/x": b"one", "a/y": b"two", "b": b"three"}
     return argosy
 

@@ -11,6 +11,7 @@ import pytest
 
 from argosy.controllers.folder_links import FolderLinks, Mounted
 from argosy.controllers.mount_keys import KeyRenewals
+from argosy.controllers.mount_kinds import MountKinds, OfFolder, OfStore
 from argosy.infra.agent_port import MountOrder
 from argosy.infra.border import Transient
 from argosy.infra.buckets import MountKeys
@@ -37,7 +38,8 @@ class Rig:
         self.is_free, self.broken = True, ""
         self.keys = keys
         links = FolderLinks(self, lambda: None)  # type: ignore[arg-type]
-        self.renewals = KeyRenewals(self, self.clock, self.order, self.tell, links)  # type: ignore[arg-type]
+        kinds = MountKinds(OfStore(None), OfFolder(None, links))  # type: ignore[arg-type]
+        self.renewals = KeyRenewals(self, self.clock, self.order, self.tell, kinds, links.close)  # type: ignore[arg-type]
 
     @property
     def now_s(self) -> float:

@@ -61,7 +61,8 @@ def test_what_was_used_is_spent_once_and_to_the_pico_dollar() -> None:
 
 def test_two_hundred_at_once_and_money_for_ten() -> None:
     body = _chat(max_tokens=50)
-    taken, made = expected_tokens(len(body), 50)
+    expected = expected_tokens(len(body), 50)
+    taken, made = expected.taken, expected.made
     each = -(-PRICES.cost_pico(taken, made) // 1_000_000)
 
     async def test(house: House) -> None:

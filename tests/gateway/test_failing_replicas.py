@@ -239,13 +239,13 @@ def test_a_node_that_vanishes_without_a_word(
         for level, option, value in addresses._KEEP_ALIVE
     )
     monkeypatch.setattr(addresses, "_KEEP_ALIVE", soon)
-    monkeypatch.setattr(pools, "CONNECT_S", 0.3)
 
     async def test(house: House) -> None:
         [near] = await house.add(1)
         house.router.take_table(table(service(address, near, policy=Policy(name="round-robin"))))
         answers = {(await house.gate.get("/s/web/x"))[-3:] for _ in range(4)}
         assert answers == {b"far", b"\nok"}, "both answer"
+        monkeypatch.setattr(pools, "CONNECT_S", 0.3)
         vanish()
         reads = [asyncio.create_task(house.gate.get("/s/web/slow")) for _ in range(4)]
         writes = [

@@ -16,6 +16,7 @@ from kube_cluster import AGENT, H100, ROLE, a_driver, a_kube, a_pod_claim, confi
 from argosy.infra import border
 from argosy.infra.provider import Want
 from argosy.model.facts import ClaimFact, ClaimState
+from argosy.model.own_volumes import OwnVolume, VolumeConfig
 from argosy.model.resources import Infra, Resources
 from argosy.model.units import GIB
 from argosy.providers.kubernetes.provider import KubernetesProvider
@@ -321,6 +322,33 @@ def test_volumes_of_a_task_are_in_its_pods_and_claims_are_made_once(tmp_path: Pa
             with pytest.raises(border.RequestRefused) as caught:
                 await provider.ensure(configured({"volumes": [volume]}))
             assert said in str(caught.value)
+
+    with_cluster(tmp_path, act)
+
+
+def test_volumes_that_stay_are_made_once_and_only_ours_are_removed(tmp_path: Path) -> None:
+    async def act(kube: FakeKube, provider: KubernetesProvider) -> None:
+        here, made = Infra(provider="kubernetes", region="lab"), OwnVolume(type="k8s-pvc", path="/", name="d")
+        with pytest.raises(border.RequestRefused, match="there is no claim `d` in ml of lab"):
+            await provider.make_volume(here, made)
+        made = msgspec.structs.replace(made, size_bytes=5 << 30)
+        assert await provider.make_volume(Infra(provider="kubernetes"), made)
+        assert await provider.make_volume(here, made), "made before, by us"
+        ((_, claim),) = kube.store.of("persistentvolumeclaims")
+        assert claim["spec"]["resources"] == {"requests": {"storage": str(5 << 30)}}
+        await provider.remove_volume(here, made)
+        await provider.remove_volume(here, made)
+        assert list(kube.store.of("persistentvolumeclaims")) == []
+        assert await provider.make_volume(here, made)
+        ((_, claim),) = kube.store.of("persistentvolumeclaims")
+        claim["metadata"]["labels"] = {}
+        assert not await provider.make_volume(here, made), "somebody else's"
+        await provider.remove_volume(here, made)
+        assert len(list(kube.store.of("persistentvolumeclaims"))) == 1
+        path = OwnVolume(type="k8s-hostpath", path="/", config=VolumeConfig(host_path="/srv"))
+        assert not await provider.make_volume(here, path)
+        with pytest.raises(border.RequestRefused, match="no context in use is called gone"):
+            await provider.make_volume(Infra(region="gone"), made)
 
     with_cluster(tmp_path, act)
 

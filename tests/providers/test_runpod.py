@@ -16,11 +16,13 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 from argosy.infra import border
 from argosy.infra.machine_driver import MachineDriver
 from argosy.infra.machine_vendor import Vendor
-from argosy.infra.provider import Diagnostic, Setting, Want
+from argosy.infra.provider import Diagnostic, KeepsVolumes, Setting, Want
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.facts import ClaimState
-from argosy.model.resources import Resources
+from argosy.model.own_volumes import OwnVolume
+from argosy.model.resources import Infra, Resources
 from argosy.model.rows import Claim
+from argosy.providers.runpod import create
 from argosy.providers.runpod.orders import kind_of, names_of
 from argosy.providers.runpod.provider import RunPod
 from argosy.testing.cloud_hosts import CloudHosts
@@ -210,6 +212,40 @@ def test_a_cluster_has_its_nodes_in_one_order(cloud: Cloud, tmp_path: Path) -> N
     asyncio.run(act())
     (call,) = subject.cloud.called("create_cluster")
     assert (call.body.name, call.body.compute.podCount) == (claim.id, 3)
+
+
+def test_volumes_that_stay(cloud: Cloud, tmp_path: Path) -> None:
+    fake, clock = cloud
+    fake.reset()
+    driver = create(a_setting(tmp_path, clock, fake.environ()))
+    assert isinstance(driver, KeepsVolumes)
+    there = OwnVolume(type="runpod-network-volume", path="/", name="models")
+    new = msgspec.structs.replace(there, name="runs", size_bytes=50 << 30)
+    here = Infra(provider="runpod", region="US", zone="US-KS-2")
+
+    async def act() -> None:
+        assert not await driver.make_volume(Infra(provider="runpod"), there)
+        assert await driver.make_volume(here, new)
+        assert not await driver.make_volume(here, new), "whoever made it has noted that"
+        (call,) = fake.called("make_volume")
+        assert (call.body.name, call.body.size, call.body.dataCenter) == ("runs", 50, "US-KS-2")
+        await driver.remove_volume(here, new)
+        await driver.remove_volume(here, new)
+        assert [name for name, _ in fake.volumes.values()] == ["models"]
+        for infra, volume, said in (
+            (
+                here,
+                msgspec.structs.replace(new, size_bytes=0),
+                "RunPod has no network volume `runs` of yours",
+            ),
+            (Infra(), new, "write `infra: runpod/COUNTRY/DATA-CENTER`"),
+            (here, msgspec.structs.replace(new, size_bytes=1), "10 to 4,096 GB, and this is to have 1"),
+        ):
+            with pytest.raises(border.RequestRefused, match=said):
+                await driver.make_volume(infra, volume)
+        await driver.disconnect()
+
+    asyncio.run(act())
 
 
 def test_an_order_says_image_disk_volume_and_data_center(cloud: Cloud, tmp_path: Path) -> None:

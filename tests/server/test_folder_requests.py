@@ -149,7 +149,10 @@ def test_a_full_disk_is_told_also_to_who_sends_much(raw: Raw, monkeypatch: pytes
 
 def test_trash_restore_and_names(raw: Raw) -> None:
     make(raw, "train")
-    assert raw.ask("POST", "/folders", {"name": "train"}).json["what"] == "there is a folder `train` already"
+    assert (
+        raw.ask("POST", "/folders", {"name": "train"}).json["what"]
+        == "there is a folder or volume `train` already"
+    )
     assert raw.ask("DELETE", "/folders/train").json["hint"] == "first: argosy folder rm train"
     old = raw.ask("PUT", "/folders/train", {"trashed": True}).json
     assert old["trashed_ms"] > 0 and raw.ask("GET", "/folders").json["folders"] == []
@@ -157,7 +160,7 @@ def test_trash_restore_and_names(raw: Raw) -> None:
     assert held.json["what"] == "`train` is in the trash" and "restore" in held.json["hint"]
     make(raw, "train")  # the name is free
     taken = raw.ask("PUT", f"/folders/{old['id']}", {"trashed": False})
-    assert (taken.status, taken.json["what"]) == (409, "there is a folder `train` already")
+    assert (taken.status, taken.json["what"]) == (409, "there is a folder or volume `train` already")
     assert raw.ask("DELETE", f"/folders/{old['id']}").status == 200
     assert raw.ask("GET", f"/folders/{old['id']}").status == 404
     missing = raw.ask("GET", "/folders/nothing").json

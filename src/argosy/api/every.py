@@ -32,6 +32,7 @@ from argosy.api.services import ServiceCalls
 from argosy.api.sessions import SessionCalls, SessionStreams, SnapshotCalls
 from argosy.api.shell import ShellCalls
 from argosy.api.storage import StorageCalls
+from argosy.api.volumes import VolumeCalls
 
 
 class Calls(
@@ -60,6 +61,7 @@ class Calls(
     SecretCalls,
     CheckpointCalls,
     FolderCalls,
+    VolumeCalls,
 ):
     """Every endpoint but the streams. A new feature is one line here."""
 

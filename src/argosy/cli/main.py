@@ -76,6 +76,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "folder": _Entry(
             "folders", "folder", "Folders that people and projects share: quotas, trash, uploads."
         ),
+        "volumes": _Entry("volumes", "volumes", "Volumes by name, as SkyPilot has them: apply, ls, delete."),
         "files": _Entry("files", "files", "Parallel find, ls, du, chmod, chown, cp, rm, sync, stat."),
         "checkpoints": _Entry(
             "checkpoints", "checkpoints", "What managed jobs have saved: list, fetch, remove."

@@ -11,14 +11,15 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, NamedTuple
 
-from argosy.controllers.folder_links import FolderLinks, Mounted
+from argosy.controllers.folder_links import Mounted
+from argosy.controllers.mount_kinds import MountKinds
 from argosy.controllers.view import Rows
 from argosy.infra.agent_port import AgentDirectory, MountOrder
 from argosy.infra.border import BorderError
 from argosy.infra.buckets import BucketError, MountKeys
 from argosy.model.ids import Clock
 from argosy.model.kinds import task_of
-from argosy.model.mounts import ServedFolder, is_mounted, storage_of
+from argosy.model.mounts import is_mounted, storage_of
 from argosy.model.phases import AttemptPhase, NodePhase
 from argosy.model.rows import Workload
 
@@ -43,10 +44,16 @@ class KeyRenewals:
     """Of one server. `orders`: makes an order with new keys; `tells`: a text for those who look at a job."""
 
     def __init__(
-        self, agents: AgentDirectory, clock: Clock, orders: Orders, tells: Tells, links: FolderLinks
+        self,
+        agents: AgentDirectory,
+        clock: Clock,
+        orders: Orders,
+        tells: Tells,
+        kinds: MountKinds,
+        close: Callable[[], None],
     ) -> None:
         self._agents, self._clock, self._orders, self._tells = agents, clock, orders, tells
-        self._links = links  # of folders that have streams instead of keys
+        self._kinds, self._close = kinds, close
         self._due: dict[tuple[str, str], _Due] = {}  # by node and target
         self._told: set[tuple[str, str]] = set()  # whose end people were told
 
@@ -67,11 +74,11 @@ class KeyRenewals:
                 if known is not None:
                     await self.renew(known)
         finally:
-            self._links.close()
+            self._close()
 
     async def renew(self, rows: Rows) -> None:
         """Renew what is due; forget what is mounted no longer."""
-        for what in _in_use(rows):
+        for what in self._in_use(rows):
             self._due.setdefault(_key(what), _Due(what, 0.0, _FOREVER_S))
         now_s = self._clock.now_ms() / 1000
         running = {attempt.workload_id for attempt in rows.attempts.values()}
@@ -80,11 +87,9 @@ class KeyRenewals:
             stays = due.what.job.host_id is not None or due.what.job.id in running
             if node is None or node.phase in (NodePhase.GONE, NodePhase.STOPPED) or not stays:
                 del self._due[key]
-                self._links.drop(key)
+                self._kinds.of(due.what.mount).drop(key)
                 self._told.discard(key)
-            elif isinstance(due.what.mount, ServedFolder):
-                self._links.keep(due.what)
-            elif due.at_s <= now_s:
+            elif not self._kinds.of(due.what.mount).hold(due.what) and due.at_s <= now_s:
                 await self._renew(due, now_s)
 
     async def _renew(self, due: _Due, now_s: float) -> None:
@@ -108,20 +113,23 @@ class KeyRenewals:
                 what.job, f"the keys of {what.mount.target} end soon and are not renewed: {why}"
             )
 
+    def _in_use(self, rows: Rows) -> Iterator[Mounted]:
+        """What attempts that run have mounted."""
+        for attempt in rows.attempts.values():
+            job = rows.workloads.get(attempt.workload_id)
+            task = task_of(job) if job is not None else None
+            if (
+                job is None
+                or task is None
+                or attempt.phase not in (AttemptPhase.RUNNING, AttemptPhase.ENDING)
+            ):
+                continue
+            for mount in storage_of(task):
+                used = attempt.phase is AttemptPhase.RUNNING or self._kinds.of(mount).lasts
+                for place in attempt.placements if used and is_mounted(mount) else ():
+                    if (node := rows.nodes.get(place.node_id)) is not None:
+                        yield Mounted(job, node, mount)
+
 
 def _key(what: Mounted) -> tuple[str, str]:
     return what.node.id, what.mount.target
-
-
-def _in_use(rows: Rows) -> Iterator[Mounted]:
-    """What attempts that run have mounted."""
-    for attempt in rows.attempts.values():
-        job = rows.workloads.get(attempt.workload_id)
-        task = task_of(job) if job is not None else None
-        if job is None or task is None or attempt.phase not in (AttemptPhase.RUNNING, AttemptPhase.ENDING):
-            continue
-        for mount in storage_of(task):
-            used = attempt.phase is AttemptPhase.RUNNING or isinstance(mount, ServedFolder)
-            for place in attempt.placements if used and is_mounted(mount) else ():
-                if (node := rows.nodes.get(place.node_id)) is not None:
-                    yield Mounted(job, node, mount)

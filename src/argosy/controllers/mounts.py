@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from argosy.controllers.folder_links import FolderCopies, FolderLinks, Mounted
 from argosy.controllers.mount_keys import KeyRenewals
+from argosy.controllers.mount_kinds import MountKinds, OfFolder, OfStore
 from argosy.infra.agent_port import (
     AgentDirectory,
     AgentPort,
@@ -30,7 +31,6 @@ from argosy.infra.buckets import (
     Bucket,
     BucketError,
     ChangedMeanwhile,
-    Encryption,
     Extra,
     GivesKeys,
     MountKeys,
@@ -44,12 +44,10 @@ from argosy.model.kinds import kind_of, task_of
 from argosy.model.kinds.job import job_label
 from argosy.model.mounts import (
     MountEncryption,
-    ServedFolder,
     extra_of,
     in_workdir,
     is_mounted,
     is_written,
-    options_of,
     overlap,
     storage_of,
     url_of,
@@ -90,10 +88,11 @@ class Mounts:
     def __init__(
         self, store: Store, clock: Clock, stores: Callable[[], OpensBuckets] | None, agents: AgentDirectory
     ) -> None:
-        self._store, self._clock, self._stores = store, clock, stores
+        self._store, self._clock = store, clock
         self.copies = FolderCopies(store, self._say)
-        self._links = FolderLinks(agents, self.copies.served)
-        self.renewals = KeyRenewals(agents, clock, self._renewing, self._say, self._links)
+        links = FolderLinks(agents, self.copies.served)
+        self._kinds = MountKinds(OfStore(stores), OfFolder(self.copies, links))
+        self.renewals = KeyRenewals(agents, clock, self._renewing, self._say, self._kinds, links.close)
         self._listings: dict[tuple[str, str], asyncio.Task[Listing]] = {}  # by attempt and target
         self._sent: dict[tuple[str, str], set[str]] = {}  # by attempt and path: files that are in the store
         self._working: dict[str, set[asyncio.Task[None]]] = {}  # by attempt
@@ -125,10 +124,9 @@ class Mounts:
         assert task is not None
         is_going = attempt.outcome is Outcome.PREEMPTED  # it goes on elsewhere; there is little time
         for mount in storage_of(task):
-            if isinstance(mount, ServedFolder):
-                for index, agent in enumerate(agents):
-                    with store_errors(mount.target):
-                        await self.copies.bring_back(agent, job, index, mount)
+            for index, agent in enumerate(agents):
+                with store_errors(mount.target):
+                    await self._kinds.of(mount).bring_back(agent, job, index, mount)
         await self._flush(agents, job, task, _HURRY_S if is_going else _PATIENCE_S)
         for each in task.returns if not is_going else ():
             done = self._sent.setdefault((attempt.id, each.path), set())
@@ -154,11 +152,7 @@ class Mounts:
             for target, paths in left.items():
                 mount = written[target]
                 names = ", ".join(f"`{path}`" for path in paths[:5]) + (" and more" if len(paths) > 5 else "")
-                fix = (
-                    f"look whether you may still write there: argosy folder info {mount.name}"
-                    if isinstance(mount, ServedFolder)
-                    else "look whether the server's credentials may write there"
-                )
+                fix = self._kinds.of(mount).look.format(name=mount.name)
                 raise RequestRefused(
                     "storage",
                     f"`{mount.target}`: {many(len(paths), 'file')} did not get from node {index} to "
@@ -178,9 +172,7 @@ class Mounts:
                 with store_errors(mount.target):
                     if is_mounted(mount) and await self._mounts(agent, job, node, mount):
                         continue
-                    if isinstance(mount, ServedFolder) and not await self.copies.is_free(
-                        agent, job, node, mount
-                    ):
+                    if not await self._kinds.of(mount).is_free(agent, job, node, mount):
                         continue
                     async with agent.expecting(in_workdir(mount.target)):
                         listing = await self._listing(attempt.id, mount, task.sync)
@@ -190,31 +182,18 @@ class Mounts:
                 raise
 
     async def _mounts(self, agent: AgentPort, job: Workload, node: Node, mount: StorageMount) -> bool:
-        """Mount it; False: it is to be copied, because this node or its store cannot, and the task only
-        reads."""
-        read_only = not is_written(mount)
-        what = Mounted(job, node, mount)
-        if isinstance(mount, ServedFolder):
-            self._links.keep(what)
+        """Mount it; False: it is to be copied, because this node or its store cannot, and it may be."""
+        what, kind = Mounted(job, node, mount), self._kinds.of(mount)
+        kind.hold(what)
         try:
             order, keys = await self._order(what)
             await agent.mount(order)
         except RequestRefused as error:
-            self._links.drop((node.id, mount.target))
+            kind.drop((node.id, mount.target))
             if error.field != "fuse":
                 raise
-            if isinstance(mount, ServedFolder):
-                back = "" if read_only else ", and what changes there goes back at the end of the job"
-                await self._say(job, f"{error}: {mount.target} is a copy of {url_of(mount)}{back}")
-                return False
-            if read_only:
-                await self._say(job, f"{error}: {mount.target} is copied")
-                return False
-            raise RequestRefused(
-                "storage",
-                f"`{mount.target}`: {error}; say `mode: COPY`, or `config: {{mount: {{read_only: true}}}}` "
-                "if it is only read: then it is copied where it cannot be mounted",
-            ) from None
+            await self._say(job, kind.copied(mount, error))
+            return False
         self.renewals.note(what, keys)
         if not keys.scoped:
             url = url_of(mount)
@@ -240,7 +219,7 @@ class Mounts:
             target=in_workdir(mount.target),
             path=keys.path,
             settings=keys.settings,
-            options=("dir-cache-time=2s",) if isinstance(mount, ServedFolder) else options_of(mount),
+            options=self._kinds.of(mount).options(mount),
             cached=mount.mode == "MOUNT_CACHED",
             read_only=read_only,
             door=keys.door,
@@ -254,11 +233,11 @@ class Mounts:
         """Nobody keeps two jobs apart that write to one bucket."""
         if not is_written(mount):
             return
-        url, place = url_of(mount), _place_of(mount)
+        url, place = url_of(mount), self._kinds.of(mount).place(mount)
         for other in (await self._store.snapshot()).workloads.values():
             task = task_of(other) if other.id != job.id and kind_of(other).runs else None
             mounts = storage_of(task) if task is not None else ()
-            if any(is_written(each) and overlap(place, _place_of(each)) for each in mounts):
+            if any(is_written(each) and overlap(place, self._kinds.of(each).place(each)) for each in mounts):
                 who = f"job {job_label(other)} also writes to {url}"
                 await self._say(job, f"{who}: of two writes of one file the later one stays")
                 return
@@ -303,7 +282,7 @@ class Mounts:
                 f"`{mount.target}`: {url_of(mount)} holds more than {most:,} objects; copy less of it with "
                 "`sync: {include: …}`, or say `mode: MOUNT`",
             )
-        if not files and not isinstance(mount, ServedFolder):
+        if not files and not self._kinds.of(mount).may_be_empty:
             raise ObjectMissing(
                 f"nothing lies at {url_of(mount)}"
                 + (", as `sync` has it" if rules.include or rules.exclude else ""),
@@ -324,13 +303,7 @@ class Mounts:
 
     def opened(self, mount: StorageMount) -> tuple[Bucket, str]:
         """Raises `BucketError`."""
-        if isinstance(mount, ServedFolder):
-            return self.copies.bucket(mount), mount.sub_path
-        if self._stores is None:
-            raise RequestRefused("storage", f"`{mount.target}`: this server has no object stores")
-        wish = extra_of(mount).encryption
-        opened = self._stores().open(url_of(mount), Encryption(type=wish.type, key_id=wish.key_id))
-        return opened.bucket, opened.key
+        return self._kinds.of(mount).opened(mount)
 
     async def _fetch(
         self,
@@ -379,11 +352,6 @@ class Mounts:
     async def _say(self, job: Workload, text: str) -> None:
         event = Event(at_ms=self._clock.now_ms(), subject=job.id, code="data", text=text)
         await self._store.commit([], events=[event])
-
-
-def _place_of(mount: StorageMount) -> str:
-    """For comparing: names of folders are not unique."""
-    return f"folder://{mount.folder}/{mount.sub_path}" if isinstance(mount, ServedFolder) else url_of(mount)
 
 
 def _reachable(href: str) -> str:

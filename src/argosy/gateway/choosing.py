@@ -101,10 +101,10 @@ class Load:
     def waiting(self, now_s: float) -> float:
         """Units that are still to be read; between two events it is taken to read all the time."""
         mine, others = self.units, self.other_units
-        if mine > 0:
+        if mine > 0 and self.reading:
             done = (now_s - self.since_s) / self.speed.unit_s
-            first = self.reading[0].units if self.reading else 0.0
-            mine -= min(done, 0.9 * first)
+            most = 0.9 * self.reading[0].units
+            mine -= done if done < most else most
         if others > 0:
             others = max(0.0, others - (now_s - self.heard_s) / self.speed.unit_s * others / (mine + others))
         return mine + others
@@ -148,23 +148,24 @@ class Chooser:
 
     def choose(self, prompt: Prompt, replicas: Sequence[Hashable], now_s: float) -> int:
         """The index of the replica that is to answer."""
+        return self.choose_among(prompt, [self.load(replica) for replica in replicas], now_s)
+
+    def choose_among(self, prompt: Prompt, loads: Sequence[Load], now_s: float) -> int:
+        """The same by the books of the replicas."""
         terms = self.terms
         if terms.rule == "least-tokens":
-            return self._least([float(self.load(replica).tokens) for replica in replicas])
+            return self._least([float(load.tokens) for load in loads])
         hits = self._prefixes.match(prompt.keys) if terms.rule == "prefix-aware" else {}
         prompt.hits = hits
-        twice, each_s, loads = 1 + terms.miss, terms.each_s, self.loads
+        twice, each_s = 1 + terms.miss, terms.each_s
         fresh = twice * units(prompt.tokens)
         costs = []
-        for replica in replicas:
-            load = loads.get(replica) or self.load(replica)
+        for load in loads:
             hit = hits.get(load.slot) if hits else None
             own = fresh if hit is None else twice * self._units(prompt, hit)
             if load.units or load.other_units:
                 own += load.waiting(now_s)
-            cost = load.speed.unit_s * own
-            there = load.requests + load.other_requests
-            costs.append(cost + each_s * there if there else cost)
+            costs.append(load.speed.unit_s * own + each_s * (load.requests + load.other_requests))
         return self._least(costs)
 
     def _units(self, prompt: Prompt, hit: int) -> float:
@@ -181,7 +182,10 @@ class Chooser:
 
     def sent(self, prompt: Prompt, replica: Hashable, now_s: float) -> Sent:
         """It goes there; in the same turn as the choice, so that the next one sees it."""
-        load = self.load(replica)
+        return self.sent_to(prompt, self.load(replica), now_s)
+
+    def sent_to(self, prompt: Prompt, load: Load, now_s: float) -> Sent:
+        """The same by the books of the replica."""
         hit = 0
         if self.terms.rule == "prefix-aware":
             hits = prompt.hits if prompt.hits is not None else self._prefixes.match(prompt.keys)

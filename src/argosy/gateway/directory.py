@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Final, cast
 
@@ -11,7 +10,7 @@ import msgspec
 from argosy.gateway.endpoints import Endpoint
 from argosy.gateway.exchange import Answer, Exchange
 from argosy.gateway.heads import RequestHead
-from argosy.gateway.limits import Key, key_of
+from argosy.gateway.limits import Key
 from argosy.gateway.service import Service
 
 #: Requests to language models of all services come in below this path.
@@ -55,6 +54,7 @@ class Directory:
                 self._prefixes[each.route.prefix.encode()] = each
             if isinstance(each, Service) and each.route.models:
                 self._add_models(each)
+        self._lasting = {digest: _models_of(holders, digest) for digest, holders in self._with_key.items()}
         self._depths = tuple(sorted({prefix.count(b"/") for prefix in self._prefixes}, reverse=True))
 
     def _add_models(self, service: Service) -> None:
@@ -91,11 +91,15 @@ class Directory:
         """It is a request to a language model under the common address."""
         return bool(self._keyless or self._keyed) and head.path.startswith(MODELS)
 
+    def lasting_models(self, head: RequestHead) -> dict[str, Service] | None:
+        """The models of a request's key, where no service says when that ends; None: `models_for` has to say.
+        Whether the key is good the service itself finds out."""
+        return self._lasting.get(head.key_digest())
+
     def models_for(self, exchange: Exchange) -> dict[str, Service] | Answer:
         """The models that the caller may ask, with their services; or why it may ask none."""
         mine: dict[str, Service] = {}
-        shown = key_of(exchange)
-        holders = self._with_key.get(hashlib.sha256(shown).digest(), ()) if shown else ()
+        holders = self._with_key.get(exchange.head.key_digest(), ())
         for service in holders:
             if isinstance(service.keys.find(exchange, notes=False), Key):
                 for model in service.route.models:
@@ -108,6 +112,17 @@ class Directory:
             return mine
         refused = self._keyed.keys.find(exchange)
         return refused if isinstance(refused, Answer) else mine
+
+
+def _models_of(holders: Iterable[Service], digest: bytes) -> dict[str, Service] | None:
+    """What a key may ask; None where that changes with the clock."""
+    mine: dict[str, Service] = {}
+    for service in holders:
+        if service.keys.ends(digest):
+            return None
+        for model in service.route.models:
+            mine.setdefault(model, service)
+    return mine
 
 
 def list_models(models: Iterable[str]) -> Answer:

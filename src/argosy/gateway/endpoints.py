@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from argosy.gateway.exchange import Exchange
 from argosy.gateway.service import Service
-from argosy.gateway.usage import asked_of
+from argosy.gateway.usage import model_of
 from argosy.model.routes import EndpointRoute
 
 _BODY_MAX = 32 << 20
@@ -51,7 +51,7 @@ class Endpoint:
 
     def choose(self, exchange: Exchange) -> Service | str:
         """The service of a request; or the model that it names and nobody has."""
-        asked = _model_of(exchange) if self.has_models else ""
+        asked = model_of(exchange) if self.has_models else ""
         if asked and asked != self.route.name:
             for member in self.members:
                 if asked in member.models:
@@ -74,12 +74,3 @@ class Endpoint:
 
 def _given(member: Chosen) -> int:
     return member.given
-
-
-def _model_of(exchange: Exchange) -> str:
-    if not exchange.body:
-        return ""
-    try:
-        return asked_of(exchange).model
-    except ValueError:
-        return ""

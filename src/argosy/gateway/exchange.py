@@ -112,7 +112,7 @@ class Exchange:
     __slots__ = (
         "answer_fields", "asked", "begun_s", "body", "client", "first_s", "forward", "head", "id", "ip",
         "is_local", "limit", "memo", "outcome", "passed", "pieces", "received", "secure", "sending_s", "sent",
-        "status", "stream", "tap", "tries",
+        "status", "stream", "tap", "tries", "weighed",
     )  # fmt: skip
 
     def __init__(self, client: Client, head: RequestHead, ip: bytes, request_id: bytes, now_s: float) -> None:
@@ -141,6 +141,7 @@ class Exchange:
         self.tap: Callable[[bytes], None] | None = None  # sees the answer's body pass
         self.asked: object = None  # what the body asks of a language model, where somebody has read it
         self.memo: object = None  # the decider's own
+        self.weighed: object = None  # its balancer's own
 
     @property
     def is_idempotent(self) -> bool:

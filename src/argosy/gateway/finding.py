@@ -13,7 +13,7 @@ from argosy.gateway.directory import MODELS, Directory, list_models
 from argosy.gateway.endpoints import Endpoint
 from argosy.gateway.exchange import Answer, Exchange, NeedBody, refusal
 from argosy.gateway.service import Service
-from argosy.gateway.usage import asked_of
+from argosy.gateway.usage import asked_of, model_of
 from argosy.model.routes import EndpointRoute, RouteTable
 
 _MODEL_BODY: Final = 32 << 20
@@ -93,6 +93,11 @@ class Finder:
 
     def _find_model(self, exchange: Exchange) -> Found:
         head = exchange.head
+        if exchange.body is not None and head.method == b"POST":
+            lasting = self._directory.lasting_models(head)
+            meant = lasting.get(model_of(exchange)) if lasting else None
+            if meant is not None:
+                return meant, 0
         mine = self._directory.models_for(exchange)
         if isinstance(mine, Answer):
             return mine

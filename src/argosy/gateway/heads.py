@@ -10,6 +10,7 @@ look-up.
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from typing import Final
 
@@ -54,8 +55,8 @@ class RequestHead:
     """The head of one request. It is shared by requests with equal heads, so nobody changes it."""
 
     __slots__ = (
-        "_values", "_without_key", "expects", "fields", "forwarded_for", "forwarded_proto", "host", "keep",
-        "length", "method", "minor", "passed", "path", "place", "query", "start", "upgrade",
+        "_digest", "_values", "_without_key", "expects", "fields", "forwarded_for", "forwarded_proto", "host",
+        "keep", "length", "method", "minor", "passed", "path", "place", "query", "start", "upgrade",
     )  # fmt: skip
 
     def __init__(self, method: bytes, path: bytes, query: bytes, minor: int) -> None:
@@ -74,6 +75,7 @@ class RequestHead:
         self.passed = b""  # by another gateway, as the client said: only true at the socket for those
         self._values: dict[bytes, bytes] | None = None
         self._without_key: bytes | None = None
+        self._digest: bytes | None = None
         #: What was found out about it before, by who found it out: equal heads have the same place and start.
         self.place: tuple[object, object] = (None, None)
         self.start: tuple[object, bytes] = (None, b"")
@@ -99,6 +101,14 @@ class RequestHead:
             if equals and key == name:
                 return value
         return None
+
+    def key_digest(self) -> bytes:
+        """SHA-256 of the key that it shows, as `Authorization: Bearer` or `X-Api-Key`; empty: none."""
+        if self._digest is None:
+            kind, _, shown = (self.get(b"authorization") or b"").partition(b" ")
+            shown = shown.strip(b" ") if kind.lower() == b"bearer" else self.get(b"x-api-key") or b""
+            self._digest = hashlib.sha256(shown).digest() if shown else b""
+        return self._digest
 
     def without_key(self) -> bytes:
         """The fields that are passed on, but for those that hold an API key."""

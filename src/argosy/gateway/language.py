@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, cast
 
-from argosy.gateway.choosing import Chooser, Prompt, Rule, Sent, Terms
+from argosy.gateway.choosing import Chooser, Load, Prompt, Rule, Sent, Terms
 from argosy.gateway.exchange import Exchange
 from argosy.gateway.prompts import BLOCK_BYTES, TOKEN_BYTES, read_prompt
 from argosy.gateway.replicas import Replica
@@ -18,6 +18,16 @@ _FORGOTTEN: Final = 16  # so many replicas that are gone may be in the books
 RULES: Final = ("prefix-aware", "least-work", "least-tokens")
 
 
+class Weighed:
+    """What is remembered of one request: its prompt, and where it is."""
+
+    __slots__ = ("prompt", "sent")
+
+    def __init__(self, prompt: Prompt) -> None:
+        self.prompt = prompt
+        self.sent: Sent | None = None
+
+
 class Language:
     """The balancer of one service whose requests are prompts."""
 
@@ -27,47 +37,54 @@ class Language:
         rule = cast(Rule, policy.name)
         self._now_s = now_s
         self._chooser = Chooser(Terms(rule=rule, block=BLOCK_BYTES // TOKEN_BYTES))
-        self._prompts: dict[Exchange, Prompt] = {}
-        self._sent: dict[Exchange, Sent] = {}
+        self._among: Sequence[Replica] = ()  # of the last choice
+        self._loads: list[Load] = []  # theirs
         self.work_s = 0.0  # reading of prompts, and a part of the replica while an answer is made
         self._units = 0.0  # of all requests that were sent
         self._count = 0
 
     def choose(self, exchange: Exchange, ready: Sequence[Replica]) -> Replica:
-        prompt = self._prompt(exchange)
-        mean = self._units / self._count if self._count else 0.0
+        weighed = self._weigh(exchange)
         now_s = self._now_s()
-        for replica in ready:
-            load = self._chooser.load(replica.id)
+        if ready is not self._among:
+            self._take_replicas(ready)
+        for replica, load in zip(ready, self._loads, strict=True):
             if replica.elsewhere or load.other_requests:
+                mean = self._units / self._count if self._count else 0.0
                 load.other_requests = replica.elsewhere
                 load.other_units = mean * replica.elsewhere / 2  # the other half is being answered
                 load.heard_s = now_s
-        if len(self._chooser.loads) > len(ready) + _FORGOTTEN:
-            self._chooser.keep([replica.id for replica in ready])
-        return ready[self._chooser.choose(prompt, [replica.id for replica in ready], now_s)]
+        return ready[self._chooser.choose_among(weighed.prompt, self._loads, now_s)]
 
-    def _prompt(self, exchange: Exchange) -> Prompt:
-        found = self._prompts.get(exchange)
-        if found is None:
-            found = self._prompts[exchange] = read_prompt(exchange.body, exchange.asked)
+    def _take_replicas(self, ready: Sequence[Replica]) -> None:
+        """Others than at the choice before."""
+        chooser = self._chooser
+        if len(chooser.loads) > len(ready) + _FORGOTTEN:
+            chooser.keep([replica.id for replica in ready])
+        self._among, self._loads = ready, [chooser.load(replica.id) for replica in ready]
+
+    def _weigh(self, exchange: Exchange) -> Weighed:
+        found = exchange.weighed
+        if not isinstance(found, Weighed):
+            found = exchange.weighed = Weighed(read_prompt(exchange.body, exchange.asked))
         return found
 
     def sent(self, exchange: Exchange, replica: Replica) -> None:
-        sent = self._chooser.sent(self._prompt(exchange), replica.id, self._now_s())
-        self._sent[exchange] = sent
+        weighed = self._weigh(exchange)
+        sent = weighed.sent = self._chooser.sent(weighed.prompt, replica.id, self._now_s())
         self._units += sent.units
         self._count += 1
 
     def first_byte(self, exchange: Exchange, replica: Replica) -> None:
-        sent = self._sent.get(exchange)
-        if sent is not None and 200 <= exchange.status < 300:  # a refusal says nothing of its speed
-            self._chooser.first_byte(sent, self._now_s())
+        weighed = exchange.weighed
+        if isinstance(weighed, Weighed) and weighed.sent is not None and 200 <= exchange.status < 300:
+            self._chooser.first_byte(weighed.sent, self._now_s())  # a refusal says nothing of its speed
 
     def ended(self, exchange: Exchange, replica: Replica) -> None:
-        self._prompts.pop(exchange, None)
-        sent = self._sent.pop(exchange, None)
-        if sent is not None:
+        weighed = exchange.weighed
+        sent = weighed.sent if isinstance(weighed, Weighed) else None
+        if sent is not None and isinstance(weighed, Weighed):
+            weighed.sent = None
             self.work_s += sent.units * sent.load.speed.unit_s
             if exchange.first_s:
                 self.work_s += max(0.0, self._now_s() - exchange.first_s) / BATCH

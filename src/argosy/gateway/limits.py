@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import collections
 import datetime
-import hashlib
 import hmac
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from argosy.gateway.exchange import Answer, Exchange, refusal
 from argosy.gateway.shared import Board
@@ -22,16 +23,18 @@ _GUESS_S: Final = 60.0
 _ADDRESSES: Final = 10_000
 _MINUTE_S: Final = 60.0
 _ANSWER_TOKENS: Final = 512  # what a request is taken to make when it does not say
+_LEFT_REQUESTS: Final = b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n"
+_LEFT_TOKENS: Final = b"x-ratelimit-limit-tokens: %d\r\nx-ratelimit-remaining-tokens: %d\r\n"
 
 
-class Expected(NamedTuple):
+class Expected(msgspec.Struct, frozen=True):
     """Tokens that a request may use: of its prompt, of its answer."""
 
     taken: int = 0
     made: int = 0
 
 
-class Reserved(NamedTuple):
+class Reserved(msgspec.Struct, frozen=True):
     """What was taken from the limits of a key for a request that is under way."""
 
     row: int
@@ -84,14 +87,13 @@ class Key:
                 refused = self._check_budget(cost)
                 if refused is not None:
                     return refused
-            for what, column, limit, amount in (
-                ("requests per minute", self._REQUESTS, route.requests_per_minute, 1),
-                ("tokens per minute", self._TOKENS, route.tokens_per_minute, tokens),
-            ):
-                short_s = board.missing_s(row, column, limit, amount, now_s) if limit else 0.0
-                if short_s > 0:
-                    return limited(what, short_s)
-            if route.requests_per_minute:
+            each = route.requests_per_minute
+            if each and (short_s := board.missing_s(row, self._REQUESTS, each, 1, now_s)) > 0:
+                return limited("requests per minute", short_s)
+            most = route.tokens_per_minute
+            if most and (short_s := board.missing_s(row, self._TOKENS, most, tokens, now_s)) > 0:
+                return limited("tokens per minute", short_s)
+            if each:
                 board.take(row, self._REQUESTS, 1)
             if tokens:
                 board.take(row, self._TOKENS, tokens)
@@ -149,18 +151,12 @@ class Key:
     def fields(self) -> bytes:
         """What the client is told about its limits."""
         route, lines = self.route, b""
-        for name, column, limit in (
-            (b"requests", self._REQUESTS, route.requests_per_minute),
-            (b"tokens", self._TOKENS, route.tokens_per_minute),
-        ):
-            if limit:
-                left = max(0, int(self._board.level(self._row, column)))
-                lines += b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\n" % (
-                    name,
-                    limit,
-                    name,
-                    left,
-                )
+        if route.requests_per_minute:
+            left = int(self._board.level(self._row, self._REQUESTS))
+            lines = _LEFT_REQUESTS % (route.requests_per_minute, left if left > 0 else 0)
+        if route.tokens_per_minute:
+            left = int(self._board.level(self._row, self._TOKENS))
+            lines += _LEFT_TOKENS % (route.tokens_per_minute, left if left > 0 else 0)
         if route.budget_micro_usd:
             left = max(0, route.budget_micro_usd - self.spent_micro_usd)
             lines += b"x-ratelimit-remaining-micro-usd: %d\r\n" % left
@@ -194,6 +190,11 @@ class Keys:
         """SHA-256 of each."""
         return self._by_digest.keys()
 
+    def ends(self, digest: bytes) -> bool:
+        """A key is good until some time only."""
+        key = self._by_digest.get(digest)
+        return key is None or key.route.expires_at_ms > 0
+
     def take_routes(self, routes: tuple[KeyRoute, ...], prices: Prices) -> None:
         """The keys of a new table. Counters and limits of those that stay go on."""
         before = {key_row(self._service, key.route): key for key in self._by_digest.values()}
@@ -206,25 +207,30 @@ class Keys:
 
     def find(self, exchange: Exchange, *, notes: bool = True) -> Key | Answer:
         """The key that a request shows, or why it is refused. `notes`: a wrong key counts as a guess."""
-        shown = key_of(exchange)
-        if not shown:
+        digest = exchange.head.key_digest()
+        if not digest:
             return _unauthorized("a key is needed: say `Authorization: Bearer KEY`")
-        digest = hashlib.sha256(shown).digest()
         key = self._by_digest.get(digest)
         if key is not None and not hmac.compare_digest(key.digest, digest):
             key = None
         if key is not None and 0 < key.route.expires_at_ms <= self._now_ms():
             key = None
-        if self._is_guessing(exchange.ip) and (key is None or (exchange.ip, key.route.id) not in self._known):
+        if (
+            self._guesses
+            and self._is_guessing(exchange.ip)
+            and (key is None or (exchange.ip, key.route.id) not in self._known)
+        ):
             return refusal(429, "too-many-guesses", "too many wrong keys came from this address",
                            fields=b"retry-after: 60\r\n")  # fmt: skip
         if key is None:
             if notes:
                 self._note_guess(exchange.ip)
             return _unauthorized("the key is not valid here")
-        self._known[exchange.ip, key.route.id] = None
-        if len(self._known) > _ADDRESSES:
-            self._known.popitem(last=False)
+        known = (exchange.ip, key.route.id)
+        if known not in self._known:
+            self._known[known] = None
+            if len(self._known) > _ADDRESSES:
+                self._known.popitem(last=False)
         return key
 
     def _is_guessing(self, ip: bytes) -> bool:
@@ -245,15 +251,6 @@ class Keys:
 def key_row(service: str, key: KeyRoute) -> str:
     """The name of its row on the board: keys of two services may have one name, one key may be of many."""
     return f"key/{key.scope or service}/{key.id}"
-
-
-def key_of(exchange: Exchange) -> bytes:
-    """The key that a request shows, as `Authorization: Bearer` or `X-Api-Key`."""
-    head = exchange.head
-    kind, _, value = (head.get(b"authorization") or b"").partition(b" ")
-    if kind.lower() == b"bearer":
-        return value.strip(b" ")
-    return head.get(b"x-api-key") or b""
 
 
 def _unauthorized(text: str) -> Answer:

@@ -9,9 +9,8 @@ requests in flight may cost. The process that steers the workers gives out the r
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol, TypeVar
 
 from argosy.model.service_keys import PICO
@@ -49,7 +48,7 @@ class Board:
         self._width = width_of(workers)
         self._workers = workers
         self._worker = worker
-        self._lock_fd = lock_fd
+        self._lock = _Lock(lock_fd)
         self._own: list[float] = []
         self._cells: Cells = self._own if cells is None else cells
         self._rows: dict[str, int] = {}
@@ -85,17 +84,9 @@ class Board:
             if spent is not None:
                 self._take_spent(row * self._width, spent)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> _Lock:
         """Nobody else changes a number meanwhile."""
-        if self._lock_fd < 0:
-            yield
-            return
-        fcntl.lockf(self._lock_fd, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.lockf(self._lock_fd, fcntl.LOCK_UN)
+        return self._lock
 
     # --- token buckets: hold the lock ----------------------------------------------------------------
 
@@ -242,6 +233,23 @@ class Board:
             if at < len(self._cells):
                 self._cells[at] = float(in_flight.get(name, 0))
         self._heard = names
+
+
+class _Lock:
+    """A lock that processes share; nothing where there is one process."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __enter__(self) -> None:
+        if self._fd >= 0:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX)
+
+    def __exit__(self, *of_what: object) -> None:
+        if self._fd >= 0:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
 
 def width_of(workers: int) -> int:

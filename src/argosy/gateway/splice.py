@@ -224,7 +224,8 @@ class Client(Answers):
         self._keep = head.keep and not door.closing
         self.is_head_request = head.method == b"HEAD"
         if 0 < head.length == len(data) - end:  # all of it is here
-            exchange.pieces = [data[end:]]
+            exchange.body = data[end:]
+            exchange.pieces = [exchange.body]
             exchange.received = head.length
             self.act(exchange, door.decider.decide(exchange))
             return

@@ -69,6 +69,16 @@ def asked_of(exchange: Exchange) -> ModelRequest:
     return found
 
 
+def model_of(exchange: Exchange) -> str:
+    """What a body that is there names; empty: nothing, or nothing that can be read."""
+    if not exchange.body:
+        return ""
+    try:
+        return asked_of(exchange).model
+    except ValueError:
+        return ""
+
+
 class Usage:
     """Sees the pieces of one answer pass."""
 

@@ -12,8 +12,9 @@ from argosy.infra.agent_port import Channel, DialIn
 from argosy.model.facts import ClaimFact
 from argosy.model.ids import Clock, Ids
 from argosy.model.offer import Offer
+from argosy.model.own_volumes import OwnVolume
 from argosy.model.priced import PriceSource
-from argosy.model.resources import Resources
+from argosy.model.resources import Infra, Resources
 from argosy.model.rows import Claim, Node
 
 
@@ -146,6 +147,18 @@ class Connected(Protocol):
 
     async def disconnect(self) -> None:
         """They go. A later call makes new ones."""
+
+
+@runtime_checkable
+class KeepsVolumes(Protocol):
+    """A provider that makes volumes which stand by themselves, of its `Manifest.volume_types`."""
+
+    async def make_volume(self, infra: Infra, volume: OwnVolume) -> bool:
+        """It is there: made with its size, or without a size found. True: Argosy has made it, now or before.
+        May be repeated. Raises a border error."""
+
+    async def remove_volume(self, infra: Infra, volume: OwnVolume) -> None:
+        """It is gone with its bytes, if Argosy has made it; absent is success. Raises a border error."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from argosy.model.errors import ArgosyError
-from argosy.model.places import ALIASES, VOLUME_TYPES
+from argosy.model.places import ALIASES, REGION_IS_REST, VOLUME_TYPES
 from argosy.model.resources import Infra, Resources
 from argosy.model.task import Task, VolumeMount
 
@@ -55,6 +55,18 @@ def extra_of(volume: VolumeMount) -> VolumeExtra:
         raise _wrong(f"`{volume.target}`: {error}", "write what SkyPilot's `volumes` have") from None
 
 
+def infra_of(text: str) -> Infra:
+    """`PLACE[/REGION[/ZONE]]`, as it is written at a volume.
+
+    >>> infra_of("k8s/team/lab")
+    Infra(provider='kubernetes', region='team/lab')
+    """
+    named, _, rest = text.partition("/")
+    place = ALIASES.get(named, named)
+    region, _, zone = (rest, "", "") if place in REGION_IS_REST else rest.partition("/")
+    return Infra(provider=place or None, region=region or None, zone=zone or None)
+
+
 def with_own_volumes(task: Task) -> Task:
     """With what its place mounts in its configuration, and on no other place. Raises "spec-invalid"."""
     own = [(each, type_of(each)) for each in task.volumes if each.type or each.extra]
@@ -69,7 +81,7 @@ def with_own_volumes(task: Task) -> Task:
         )
     (place,) = places
     volumes = [_checked(each, kind) for each, kind in own]
-    region = next((extra_of(each).infra.partition("/")[2] for each, _ in own if extra_of(each).infra), "")
+    region = next((infra_of(extra_of(each).infra).region for each, _ in own if extra_of(each).infra), None)
     candidates = tuple(_bound(each, place, region, own[0][0].target, volumes) for each in task.resources)
     return msgspec.structs.replace(task, resources=candidates, config=_with(task.config, place, volumes))
 
@@ -104,13 +116,15 @@ def _checked(volume: VolumeMount, kind: str) -> OwnVolume:
     )
 
 
-def _bound(wish: Resources, place: str, region: str, target: str, volumes: list[OwnVolume]) -> Resources:
+def _bound(
+    wish: Resources, place: str, region: str | None, target: str, volumes: list[OwnVolume]
+) -> Resources:
     if wish.infra.provider not in (None, place):
         raise _wrong(
             f"`{target}` is a volume of {place}, and the task is to run on {wish.infra.provider}",
             f"leave `infra` away, or write `infra: {place}`",
         )
-    infra = Infra(provider=place, region=wish.infra.region or region or None, zone=wish.infra.zone)
+    infra = Infra(provider=place, region=wish.infra.region or region, zone=wish.infra.zone)
     return msgspec.structs.replace(wish, infra=infra, config=_with(wish.config, place, volumes))
 
 

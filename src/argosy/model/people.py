@@ -9,6 +9,7 @@ from __future__ import annotations
 from argosy.model.entry import Entry as Entry
 from argosy.model.folders import Folder, Volume
 from argosy.model.made_buckets import MadeBucket
+from argosy.model.named_volumes import NamedVolume
 from argosy.model.service_keys import ModelKey
 
 
@@ -208,6 +209,7 @@ AnyEntry = (
     | Secret
     | Folder
     | Volume
+    | NamedVolume
     | MadeBucket
     | ModelKey
 )

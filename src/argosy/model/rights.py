@@ -16,7 +16,7 @@ _USED: Final = (
     (("",), ("pods",), ("patch",)),
     (("",), ("pods/log", "events", "resourcequotas", "persistentvolumeclaims"), ("get", "list")),
     (("",), ("podtemplates",), ("create", "delete")),
-    (("",), ("persistentvolumeclaims",), ("create",)),  # that a task names with a size
+    (("",), ("persistentvolumeclaims",), ("create", "delete")),  # of a task, or of `argosy volumes`
     (("scheduling.k8s.io", "scheduling.volcano.sh"), ("podgroups",), ("get", "create", "delete")),
     (("autoscaling.x-k8s.io",), ("provisioningrequests",), ("get", "create", "delete")),
     (("networking.k8s.io",), ("ingresses",), ("get", "create", "delete")),

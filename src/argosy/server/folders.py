@@ -372,4 +372,6 @@ def in_trash(folder: Folder) -> ArgosyError:
 
 
 def _taken(name: str) -> ArgosyError:
-    return ArgosyError("conflict", f"there is a folder `{name}` already", hint="choose another name")
+    return ArgosyError(
+        "conflict", f"there is a folder or volume `{name}` already", hint="choose another name"
+    )

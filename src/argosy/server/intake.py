@@ -10,6 +10,7 @@ import msgspec
 from argosy.model.access import Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.hooks import MOMENTS
+from argosy.model.named_volumes import NamedVolume, with_named
 from argosy.model.notify import HIDDEN, OCCASIONS, Notify, is_channel
 from argosy.model.offer import Plan
 from argosy.model.own_volumes import with_own_volumes
@@ -17,11 +18,12 @@ from argosy.model.task import Task, render_ignored
 from argosy.server.channels import ChannelFile
 from argosy.server.data_checks import DataChecks
 from argosy.server.folder_mounts import FolderMounts, with_dots
-from argosy.server.guarding import project_of, require
+from argosy.server.guarding import DEFAULT, project_of, require
 from argosy.server.identity import Identity
 from argosy.server.tenancy import Tenants
 from argosy.storage.blobs import BlobStore
 from argosy.store.audit import note_used
+from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
 
 if TYPE_CHECKING:
@@ -58,10 +60,12 @@ class Intake:
         missing), `not-found`, `forbidden`."""
         if with_files:
             await self._bring_files((task,))
-        checked = with_own_volumes(self._checked(task, with_files=with_files))
+        rows = await self._store.snapshot()
+        meant = _with_named(rows, self._checked(task, with_files=with_files), caller, project)
+        checked = with_own_volumes(meant)
         if with_files and self.data is not None:
             await self.data.check((checked,))
-        ready = self._tenants.prepared(await self._store.snapshot(), checked, caller)
+        ready = self._tenants.prepared(rows, checked, caller)
         if not with_files:
             return ready
         [ready] = await self._with_folders([ready], caller, owner, links=links)
@@ -71,10 +75,11 @@ class Intake:
         self, tasks: Sequence[Task], caller: Caller, *, project: str = "", owner: str = ""
     ) -> tuple[Task, ...]:
         await self._bring_files(tasks[:_TASKS_MAX])
-        checked = tuple(map(with_own_volumes, self._checked_all(tasks)))
+        rows = await self._store.snapshot()
+        meant = [_with_named(rows, each, caller, project) for each in self._checked_all(tasks)]
+        checked = tuple(map(with_own_volumes, meant))
         if self.data is not None:
             await self.data.check(checked)
-        rows = await self._store.snapshot()
         ready = [self._tenants.prepared(rows, task, caller) for task in checked]
         ready = await self._with_folders(ready, caller, owner)
         return tuple([await self._with_secrets(task, caller, project) for task in ready])
@@ -202,6 +207,15 @@ class Intake:
                     hint="repeat the command: it uploads them",
                     where=where,
                 )
+
+
+def _with_named(rows: Snapshot, task: Task, caller: Caller, project: str) -> Task:
+    """With what the names of volumes mean in the project. Raises `spec-invalid`."""
+    if not any(each.folder for each in task.volumes):
+        return task
+    where = project or caller.project or DEFAULT
+    known = (each for each in rows.people.values() if isinstance(each, NamedVolume))
+    return with_named(task, {each.name: each for each in known if each.is_live and each.project == where})
 
 
 def check_fixed(*tasks: Task) -> None:

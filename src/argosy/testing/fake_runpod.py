@@ -108,6 +108,12 @@ class Graph(msgspec.Struct, forbid_unknown_fields=True):
     variables: _Input
 
 
+class NewVolume(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    size: int
+    dataCenter: str
+
+
 class FakeRunPod(FakeCloud):
     """`kind` of a machine is the GPU's id. `floor`: the lowest bid that is taken, in dollars for a GPU."""
 
@@ -347,6 +353,21 @@ class FakeRunPod(FakeCloud):
                 ]
             told.append(row)
         return {"gpus": told}
+
+    @route("POST", "/v2/network-volumes", body=NewVolume)
+    def make_volume(self, ask: Ask[NewVolume]) -> object:
+        if not 10 <= ask.body.size <= 4096:
+            raise self.error(422, "unprocessable", "size must be between 10 and 4096")
+        id = f"vol_{len(self.volumes) + 1}"
+        self.volumes[id] = (ask.body.name, ask.body.dataCenter)
+        row = {"id": id, "name": ask.body.name, "size": ask.body.size, "dataCenter": ask.body.dataCenter}
+        return Answer(201, row | {"type": "STANDARD"})
+
+    @route("DELETE", "/v2/network-volumes/{id}")
+    def delete_volume(self, ask: Ask[None]) -> object:
+        if self.volumes.pop(ask.parts["id"], None) is None:
+            raise self.error(404, "not-found", "network volume not found")
+        return Answer(204)
 
     @route("GET", "/v2/network-volumes")
     def network_volumes(self, ask: Ask[None]) -> object:

@@ -27,6 +27,7 @@ from argosy.api.folders import (
     VolumeRequest,
     VolumeView,
 )
+from argosy.api.volumes import NamedVolumeList, NamedVolumeRequest, NamedVolumeView
 from argosy.model import folders as rules
 from argosy.model.errors import ArgosyError
 from argosy.model.folders import Folder
@@ -45,6 +46,7 @@ class FakeFolders:
         self.rows: dict[str, Folder] = {}
         self.held: dict[str, dict[str, bytes]] = {}
         self.volumes = {"server": VolumeView(name="server", path="/fake/folders")}
+        self.named: dict[str, NamedVolumeView] = {}
         self._uploads: dict[str, tuple[str, int, bytes]] = {}
 
     def add(self, name: str, files: Mapping[str, bytes] = MappingProxyType({}), owner: str = _ME) -> Folder:
@@ -80,6 +82,10 @@ class FakeFolders:
                 return Done(names=(query["path"],))
             case "volumes":
                 return VolumeList(volumes=tuple(self.volumes.values()))
+            case "named_volumes":
+                return NamedVolumeList(volumes=tuple(self.named.values()))
+            case "delete_volume":
+                return self.named.pop(path["volume"])
             case "remove_volume":
                 del self.volumes[path["volume"]]
                 return Done(names=(path["volume"],))
@@ -112,6 +118,19 @@ class FakeFolders:
                 row = self._named(path["folder"])
                 self._put(rules.answered(row, request.user or _ME, STARTED_MS, accepts=request.accept))
                 return Done(names=(row.name,))
+            case NamedVolumeRequest():
+                self.named[request.name] = NamedVolumeView(
+                    name=request.name,
+                    project="default",
+                    owner=_ME,
+                    type=request.type,
+                    infra=request.infra,
+                    size_bytes=request.size_bytes,
+                    created_ms=STARTED_MS,
+                    made_ms=STARTED_MS,
+                    is_ours=request.size_bytes > 0,
+                )
+                return self.named[request.name]
             case VolumeRequest():
                 new = VolumeView(name=request.name, path=request.path, node_path=request.node_path)
                 self.volumes[request.name] = new

@@ -15,9 +15,11 @@ from argosy.infra.tombstones import Tombstones, is_claim_id
 from argosy.model.facts import ClaimFact
 from argosy.model.ids import Clock
 from argosy.model.offer import Offer
+from argosy.model.own_volumes import OwnVolume
 from argosy.model.phases import Desired
+from argosy.model.resources import Infra
 from argosy.model.rows import Claim, Node
-from argosy.providers.kubernetes import MANIFEST
+from argosy.providers.kubernetes import MANIFEST, volumes
 from argosy.providers.kubernetes.api import Api
 from argosy.providers.kubernetes.checking import findings_of
 from argosy.providers.kubernetes.cluster import Cluster
@@ -103,6 +105,26 @@ class KubernetesProvider:
     async def disconnect(self) -> None:
         """End watches and connections."""
         await asyncio.gather(*(each.close() for each in (self._known or {}).values()))
+
+    # -- volumes that stay -----------------------------------------------------------------------------------
+
+    async def make_volume(self, infra: Infra, volume: OwnVolume) -> bool:
+        cluster = self._cluster_called(infra)
+        return await volumes.make_volume(cluster.api, cluster.namespace, volume)
+
+    async def remove_volume(self, infra: Infra, volume: OwnVolume) -> None:
+        cluster = self._cluster_called(infra)
+        await volumes.remove_volume(cluster.api, cluster.namespace, volume)
+
+    def _cluster_called(self, infra: Infra) -> Cluster:
+        """The first one, where none is named."""
+        known = self._clusters()
+        found = known.get(infra.region or next(iter(known)))
+        if found is None:
+            raise border.RequestRefused(
+                "infra", f"no context in use is called {infra.region}; in use: {', '.join(known)}"
+            )
+        return found
 
     # -- contexts --------------------------------------------------------------------------------------------
 

@@ -1,15 +1,19 @@
 """Volumes of a task (`type: k8s-pvc` or `k8s-hostpath`): what stands in its pods, and claims that are made
-when they are not there yet. Pure."""
+when they are not there yet, for a task or to stay."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from argosy.infra import border
 from argosy.model.own_volumes import OwnVolume
+from argosy.providers.kubernetes.api import Api
 
 _HOSTPATH: Final = "k8s-hostpath"
+_OURS: Final = ("app.kubernetes.io/managed-by", "argosy")
 _MODES: Final = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod")
 
 
@@ -31,9 +35,41 @@ def claims_of(volumes: Sequence[OwnVolume], pods: int) -> Iterator[dict[str, Any
             yield {
                 "apiVersion": "v1",
                 "kind": "PersistentVolumeClaim",
-                "metadata": {"name": volume.name, "labels": {"app.kubernetes.io/managed-by": "argosy"}},
+                "metadata": {"name": volume.name, "labels": dict([_OURS])},
                 "spec": _claim(volume, pods),
             }
+
+
+class _Labels(msgspec.Struct, frozen=True):
+    labels: dict[str, str] = {}
+
+
+class _Found(msgspec.Struct, frozen=True):
+    metadata: _Labels = _Labels()
+
+
+async def make_volume(api: Api, namespace: str, volume: OwnVolume) -> bool:
+    """Whether the claim, which is there now, is one that was made here. Raises a border error."""
+    path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
+    for claim in claims_of((volume,), 1):
+        await api.call("POST", path, into=msgspec.Raw, json=claim, fine=(409,))
+    if volume.type == _HOSTPATH:
+        _source(volume, 1)
+        return False
+    found = await api.find(f"{path}/{volume.name}", into=_Found)
+    if found is None:
+        raise border.RequestRefused(
+            "volumes", f"there is no claim `{volume.name}` in {namespace} of {api.context.name}"
+        )
+    return _OURS in found.metadata.labels.items()
+
+
+async def remove_volume(api: Api, namespace: str, volume: OwnVolume) -> None:
+    """Pods that have it keep it until they end. Raises a border error."""
+    path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{volume.name}"
+    found = None if volume.type == _HOSTPATH else await api.find(path, into=_Found)
+    if found is not None and _OURS in found.metadata.labels.items():
+        await api.call("DELETE", path, into=msgspec.Raw, fine=(404,))
 
 
 def _source(volume: OwnVolume, pods: int) -> dict[str, Any]:

@@ -32,7 +32,7 @@ MANIFEST = Manifest(
 
 def create(setting: Setting) -> MachineDriver:
     """The driver. ARGOSY_RUNPOD_URL: another address of the API, for tests."""
-    from argosy.infra.machine_driver import MachineDriver
     from argosy.providers.runpod.provider import RunPod
+    from argosy.providers.runpod.volumes import RunPodDriver
 
-    return MachineDriver(RunPod(setting), setting)
+    return RunPodDriver(RunPod(setting), setting)

@@ -92,7 +92,7 @@ class RunPod(Vendor):
 
     def __init__(self, setting: Setting, *, patience_s: float = 15.0) -> None:
         self._setting, self._clock, self._patience_s = setting, setting.clock, patience_s
-        self._http = HttpJson(
+        self.http = HttpJson(
             setting.environ.get("ARGOSY_RUNPOD_URL") or URL,
             Service(title=MANIFEST.title, sign_in=SIGN_IN, words=words),
             clock=setting.clock,
@@ -159,14 +159,14 @@ class RunPod(Vendor):
         place = await self._place(order, "POD")
         if order.claim.choice.offer.capacity is Capacity.SPOT:
             return await self._bid(order, index, place)
-        made = await self._http.call(
+        made = await self.http.call(
             "POST", "/v2/pods", json=pod_of(order, index, place), into=Pod, scope=order.scope
         )
         return made.id
 
     async def _bid(self, order: MachineOrder, index: int, place: Place) -> str:
         asked = {"query": _BID, "variables": {"input": bid_of(order, index, place)}}
-        answer = await self._http.call("POST", "/graphql", json=asked, into=_Graph, scope=order.scope)
+        answer = await self.http.call("POST", "/graphql", json=asked, into=_Graph, scope=order.scope)
         made = (answer.data or {}).get("podRentInterruptable")
         if answer.errors or made is None:
             text = answer.errors[0].message if answer.errors else "no instances available"
@@ -180,10 +180,10 @@ class RunPod(Vendor):
         if found is None:
             place = await self._place(order, "CLUSTER")
             body = cluster_of(order, place)
-            found = await self._http.call("POST", "/v2/clusters", json=body, into=_Cluster, scope=order.scope)
+            found = await self.http.call("POST", "/v2/clusters", json=body, into=_Cluster, scope=order.scope)
         waited_s, step_s = 0.0, 0.2
         while True:
-            answer = await self._http.call("GET", f"/v2/clusters/{found.id}/pods", into=Pods)
+            answer = await self.http.call("GET", f"/v2/clusters/{found.id}/pods", into=Pods)
             if len(answer.pods) >= order.claim.count:
                 return sorted(each.id for each in answer.pods)
             if waited_s > self._patience_s:
@@ -192,7 +192,7 @@ class RunPod(Vendor):
             waited_s, step_s = waited_s + step_s, min(step_s * 1.5, 2.0)
 
     async def _cluster(self, claim_id: str) -> _Cluster | None:
-        answer = await self._http.call("GET", "/v2/clusters", into=_Clusters)
+        answer = await self.http.call("GET", "/v2/clusters", into=_Clusters)
         return next((each for each in answer.clusters if each.name == claim_id), None)
 
     async def _gpus(self, product: str, count: int, country: str) -> list[_Gpu]:
@@ -203,7 +203,7 @@ class RunPod(Vendor):
         ]
         if country:
             query.append(("countryCodes", country))
-        return (await self._http.call("GET", "/v2/catalog/gpus", query=query, into=_Gpus)).gpus
+        return (await self.http.call("GET", "/v2/catalog/gpus", query=query, into=_Gpus)).gpus
 
     async def _place(self, order: MachineOrder, product: str) -> Place:
         """Raises `OutOfCapacity` where no data center has any, `RequestRefused` for an unknown GPU."""
@@ -231,12 +231,16 @@ class RunPod(Vendor):
             centers = (volume.data_center,)
         return Place(gpu.id, centers if country or order.zone or volume else (), volume)
 
+    async def volumes(self) -> Sequence[Volume]:
+        """Network volumes of the account."""
+        return (await self.http.call("GET", "/v2/network-volumes", into=_Volumes)).volumes
+
     async def _volume(self, wanted: str) -> Volume:
-        answer = await self._http.call("GET", "/v2/network-volumes", into=_Volumes)
-        for each in answer.volumes:
+        known = await self.volumes()
+        for each in known:
             if wanted in (each.id, each.name):
                 return each
-        names = ", ".join(f"{each.name} ({each.id})" for each in answer.volumes) or "none"
+        names = ", ".join(f"{each.name} ({each.id})" for each in known) or "none"
         raise border.RequestRefused(
             "config.runpod.network_volume", f"RunPod has no network volume `{wanted}` of yours: {names}"
         )
@@ -244,7 +248,7 @@ class RunPod(Vendor):
     # -- pods -----------------------------------------------------------------------------------------------
 
     async def listed(self, region: str) -> Sequence[Machine]:
-        answer = await self._http.call("GET", "/v2/pods", query=[("includeClusterPods", "true")], into=Pods)
+        answer = await self.http.call("GET", "/v2/pods", query=[("includeClusterPods", "true")], into=Pods)
         members: dict[str, list[str]] = {}
         for each in answer.pods:
             if each.cluster is not None:
@@ -260,14 +264,14 @@ class RunPod(Vendor):
         return found
 
     async def delete(self, machine: Machine) -> None:
-        reply = await self._http.send("DELETE", f"/v2/pods/{machine.id}", how=How(fine=(404, 409)))
+        reply = await self.http.send("DELETE", f"/v2/pods/{machine.id}", how=How(fine=(404, 409)))
         if reply.status == 409:  # it belongs to a cluster, and goes with it
             await self._drop_cluster(machine.claim_id)
 
     async def _drop_cluster(self, claim_id: str) -> None:
         found = await self._cluster(claim_id)
         if found is not None:
-            await self._http.drop(f"/v2/clusters/{found.id}")
+            await self.http.drop(f"/v2/clusters/{found.id}")
 
     async def clear(self, note: Note) -> bool:
         """A cluster whose pods were never listed."""
@@ -275,7 +279,7 @@ class RunPod(Vendor):
         return True
 
     async def close(self) -> None:
-        await self._http.close()
+        await self.http.close()
 
 
 def _key_in(path: Path) -> str:

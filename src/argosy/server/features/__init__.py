@@ -56,4 +56,5 @@ FEATURES: Final = (
     later("snapshots", "SnapshotFeature", "SnapshotCalls"),
     CheckpointFeature,
     FolderFeature,
+    later("volumes", "VolumeFeature", "VolumeCalls"),
 )
