@@ -4,8 +4,10 @@
 
 One worker, eight replicas (nginx, which answers at once with a usage), wrk with 32 connections and a key with
 limits; prompts of 1 kB and 48 kB of random words. Requests per second of the worker's CPU time, the best of
-the rounds. Needs nginx and wrk. FOLDER is that of the programs `vllm-router` and `smg` (virtual environment
-with these packages): they are measured beside it, in turns, with the same requests and replicas.
+the rounds, and how many times a peer's that of `prefix-aware` is. Peers look at no key and count no tokens.
+Needs nginx and wrk; on a busy machine: `chrt -r 1 python benchmarks/language_path.py`. FOLDER is that of the
+programs `vllm-router` and `smg` (virtual environment with these packages): they are measured beside it, in
+turns, with the same requests and replicas.
 """
 
 from __future__ import annotations
@@ -143,6 +145,7 @@ def peers(folder: Path | None) -> dict[str, tuple[int, list[str]]]:
     for number, (name, words) in enumerate(
         {
             "vllm-router round_robin": ["vllm-router", "--policy", "round_robin"],
+            "vllm-router cache_aware": ["vllm-router", "--policy", "cache_aware"],
             "smg cache_aware": ["smg", "launch", "--policy", "cache_aware"],
         }.items()
     ):
@@ -220,6 +223,11 @@ def main() -> None:
                     for rule, rate in best.items():
                         rows.append({"bytes": size, "rule": rule, "requests_per_cpu_s": round(rate)})
                         print(f"{size} bytes, {rule}: {rate:.0f} requests per CPU second", flush=True)
+                    for name in others:
+                        rows[-len(best) + list(best).index(name)]["ours_to_it"] = round(
+                            best["prefix-aware"] / best[name], 2
+                        )
+                        print(f"{size} bytes: {best['prefix-aware'] / best[name]:.2f} x {name}", flush=True)
         finally:
             gateway.terminate()
             backend.terminate()

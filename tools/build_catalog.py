@@ -31,6 +31,7 @@ from argosy.catalog.facts import (
 from argosy.catalog.table import PriceRow, Table, build_block, write_table
 from argosy.model.market import Note
 from argosy.model.offer import Capacity
+from argosy.model.slices import hosts_of
 from argosy.model.units import GIB
 
 OUT = Path(__file__).resolve().parents[1] / "src" / "argosy" / "catalog" / "prices.bin"
@@ -158,6 +159,8 @@ def price_rows(path: Path) -> Iterator[PriceRow]:
             (Capacity.ON_DEMAND, row["price_usd_hour"], price_rule, price_source),
             (Capacity.SPOT, row["spot_price_usd_hour"], spot_rule, spot_source),
         )
+        # The files tell of a slice as a whole, and a node is one host of it.
+        hosts = hosts_of(row["accelerator"])
         for capacity, usd, rule, source in figures:
             if not usd:
                 continue
@@ -166,14 +169,14 @@ def price_rows(path: Path) -> Iterator[PriceRow]:
                 model=spelled(row["accelerator"]),
                 accelerators_milli=round(float(row["accelerator_count"] or 0) * 1000),
                 device_memory_bytes=round(float(row["accelerator_memory_gib"] or 0) * GIB),
-                cpus_milli=round(float(row["vcpus"]) * 1000),
-                memory_bytes=round(float(row["memory_gib"] or 0) * GIB),
+                cpus_milli=round(float(row["vcpus"]) * 1000) // hosts,
+                memory_bytes=round(float(row["memory_gib"] or 0) * GIB) // hosts,
                 disk_bytes=round(float(row["local_disk_gb"] or 0) * 10**9),
                 arch=row["arch"] or "x86_64",
                 region=row["region"],
                 zone=row["zone"],
                 capacity=capacity,
-                price_micro_usd=micro(usd),
+                price_micro_usd=micro(usd) // hosts,
                 note=Note(date_of(row["as_of"], rule, source), source, rule, bool(ESTIMATES.search(rule))),
             )
 

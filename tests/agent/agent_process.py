@@ -151,7 +151,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-def wait_for(condition: Callable[[], object], patience_s: float = 30.0) -> None:
+def wait_for(condition: Callable[[], object], patience_s: float = 90.0) -> None:
     """Give the world time to come true; how long it takes is not judged."""
     due = time.monotonic() + patience_s
     while not condition():

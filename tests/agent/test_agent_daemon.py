@@ -256,7 +256,7 @@ GARBAGE = [
 
 def exchange(path: Path, data: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as stream:
-        stream.settimeout(20)
+        stream.settimeout(90)
         stream.connect(str(path))
         try:
             stream.sendall(data)

@@ -194,7 +194,7 @@ def test_nine_ways_to_another_container(in_podman: AgentProcess) -> None:
         await client.stop(["attacker.0"], 0.0)  # it is killed, and its container goes all the same
         for rank in ("victim.0", "attacker.0"):
             await wait_for_rank(client, rank, lambda fact: fact.phase in ENDED)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while names():
                 await asyncio.sleep(0.05)
 

@@ -126,7 +126,7 @@ async def first_news(name: str, fake: FakeMetadata, count: int) -> list[dict[str
     try:
         while len(told) < count:
             done.clear()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(90):
                 await done.wait()
     finally:
         task.cancel()

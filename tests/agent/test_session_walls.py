@@ -95,7 +95,7 @@ def test_at_level_user_files_belong_to_people_and_not_to_the_agent(agent: AgentP
 REACH = """
 import os, socket, urllib.request
 def ask(url):
-    try: return urllib.request.urlopen(url, timeout=20).status
+    try: return urllib.request.urlopen(url, timeout=90).status
     except urllib.error.HTTPError as error: return error.read().decode()
     except OSError as error: return type(error).__name__
 def straight(address):
@@ -308,7 +308,7 @@ def test_more_is_on_the_way_than_a_terminal_keeps_and_none_is_lost(agent: AgentP
         assert code == 3
         assert data.split() == [b"%d" % each for each in range(1, 350_001)]
         with pytest.raises(border.RequestRefused, match="terminal `t` has ended"):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(90):
                 while True:  # until it has heard that its reader is gone
                     await (await client.enter("a.0", Enter(what="shell", id="t", seen=seen))).close()
         await client.stop(["a.0"], 1.0)

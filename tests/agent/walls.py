@@ -82,7 +82,7 @@ async def log_of(client: AgentClient, rank: str) -> str:
 
 
 async def appears(path: Path) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while not path.exists():
             await asyncio.sleep(0.01)
 

@@ -20,7 +20,7 @@ from argosy.model.task import Task
 from argosy.testing.fake_memory import FakeLog, Line
 from argosy.testing.fake_server import FakeServer
 
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 def wait_for(condition: object, what: str) -> None:

@@ -202,7 +202,7 @@ def gateway(filled: CommandLine) -> Iterator[None]:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(filled.folder / "control.sock"))
         listening.listen()
-        listening.settimeout(5)
+        listening.settimeout(90)
         answering = threading.Thread(target=_tell, args=(listening, body))
         answering.start()
         yield

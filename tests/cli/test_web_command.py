@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 
 
 def ask(port: int, method: str, path: str, body: object = None, host: str = "", **headers: str) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
     name = host or f"argosy.localhost:{port}"
     fields = {"host": name, "origin": f"http://{name}", **PAGE, **headers}
     connection.request(method, path, None if body is None else json.dumps(body), fields)
@@ -60,7 +60,7 @@ def web(server: IdleServer, folder: Path, *words: str, **env: str) -> Iterator[s
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=90)
 
 
 def test_it_opens_signed_in_and_no_argument_shows_the_code(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_it_opens_signed_in_and_no_argument_shows_the_code(tmp_path: Path) -> No
     browser.chmod(0o700)
     with IdleServer() as server, web(server, tmp_path, BROWSER=f"{browser} %s") as process:
         address = first_line(process).strip()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 90
         while not seen.exists() and time.monotonic() < until:
             time.sleep(0.01)
         told, text = seen.read_text().split("\n", 1)
@@ -101,7 +101,7 @@ def test_who_has_no_account_among_others_names_one(tmp_path: Path) -> None:
         with web(server, tmp_path, "--no-browser", USER="root") as process:
             assert "/#code=" in first_line(process)
         with web(server, tmp_path, USER="ben") as process:
-            said = process.communicate(timeout=30)[1]
+            said = process.communicate(timeout=90)[1]
         assert process.returncode == 2
         assert "you have no account here: there is no user `ben`" in said and "argosy web --user NAME" in said
         with web(server, tmp_path, "--no-browser", "--user", "admin") as process:

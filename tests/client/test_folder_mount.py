@@ -34,7 +34,7 @@ def call(
     given = {"authorization": f"Bearer {bridge.token}", **headers}
     request = urllib.request.Request(bridge.url + path, body, given, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=90) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()

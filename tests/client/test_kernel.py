@@ -92,7 +92,7 @@ def test_every_port_leads_to_its_own_once_the_kernel_listens() -> None:
     inner = inner_connection(here, lambda count: next(rolls).to_bytes(count, "big"))
     carried = Carried(here, inner, opened)
     try:
-        clients = [socket.create_connection(("127.0.0.1", port), timeout=20) for port in ports]
+        clients = [socket.create_connection(("127.0.0.1", port), timeout=90) for port in ports]
         carried.start()
         for client, port in zip(clients, inner.ports, strict=True):
             with client:

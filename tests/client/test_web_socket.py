@@ -61,7 +61,7 @@ def opened(address: Path) -> Iterator[Callable[[str], WebSocket]]:
 
     def open_one(target: str) -> WebSocket:
         raw = socket.socket(socket.AF_UNIX)
-        raw.settimeout(30)
+        raw.settimeout(90)
         raw.connect(str(address))
         made.append(WebSocket(raw, target, "argosy", [("x-argosy-project", "vision")], LIMIT))
         return made[-1]

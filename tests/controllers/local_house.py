@@ -32,7 +32,7 @@ from argosy.storage.logs import LogStore
 from argosy.store import Store
 from argosy.testing.builders import a_job
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 class House:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 import pytest
@@ -14,7 +14,7 @@ from argosy.model.phases import Outcome
 from argosy.model.reasons import Reason
 from argosy.model.resources import Infra, Resources
 from argosy.model.rows import Attempt, Workload
-from argosy.model.tree import Entry, Tree
+from argosy.model.tree import Entry, Tree, TreeChange, change_between
 from argosy.store import Store
 from argosy.testing.builders import a_job, a_task
 from argosy.testing.memory_log_sink import MemoryLogSink
@@ -32,6 +32,7 @@ class Files:
 
     def __init__(self, trees: dict[str, bytes], chunks: dict[str, bytes]) -> None:
         self.trees, self.held, self.dropped = trees, chunks, list[str]()
+        self.expecting: list[Callable[[str], None]] = []
 
     async def tree(self, digest: str) -> bytes:
         return self.trees[digest]
@@ -57,6 +58,13 @@ class Files:
 
     def free_bytes(self) -> int:
         return 1 << 40
+
+    async def change(self, since: str, digest: str) -> TreeChange:
+        old, new = (msgspec.json.decode(self.trees[each], type=Tree) for each in (since, digest))
+        return change_between(old, new, since)
+
+    def when_expected(self, call: Callable[[str], None]) -> None:
+        self.expecting.append(call)
 
 
 def _run(files: Files) -> tuple[Workload, Attempt]:

@@ -71,6 +71,6 @@ async def _nothing(_: object) -> None:
 
 
 async def _until(condition: object) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(90):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0)

@@ -24,7 +24,7 @@ from argosy.model.errors import ArgosyError
 REPO = Path(__file__).resolve().parents[2]
 ARGOSY = Path(sys.executable).parent / "argosy"
 #: How long anything may take before a test gives up. Never how long it should take.
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 class House:

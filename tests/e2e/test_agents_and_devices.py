@@ -32,9 +32,11 @@ def gpu_house() -> Iterator[House]:
 
 def test_a_dead_agent_is_healed_and_its_job_goes_on(fresh_house: House) -> None:
     house = fresh_house
-    house.run(
-        "launch", "-y", "-d", "-c", "box", "--", "for i in $(seq 1 40); do echo line $i; sleep 0.1; done"
-    )
+    go = house.root / "go"
+    count = "for i in $(seq 1 20); do echo line $i; sleep 0.1; done"
+    again = "for i in $(seq 21 40); do echo line $i; sleep 0.1; done"
+    program = f"{count}; until [ -e {go} ]; do sleep 0.05; done; {again}"
+    house.run("launch", "-y", "-d", "-c", "box", "--", program)
     house.wait_job("box", 1, "running")
     server = house.server_pid()
     agents = [pid for pid in house.processes(".pyz") if pid != server]
@@ -42,6 +44,7 @@ def test_a_dead_agent_is_healed_and_its_job_goes_on(fresh_house: House) -> None:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         if b"serve" in command:
             os.kill(pid, signal.SIGKILL)
+    go.touch()
     house.wait_job("box", 1, "succeeded")
     lines = re.findall(r"^line (\d+)$", house.log("box", "1"), re.MULTILINE)
     assert lines == [str(n) for n in range(1, 41)]

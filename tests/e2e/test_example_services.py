@@ -22,12 +22,12 @@ while not (view := sky.serve.status(name)[0]).ready:
 asked = {"stream": True, "max_tokens": 6, "messages": [{"role": "user", "content": "a replica"}]}
 body = json.dumps(asked).encode()
 request = urllib.request.Request(view.endpoint + "/v1/chat/completions", body)
-with urllib.request.urlopen(request, timeout=30) as answer:
+with urllib.request.urlopen(request, timeout=90) as answer:
     assert answer.headers["content-type"] == "text/event-stream"
     events = [line[6:].strip() for line in answer.read().decode().splitlines() if line.startswith("data: ")]
 said = "".join(json.loads(each)["choices"][0]["delta"]["content"] for each in events[:-1])
 base = view.endpoint.partition("/s/")[0]
-with urllib.request.urlopen(base + "/v1/models", timeout=30) as answer:
+with urllib.request.urlopen(base + "/v1/models", timeout=90) as answer:
     models = [each["id"] for each in json.loads(answer.read())["data"]]
 print(json.dumps({"name": name, "said": said.split(), "last": events[-1], "models": models}))
 task.update_envs({"TOKEN_PAUSE_S": "0.01"})

@@ -4,6 +4,7 @@ happens."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -59,7 +60,8 @@ def power_off(house: House, replica: int) -> int:
     [home] = [each[5:].decode() for each in environ if each.startswith(b"HOME=")]
     found = house.processes(str(Path(home).parent))
     for pid in found:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return len(found)
 
 

@@ -23,8 +23,8 @@ def test_a_file_of_scikit_learn_is_served(fresh_house: House, tmp_path: Path) ->
     endpoint = fresh_house.run("serve", "endpoint", "size").stdout.strip()
     body = json.dumps({"instances": [[4.0], [0.0]]}).encode()
     request = urllib.request.Request(f"{endpoint}/invocations", body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=90) as answer:
         assert json.loads(answer.read()) == {"predictions": ["high", "low"]}
-    with urllib.request.urlopen(f"{endpoint}/v2/models/size", timeout=20) as answer:
+    with urllib.request.urlopen(f"{endpoint}/v2/models/size", timeout=90) as answer:
         assert json.loads(answer.read())["platform"] == "sklearn"
     fresh_house.run("serve", "down", "size", "-y")

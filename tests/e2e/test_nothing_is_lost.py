@@ -24,7 +24,7 @@ def test_killing_the_server_loses_nothing(fresh_house: House) -> None:
     house.run("exec", "-d", "box", count)
     house.run("exec", "-d", "box", hold)
     house.run("exec", "-d", "box", after)
-    house.wait_job("box", 2, "running")
+    house.wait("it counts", lambda: "line 1." in house.log("box", "2", "--no-follow"))
     house.wait_job("box", 3, "running")
     for _ in range(2):
         house.kill_server()
@@ -39,17 +39,12 @@ def test_killing_the_server_loses_nothing(fresh_house: House) -> None:
 
 def test_a_rank_that_ends_while_no_server_runs_is_recorded(fresh_house: House) -> None:
     house = fresh_house
-    house.run(
-        "launch",
-        "-y",
-        "-d",
-        "-c",
-        "box",
-        "--",
-        f"sleep 1; echo ended alone; touch {house.root}/ended; exit 5",
-    )
+    go = house.root / "go"
+    program = f"until [ -e {go} ]; do sleep 0.05; done; echo ended alone; touch {house.root}/ended; exit 5"
+    house.run("launch", "-y", "-d", "-c", "box", "--", program)
     house.wait_job("box", 1, "running")
     house.kill_server()
+    go.touch()
     house.wait("the rank ends", (house.root / "ended").exists)
     house.run("status")
     job = house.wait_job("box", 1, "failed")

@@ -29,16 +29,19 @@ def pg_house() -> Iterator[House]:
 
 def test_jobs_survive_the_server_and_the_database_holds_them(pg_house: House) -> None:
     house = pg_house
-    house.run(
-        "launch", "-y", "-d", "-c", "box", "--", "for i in $(seq 1 30); do echo line $i; sleep 0.1; done"
-    )
+    go = house.root / "go"
+    lines = "for i in $(seq 1 15); do echo line $i; sleep 0.1; done"
+    more = "for i in $(seq 16 30); do echo line $i; done"
+    program = f"{lines}; until [ -e {go} ]; do sleep 0.05; done; {more}"
+    house.run("launch", "-y", "-d", "-c", "box", "--", program)
     house.wait_job("box", 1, "running")
     house.kill_server()
     house.run("exec", "-d", "box", "--", "echo second")
     house.wait_job("box", 2, "succeeded")
+    go.touch()
     house.wait_job("box", 1, "succeeded")
-    lines = re.findall(r"^line (\d+)$", house.log("box", "1"), re.MULTILINE)
-    assert lines == [str(n) for n in range(1, 31)]
+    told = re.findall(r"^line (\d+)$", house.log("box", "1"), re.MULTILINE)
+    assert told == [str(n) for n in range(1, 31)]
     assert not (house.state / "argosy.db").exists()
     told = house.run("server", "status").stdout
     assert "postgresql" in told

@@ -72,7 +72,7 @@ def test_a_gang_runs_on_slurm_and_goes_with_its_cluster(far: SlurmHouse) -> None
     far.run("down", "-y", "gang")
     far.wait("the job is over", lambda: not far.slurm.jobs())
     far.wait("nothing of it runs", lambda: not far.slurm.nodes_with(number))
-    assert not list(far.root.glob("argosy-*/*")), "files of nodes go with their job"
+    far.wait("files of nodes go with their job", lambda: not list(far.root.glob("argosy-*/*")))
 
 
 @pytest.mark.parametrize(

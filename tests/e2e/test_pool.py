@@ -108,7 +108,10 @@ def test_jobs_of_a_cluster_make_room_too(shared_house: House) -> None:
     house.run("exec", "-d", name, patient(house, "inner", "1.0", gate))
     house.run("exec", "-d", name, patient(house, "inner", "1", gate))
     for number in (2, 3):
-        house.wait_job(name, number, "running")
+        house.wait(
+            "it has counted its start",
+            lambda n=str(number): "start 1 of" in house.log(name, n, "--no-follow"),
+        )
     house.run("exec", "-d", name, urgent(house, "quick", "1"))
     house.wait_job(name, 4, "succeeded")
     for number in (2, 3):

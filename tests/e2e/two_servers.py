@@ -21,7 +21,7 @@ from argosy.client.client import Client
 from argosy.model.errors import ArgosyError
 from argosy.testing.postgres_server import PostgresServer
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 _PIECE_BYTES = 64 << 10
 
 

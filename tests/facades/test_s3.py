@@ -150,7 +150,7 @@ def test_a_presigned_url_lets_its_holder_in_until_it_expires(site: Site, s3: Any
 
 
 def fetched(site: Site, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=90)
     try:
         connection.request("GET" if body is None else "PUT", path, body=body)
         answer = connection.getresponse()
@@ -262,7 +262,7 @@ def test_checksums_are_checked_and_told_again(site: Site, s3: Any, name: str) ->
     right = base64.b64encode(getattr(crc, name)().digest_of(body)).decode()
     path = url.partition("://")[2].partition("/")[2]
     for value, status in ((base64.b64encode(bytes(len(right) * 3 // 4 - 2)).decode(), 400), (right, 200)):
-        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=90)
         connection.request("PUT", f"/{path}", body=body, headers={header: value})
         response = connection.getresponse()
         told = response.read()

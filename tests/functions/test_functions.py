@@ -76,7 +76,7 @@ class Function:
         fields: dict[str, str] | None = None,
         method: str = "POST",
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=90)
         connection.request(method, path, body, fields or {})
         answer = connection.getresponse()
         found = (answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read())

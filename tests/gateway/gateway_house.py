@@ -135,7 +135,7 @@ class Gate:
         reader, writer = await self.connect()
         writer.write(data)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(90):
                 return await reader.read()
         except ConnectionResetError:
             return b"reset"
@@ -215,7 +215,7 @@ def run_house(test: Callable[[House], Awaitable[None]], replicas: int = 1, **fie
     """Run a test in a loop, with so many replicas and these fields of the service."""
 
     async def main() -> None:
-        async with _house(replicas, fields) as house, asyncio.timeout(20):
+        async with _house(replicas, fields) as house, asyncio.timeout(90):
             await test(house)
 
     uvloop.run(main())

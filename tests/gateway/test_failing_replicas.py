@@ -21,7 +21,7 @@ from argosy.model.routes import Holding, Policy, ReplicaRoute, RevisionRoute
 
 
 async def _until(condition: object) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(90):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.002)
 

@@ -41,7 +41,7 @@ class Process:
     async def start(self) -> None:
         self.process = await asyncio.create_subprocess_exec(*self.command, stdout=asyncio.subprocess.PIPE)
         assert self.process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             line = await self.process.stdout.readline()
         self.port = int(line.rsplit(b":", 1)[1])
 
@@ -51,7 +51,7 @@ class Process:
             f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         writer.write(head.encode() + body)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             answer = await reader.read()
         writer.close()
         return answer.split(b"\r\n\r\n", 1)[1]
@@ -65,7 +65,7 @@ class Process:
     async def get(self, path: str, line: str = "X: 1") -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{line}\r\n\r\n".encode())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             answer = await reader.read()
         writer.close()
         return answer
@@ -87,7 +87,7 @@ def test_what_has_no_key_answers_only_where_nobody_else_comes(tmp_path: Path) ->
                 *process.command, stdout=asyncio.subprocess.PIPE
             )
             assert process.process.stdout is not None
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 line = await process.process.stdout.readline()
             process.port = int(line.split(b",")[0].rsplit(b":", 1)[1])
             answer = await process.get("/s/web/x")
@@ -151,7 +151,7 @@ def test_two_workers_are_one_gateway_also_when_one_dies(tmp_path: Path) -> None:
             os.kill(int(first), signal.SIGKILL)
             for _ in range(8):
                 assert (await gateway.get("/s/web/")).endswith(b"ok")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(90):
                 while (told := await gateway.counters()).generation != 7:
                     await asyncio.sleep(0.05)
             assert told.services[0].requests == 48, "nothing is lost, nothing counted twice"
@@ -258,7 +258,7 @@ def test_sigterm_lets_answers_end(tmp_path: Path) -> None:
             writer.write(b"GET /s/web/stream HTTP/1.1\r\nHost: a\r\n\r\n")
             await reader.readuntil(b"data: 1\n\n")
             gateway.process.terminate()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(90):
                 while True:
                     try:
                         (await asyncio.open_connection("127.0.0.1", gateway.port))[1].close()

@@ -10,7 +10,7 @@ from argosy.model.routes import Holding, ReplicaRoute, RevisionRoute
 
 
 async def _until(condition: object, what: str) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(90):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.002)
 

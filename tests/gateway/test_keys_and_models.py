@@ -104,14 +104,14 @@ def test_two_hundred_requests_at_once_and_a_limit_of_ten() -> None:
 def test_requests_at_once_are_limited_and_given_back() -> None:
     async def test(house: House) -> None:
         hanging = [asyncio.create_task(house.gate.get("/s/web/hang", _bearer("sk-one"))) for _ in range(2)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(90):
             while len(house.replica.heads) < 2:
                 await asyncio.sleep(0.002)
         answer = await house.gate.get("/s/web/", _bearer("sk-one"))
         assert b" 429 " in answer[:20] and b"requests at once" in answer
         for task in hanging:
             task.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(90):
             while b" 429 " in (await house.gate.get("/s/web/", _bearer("sk-one")))[:20]:
                 await asyncio.sleep(0.002)
 

@@ -138,7 +138,7 @@ def test_a_client_that_leaves_ends_the_first_part() -> None:
         writer.write(
             b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (PATH.encode(), len(body), body)
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(90):
             while not house.replicas[0].heads:
                 await asyncio.sleep(0.002)
             writer.close()

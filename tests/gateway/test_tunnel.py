@@ -42,7 +42,7 @@ class End:
     async def hear(self, what: str) -> dict[str, str]:
         """The next event of this kind."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while line := await self.process.stdout.readline():
                 event = json.loads(line)
                 if event["event"] == what:
@@ -50,7 +50,7 @@ class End:
         raise AssertionError(f"it ended without `{what}`")
 
     async def last_words(self) -> str:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             _, said = await self.process.communicate()
         assert self.process.returncode == 1
         return said.decode().strip()
@@ -85,7 +85,7 @@ class Outside:
     async def get(self, path: str, host: str = "a") -> bytes:
         reader, writer = await asyncio.open_connection(*self.http.split(":"))
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             answer = await reader.read()
         writer.close()
         return answer
@@ -269,12 +269,12 @@ def test_a_reader_that_has_stopped_holds_up_nobody() -> None:
         data = random.Random(7).randbytes(3 * WINDOW_BYTES)
         writer.write(data)
         writer.write_eof()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             assert await reader.readexactly(len(data)) == data, "more than a window, in order"
             assert await reader.read() == b"", "the end comes after the last byte"
         writer.close()
         stalled.transport.abort()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while pair.outer.streams or pair.inner.streams:
                 await asyncio.sleep(0.01)
         assert not pair.lost

@@ -54,7 +54,7 @@ class Site(IdleServer):
 
     def ask(self, method: str, path: str, body: Any = None, token: str = "", **headers: str) -> Answer:
         host, _, port = self.address.rpartition("/")[2].rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        connection = http.client.HTTPConnection(host, int(port), timeout=90)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if token:
             sent["authorization"] = f"Bearer {token}"

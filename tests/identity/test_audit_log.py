@@ -172,7 +172,7 @@ from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.audit import Act
 from argosy.model.people import Project
 from argosy.store import Store
-from argosy.store.audit import ACTING, Acting
+from argosy.store.acting import ACTING, Acting
 
 async def main():
     ids = SystemIds()
@@ -234,7 +234,7 @@ def test_the_log_is_shown_and_proved(site: Site) -> None:
 
 def test_a_commit_of_many_rows_names_some(store: Store) -> None:
     from argosy.model.people import Project
-    from argosy.store.audit import ACTING, Acting
+    from argosy.store.acting import ACTING, Acting
 
     async def main() -> None:
         token = ACTING.set(Acting(an_act(1)))

@@ -117,7 +117,7 @@ def test_who_loses_a_folder_loses_it_in_a_mount_that_is_open(site: Site, people:
         head = {"authorization": "Bearer secret", "content-length": "3"}
         request = urllib.request.Request(f"{bridge.url}/new", b"new", head, method="PUT")
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=90) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code

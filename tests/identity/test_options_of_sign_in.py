@@ -26,7 +26,7 @@ def home() -> Iterator[Path]:
 
 def ask(address: str, path: str, **fields: str) -> tuple[int, str]:
     host, _, port = address.rpartition("/")[2].rpartition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection = http.client.HTTPConnection(host, int(port), timeout=90)
     connection.putrequest("GET", path, skip_host=True)
     for name, value in {"host": f"{host}:{port}", **fields}.items():
         connection.putheader(name.replace("_", "-"), value)
@@ -81,7 +81,7 @@ def _address(home: Path, server: subprocess.Popen[bytes]) -> str:
 def _over_socket(home: Path, path: str) -> dict[str, Any]:
     import socket
 
-    connection = http.client.HTTPConnection("localhost", timeout=20)
+    connection = http.client.HTTPConnection("localhost", timeout=90)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(str(home / "run" / "server.sock"))
     connection.request("GET", path)

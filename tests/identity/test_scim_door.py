@@ -13,7 +13,7 @@ from argosy.model.access import OWNER
 
 def ask(site: Site, method: str, path: str, token: str = "", body: Any = None) -> tuple[int, dict[str, Any]]:
     host, _, port = site.address.rpartition("/")[2].rpartition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection = http.client.HTTPConnection(host, int(port), timeout=90)
     headers = {"authorization": f"Bearer {token}"} if token else {}
     connection.request(method, path, body=None if body is None else json.dumps(body), headers=headers)
     reply = connection.getresponse()

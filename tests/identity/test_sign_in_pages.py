@@ -43,7 +43,7 @@ class Page(NamedTuple):
 
 def browse(site: Site, path: str, cookie: str = "") -> Page:
     host, _, port = site.address.rpartition("/")[2].rpartition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection = http.client.HTTPConnection(host, int(port), timeout=90)
     try:
         connection.request("GET", path, headers={"cookie": cookie} if cookie else {})
         reply = connection.getresponse()
@@ -224,7 +224,7 @@ def test_a_command_line_gets_a_code_that_only_it_can_use(site: Site) -> None:
 
         def browser() -> None:
             for target in ("/favicon.ico", f"/?code={code}"):
-                connection = http.client.HTTPConnection("127.0.0.1", waiting.port, timeout=10)
+                connection = http.client.HTTPConnection("127.0.0.1", waiting.port, timeout=90)
                 connection.request("GET", target)
                 connection.getresponse().read()
                 connection.close()

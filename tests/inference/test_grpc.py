@@ -104,12 +104,12 @@ class Client:
     def ask(self, method: str, given: str, answer: str, *, service: str = "", **fields: Any) -> Any:
         path = f"/{service or 'inference.GRPCInferenceService'}/{method}"
         call = self._channel.unary_unary(path, response_deserializer=self.known[answer].FromString)
-        return call(self.known[given](**fields).SerializeToString(), timeout=20)
+        return call(self.known[given](**fields).SerializeToString(), timeout=90)
 
     def stream(self, *requests: Any) -> list[Any]:
         path = "/inference.GRPCInferenceService/ModelStreamInfer"
         call = self._channel.stream_stream(path, response_deserializer=self.known["Streamed"].FromString)
-        return list(call(iter([each.SerializeToString() for each in requests]), timeout=20))
+        return list(call(iter([each.SerializeToString() for each in requests]), timeout=90))
 
     def close(self) -> None:
         self._channel.close()
@@ -168,7 +168,7 @@ def test_health_and_metadata_by_grpc_and_http_at_one_port() -> None:
         ]  # fmt: skip
         [row] = client.ask("RepositoryIndex", "Empty", "Index").models
         assert (row.name, row.version, row.state) == ("double", "1", "READY")
-        http = HTTPConnection("127.0.0.1", client.port, timeout=20)
+        http = HTTPConnection("127.0.0.1", client.port, timeout=90)
         http.request("GET", "/v2")
         assert json.loads(http.getresponse().read())["name"] == "argosy-inference"
         http.close()

@@ -78,7 +78,7 @@ class Client:
     """A client of our own: HTTP/1.1 over one connection, in a thread."""
 
     def __init__(self, port: int) -> None:
-        self._connection = HTTPConnection("127.0.0.1", port, timeout=20)
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=90)
 
     async def ask(self, method: str, path: str, body: Any = None, **fields: str) -> Answer:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()

@@ -66,7 +66,7 @@ class RealRay:
         )
 
     def _ask(self, path: str) -> object:
-        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://{self.address}{path}", timeout=90) as reply:
             return json.load(reply)
 
     def _alive(self) -> int:
@@ -96,7 +96,7 @@ class RealRay:
 
     def _tell(self, method: str, path: str) -> None:
         request = urllib.request.Request(f"http://{self.address}{path}", method=method)
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=90).close()
 
     def close(self) -> None:
         mark = f"\0HOME={self.folder}\0".encode()

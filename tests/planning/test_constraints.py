@@ -69,8 +69,16 @@ def test_a_constraint_refuses_by_its_code_and_relaxing_it_helps(code: str) -> No
 
 
 def test_every_row_of_the_table_is_tested() -> None:
-    others = {"multi-node", "nodes", "disk", "capacity", "busy"}
+    others = {"slice", "multi-node", "nodes", "disk", "capacity", "busy"}
     assert {each.code for each in (*PLACES, *MACHINES)} == set(MISSES) | others
+
+
+def test_nodes_are_whole_slices() -> None:
+    shape = replace(OFFER.shape, accelerator="tpu-v5p-32", accelerators_milli=1000)
+    offer, wish = replace(OFFER, shape=shape), Resources()
+    text = "tpu-v5p-32 has 4 hosts, and each is a node: asked for 3 (`num_nodes: 4`)"
+    assert Applied(wish, 3).refuse(offer, ABLE, Usage()) == ("slice", text)
+    assert refused(wish, offer, num_nodes=8) == ""
 
 
 def test_rows_about_gangs_and_owned_machines() -> None:

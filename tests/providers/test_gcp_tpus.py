@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 pytest.importorskip("aiohttp", reason="aiohttp is not installed")
@@ -14,8 +15,8 @@ from gcp_world import World, a_claim_for
 
 from argosy.infra import border
 from argosy.infra.machine_driver import MachineDriver
-from argosy.infra.provider import Want
 from argosy.model.facts import ClaimState
+from argosy.model.phases import Desired
 from argosy.model.rows import Claim
 from argosy.providers.gcp.provider import Google
 from argosy.testing.conformance.cloud import CloudSubject, MovedClock, a_machine_claim, a_setting
@@ -27,7 +28,7 @@ KIND, ZONE = "tpu-v5litepod-1", "us-central1-a"
 
 
 class Subject(CloudSubject):
-    secrets = (REFRESH, TOKEN, "PRIVATE KEY")
+    secrets: tuple[str, ...] = (REFRESH, TOKEN, "PRIVATE KEY")
     calls = ("create_tpu", "delete_tpu")
     spot = False
 
@@ -47,6 +48,31 @@ class SpotSubject(Subject):
     spot = True
 
 
+class SliceSubject(Subject):
+    """Its nodes are the hosts of slices that have two."""
+
+    def claim(self, count: int = 1) -> Claim:
+        kind = "tpu-v5p-16"
+        return a_machine_claim(
+            "gcp", kind, region="us-central1", zone=ZONE, count=2 * count, spot=self.spot, accelerator=kind
+        )
+
+    def machines(self, claim_id: str) -> int:
+        return 2 * super().machines(claim_id)
+
+
+class SpotSliceSubject(SliceSubject):
+    spot = True
+
+
+#: Nobody is behind the addresses of the fake, and a slice does not rest.
+_NOT_OF_SLICES = ("reach_", "nodes_rest_")
+_SUBJECTS: Mapping[str, tuple[type[Subject], type[Subject]]] = {
+    "one host": (Subject, SpotSubject),
+    "slice": (SliceSubject, SpotSliceSubject),
+}
+
+
 @pytest.fixture(scope="module")
 def google() -> Iterator[tuple[FakeGcp, MovedClock]]:
     clock = MovedClock()
@@ -61,12 +87,20 @@ def world(google: tuple[FakeGcp, MovedClock], tmp_path: Path) -> World:
     return World(fake, clock, tmp_path, fake.sign_in(tmp_path))
 
 
-@pytest.mark.parametrize("case", CASES, ids=case_name)
-def test_conformance(case: Case, google: tuple[FakeGcp, MovedClock], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("hosts", "case"),
+    [
+        pytest.param(hosts, case, id=f"{hosts}-{case_name(case)}")
+        for hosts in _SUBJECTS
+        for case in CASES
+        if hosts == "one host" or not case_name(case).startswith(_NOT_OF_SLICES)
+    ],
+)
+def test_conformance(hosts: str, case: Case, google: tuple[FakeGcp, MovedClock], tmp_path: Path) -> None:
     fake, clock = google
     fake.reset()
     setting = a_setting(tmp_path, clock, fake.sign_in(tmp_path))
-    kind = SpotSubject if case_name(case) == "preemption_becomes_a_fact" else Subject
+    kind = _SUBJECTS[hosts][case_name(case) == "preemption_becomes_a_fact"]
     subject = kind(MachineDriver(Google(setting, patience_s=0.0), setting, settle_s=0.0), fake, clock)
 
     async def act() -> None:
@@ -82,14 +116,16 @@ def test_conformance(case: Case, google: tuple[FakeGcp, MovedClock], tmp_path: P
     assert [each for each in fake.machines() if subject.claim_of(each)] == []
 
 
-def test_killed_at_every_call(google: tuple[FakeGcp, MovedClock], tmp_path: Path) -> None:
+@pytest.mark.parametrize("hosts", _SUBJECTS)
+def test_killed_at_every_call(hosts: str, google: tuple[FakeGcp, MovedClock], tmp_path: Path) -> None:
     fake, clock = google
 
     def make(root: Path) -> Subject:
         fake.reset()
         root.mkdir(exist_ok=True)
         setting = a_setting(root, clock, fake.sign_in(root))
-        return Subject(MachineDriver(Google(setting, patience_s=0.0), setting, settle_s=0.0), fake, clock)
+        driver = MachineDriver(Google(setting, patience_s=0.0), setting, settle_s=0.0)
+        return _SUBJECTS[hosts][0](driver, fake, clock)
 
     assert hold_kills(make, tmp_path) >= 6
 
@@ -124,11 +160,9 @@ def test_another_runtime(world: World) -> None:
     ("claim", "kind", "said"),
     [
         (
-            a_tpu("tpu-v5p-16"),
-            border.Unsupported,
-            "tpu-v5p-16 has 2 hosts, and a node of a task is one: ask for a TPU with one "
-            "host, or for several of "
-            "them (`num_nodes`)",
+            a_tpu("tpu-v5p-16", count=3),
+            border.RequestRefused,
+            "tpu-v5p-16 has 2 hosts, and each is a node: ask for 2 nodes, or a multiple",
         ),
         (
             a_tpu(image_id="mine"),
@@ -266,10 +300,87 @@ def test_a_queue_that_gives_up_says_why(world: World) -> None:
     world.run(act)
 
 
-def test_slices_of_several_hosts_are_closed(world: World) -> None:
+# -- slices of several hosts ---------------------------------------------------------------------------------
+
+
+def test_a_slice_is_one_order_whose_hosts_are_nodes(world: World) -> None:
+    claim = a_tpu("tpu-v6e-16", count=8)
+
     async def act() -> None:
-        closed = {each.shape.instance_type: each.closed for each in await world.vendor.quote(Want())}
-        assert closed["tpu-v5p-128"] == "it has several hosts, and a node of a task is one"
-        assert "tpu-v6e-8" not in closed
+        await world.driver.ensure(claim)
+        await world.driver.ensure(claim)
+        assert sorted(ask.query["nodeId"] for ask in world.fake.called("create_tpu")) == [
+            f"{claim.id}-0",
+            f"{claim.id}-4",
+        ]
+        world.clock.s += 300
+        fact = await world.fact(claim)
+        assert fact.state is ClaimState.HELD
+        assert [each.index for each in fact.nodes] == list(range(8))
+        assert len({each.ip for each in fact.nodes}) == 8
+        assert len({each.address for each in fact.nodes}) == 8
+        await world.driver.release(claim.id)
+        assert world.fake.machines() == []
+        assert len(world.fake.called("delete_tpu")) == 2
+
+    world.run(act)
+
+
+def test_of_two_slices_both_or_none(world: World) -> None:
+    world.fake.capacity["tpu-v6e-16", ""] = 1
+    assert isinstance(world.refusal(a_tpu("tpu-v6e-16", count=8)), border.OutOfCapacity)
+
+
+def test_a_slice_that_is_taken_back_takes_all_hosts(world: World) -> None:
+    claim = a_tpu("tpu-v6e-16", count=4, spot=True)
+
+    async def act() -> None:
+        await world.driver.ensure(claim)
+        world.clock.s += 300
+        assert (await world.fact(claim)).state is ClaimState.HELD
+        world.fake.preempt(world.fake.machines()[0])
+        fact = await world.fact(claim)
+        assert fact.state is ClaimState.PREEMPTED
+        assert "took the spot machine" in fact.detail
+        await world.driver.release(claim.id)
+        assert world.fake.machines() == []
+
+    world.run(act)
+
+
+@pytest.mark.parametrize("still_listed", [True, False])
+def test_a_queued_spot_slice_is_suspended_when_it_is_taken_back(world: World, still_listed: bool) -> None:
+    queue = {"run_duration": 3600, "provision_timeout": 600}
+    claim = a_tpu("tpu-v5p-16", count=2, spot=True, config={"managed_instance_group": queue})
+
+    async def act() -> None:
+        await world.driver.ensure(claim)
+        world.clock.s += 300
+        assert (await world.fact(claim)).state is ClaimState.HELD
+        (machine,) = world.fake.machines()
+        world.fake.preempt(machine)
+        assert (await world.fact(claim)).state is ClaimState.PREEMPTED
+        if not still_listed:
+            machine.state = "ended"
+            assert (await world.fact(claim)).state is ClaimState.PREEMPTED
+        await world.driver.release(claim.id)
+        assert world.fake.queue == {}
+        assert world.fake.machines() == []
+
+    world.run(act)
+
+
+def test_a_slice_of_several_hosts_does_not_rest(world: World) -> None:
+    claim = a_tpu("tpu-v6e-16", count=4)
+
+    async def act() -> None:
+        await world.driver.ensure(claim)
+        world.clock.s += 300
+        await world.driver.observe([])
+        with pytest.raises(
+            border.Unsupported, match="a tpu-v6e-16 has several hosts and cannot rest: it can only go"
+        ):
+            await world.driver.ensure(msgspec.structs.replace(claim, desired=Desired.STOP))
+        await world.driver.release(claim.id)
 
     world.run(act)

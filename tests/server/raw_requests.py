@@ -24,12 +24,12 @@ class Answer(NamedTuple):
 
 class _Unix(http.client.HTTPConnection):
     def __init__(self, path: Path) -> None:
-        super().__init__("argosy", timeout=20)
+        super().__init__("argosy", timeout=90)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(20)
+        self.sock.settimeout(90)
         self.sock.connect(str(self._path))
 
 
@@ -43,7 +43,7 @@ class Raw:
         if isinstance(self._place, Path):
             return _Unix(self._place)
         host, _, port = self._place.removeprefix("http://").rpartition(":")
-        return http.client.HTTPConnection(host, int(port), timeout=20)
+        return http.client.HTTPConnection(host, int(port), timeout=90)
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()

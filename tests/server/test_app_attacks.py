@@ -456,7 +456,7 @@ def test_what_is_typed_is_use_and_a_heartbeat_is_not(frame: bytes, is_use: bool)
         house.used.clear()
         writer.write(bytes([0x81, 0x80 | len(frame)]) + mask + masked)
         await writer.drain()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(90):
             while not (house.seen and house.seen[-1].endswith(masked)):
                 await asyncio.sleep(0.001)
         assert house.used == ([("one", "")] if is_use else [])

@@ -144,7 +144,7 @@ def test_a_domain_gets_its_certificate_from_an_authority_that_asks_a_gateway(tmp
         domains = Domains(tmp_path, kept, clock)
         keep_own(tmp_path, "svc-1", _made("own.example.org"), ["own.example.org"], NOW_MS)
         domains.follow([HOST, "own.example.org"])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             while kept.file((HOST,)) is None:
                 await asyncio.sleep(0.01)
         assert asked and not list((tmp_path / "proofs").iterdir()), "proofs are taken away again"

@@ -31,7 +31,7 @@ def server() -> Iterator[IdleServer]:
 @contextlib.contextmanager
 def knock(server: IdleServer, first: bytes = b"") -> Iterator[socket.socket]:
     host, _, port = server.address.rpartition("/")[2].rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as made:
+    with socket.create_connection((host, int(port)), timeout=90) as made:
         made.sendall(first)
         yield made
 

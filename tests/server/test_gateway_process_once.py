@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 async def _ended(pid: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while not await asyncio.to_thread(_is_over, pid):
             await asyncio.sleep(0.02)
 

@@ -34,7 +34,7 @@ def refused(server: IdleServer, target: str) -> dict[str, str]:
 
 
 def closed(server: IdleServer) -> bool:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while not server.agents.terminals[-1].closed and time.monotonic() < deadline:
         time.sleep(0.01)
     return server.agents.terminals[-1].closed

@@ -47,7 +47,7 @@ def test_the_server_signs_addresses_of_its_own_objects(tmp_path: Path) -> None:
         assert url is not None
         split = urlsplit(url)
         for path, status in ((split.path, 200), ("/data/other", 403)):
-            connection = http.client.HTTPConnection(split.netloc, timeout=10)
+            connection = http.client.HTTPConnection(split.netloc, timeout=90)
             connection.request("GET", f"{path}?{split.query}")
             response = connection.getresponse()
             assert response.status == status and (status != 200 or response.read() == b"hello")
@@ -63,7 +63,7 @@ def test_the_servers_own_disk_is_for_who_is_there(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("x")
     site = Site(tmp_path / "unused", app=objects.for_owner)
     try:
-        connection = http.client.HTTPConnection(site.address.partition("://")[2], timeout=10)
+        connection = http.client.HTTPConnection(site.address.partition("://")[2], timeout=90)
         for bucket in ("file:%2F%2F", "http:%2F%2F169.254.169.254", "https:%2F%2Finside"):
             connection.request("GET", f"/s3/{bucket}{tmp_path}/secret")
             response = connection.getresponse()

@@ -229,7 +229,7 @@ class AuthorityServer:
         self.thread.start()
 
     async def reach(self, kind: str, host: str, token: str) -> str | None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.proofs, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.proofs, timeout=90)
         connection.request("GET", HTTP_PATH + token, headers={"host": host})
         return connection.getresponse().read().decode()
 

@@ -36,7 +36,7 @@ def server() -> Iterator[IdleServer]:
 def browse(server: IdleServer, target: str, method: str = "GET", **fields: str) -> Answer:
     """A request as a browser makes it; `target` goes on the wire as it is."""
     port = int(server.address.rpartition(":")[2])
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=90)
     connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
     asked = {"host": f"localhost:{port}", "accept": "text/html,*/*", "sec-fetch-mode": "navigate", **fields}
     for name, value in asked.items():

@@ -95,7 +95,7 @@ class Behind:
 
     def knock(self) -> socket.socket:
         host, _, port = self.server.address.rpartition("/")[2].rpartition(":")
-        return socket.create_connection((host, int(port)), timeout=20)
+        return socket.create_connection((host, int(port)), timeout=90)
 
     def ask(self, line: bytes, *fields: bytes, body: bytes = b"") -> bytes:
         """One request on its own connection; the whole answer."""

@@ -163,7 +163,7 @@ def test_what_a_killed_server_left_goes_on_and_sends_only_the_rest(pair: Pair) -
     first = pair.transfers(lambda: OddStores(pair.objects.stores, target, write))
     begun = first.start(TransferRequest(source=f"{source.url}/in", target=f"{target.url}/in"))
     for _ in range(5):
-        assert written.acquire(timeout=10)
+        assert written.acquire(timeout=90)
     dead.set()
     first.close()  # as the end of a process, the last note says that it runs
     first._runs[begun.id].thread.join(30)

@@ -92,7 +92,7 @@ def location(tmp_path: Path) -> Iterator[Location]:
     store = asyncio.run(Store.open("sqlite://", ids=ids, clock=clock, inline=True))
     keeper = Doorkeeper(store, clock, Identity(store, clock, ids))
     recorder = Recorder(store, clock, ids)
-    front = Front(bind([ToyFeature()], TOYS), keeper=keeper, recorder=recorder, ids=ids)
+    front = Front(bind([ToyFeature()], TOYS), keeper=lambda: keeper, recorder=recorder, ids=ids)
     config = uvicorn.Config(front.over_socket, interface="asgi3", lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],))

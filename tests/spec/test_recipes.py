@@ -114,7 +114,7 @@ def test_a_recipe_starts_its_runtime_where_it_is_probed(runtime: str, tmp_path: 
 
 def _get(port: int, path: str) -> int:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=90) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

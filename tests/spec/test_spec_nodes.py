@@ -36,3 +36,22 @@ def test_a_deadline_needs_a_number() -> None:
     with pytest.raises(ArgosyError) as caught:
         parse_task("run: x\nnum_nodes: 2-8\ndeadline: 2h\n")
     assert "a task with a `deadline` has a fixed number of nodes" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("resources", "asked", "nodes"),
+    [
+        ("{accelerators: tpu-v5p-32}", "1", (0, 4)),
+        ("{accelerators: tpu-v5e-16}", "2-3", (8, 12)),
+        ("{accelerators: tpu-v6e-8}", "2", (0, 2)),
+        ("{any_of: [{accelerators: tpu-v5p-32}, {accelerators: tpu-v6e-16}]}", "1", (0, 4)),
+        ("{any_of: [{accelerators: tpu-v5p-32}, {accelerators: A100}]}", "4", (0, 4)),
+    ],
+)
+def test_of_slices_over_several_hosts_the_number_counts_slices(
+    resources: str, asked: str, nodes: tuple[int, int]
+) -> None:
+    task = parse_task(f"run: x\nresources: {resources}\nnum_nodes: {asked}\n").tasks[0]
+    assert (task.min_nodes, task.num_nodes) == nodes
+    again = task_from_mapping(task_document(task)).tasks[0]
+    assert (again.min_nodes, again.num_nodes) == nodes

@@ -13,6 +13,7 @@ from argosy.agent.orders import Busy, Refused, base_env
 from argosy.agent.rank import warn
 from argosy.agent.ranks import Ranks
 from argosy.agent.sharing import Sharing
+from argosy.agent.tree_calls import TreeCalls
 from argosy.agent.watch import Watch
 
 TYPE_CHECKING = False
@@ -63,8 +64,7 @@ class Agent:
         self._sharing = Sharing(self._node)
         self._ranks = Ranks(root, self._node.name, boot_id(), loop, self._sharing, self._node)
         self._ranks.adopt()
-        self._made_trees: Trees | None = None
-        self._tree_lock = asyncio.Lock()
+        self._tree_calls = TreeCalls(self._make_trees, loop)
         kept = KeptCalls(self._ranks.home, loop, UPGRADED, lambda rank: self._ranks.apps.home_of(rank))
         self._devices_known: asyncio.Future[None] = loop.run_in_executor(None, self._discover)
         loop.run_in_executor(None, venv.look_ahead)
@@ -76,9 +76,7 @@ class Agent:
             ("POST", "/stop"): self._stop,
             ("POST", "/forget"): self._forget,
             ("POST", "/listening"): self._ranks.listening,
-            ("POST", "/chunks/missing"): self._missing_chunks,
-            ("POST", "/tree"): self._place_tree,
-            ("POST", "/tree/held"): self._tree_held,
+            **self._tree_calls.calls,
             ("POST", "/kept"): kept.scan,
             ("POST", "/shutdown"): self._shutdown,
             **{
@@ -107,13 +105,10 @@ class Agent:
         self._node.discover_devices()
         self._sharing.sweep()
 
-    @property
-    def _trees(self) -> Trees:
-        if self._made_trees is None:
-            from argosy.agent.trees import Trees  # large, and not needed where no files are placed
+    def _make_trees(self) -> Trees:
+        from argosy.agent.trees import Trees  # large, and not needed where no files are placed
 
-            self._made_trees = Trees(self._root, self._ranks.home, self._node.name)
-        return self._made_trees
+        return Trees(self._root, self._ranks.home, self._node.name)
 
     # ---- connections
 
@@ -138,9 +133,9 @@ class Agent:
                 return False
             if request.headers.get("expect", "").lower() == "100-continue":
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            if (request.method, request.path) == ("PUT", "/chunks"):
-                await self._put_chunks(request, reader)
-                await reply(writer, 200, {})
+            taking = self._tree_calls.packs.get((request.method, request.path))
+            if taking is not None:
+                await reply(writer, 200, await taking(request.length, reader))
                 return True
             if request.length > wire.BODY_LIMIT_BYTES:
                 raise BadRequest("the body is larger than %d bytes" % wire.BODY_LIMIT_BYTES)
@@ -151,6 +146,8 @@ class Agent:
         except Refused as error:  # a pack of chunks that was not read to its end
             status, answer = 400, {"error": "refused", "field": error.field, "text": str(error)}
             return await _break_off(reader, writer, status, answer)
+        except Busy as error:
+            return await _break_off(reader, writer, 409, {"error": "transient", "text": str(error)})
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise
@@ -219,51 +216,6 @@ class Agent:
     async def _forget(self, arguments: dict[str, object]) -> dict[str, object]:
         await self._ranks.forget(_ids(arguments))
         return {}
-
-    async def _missing_chunks(self, arguments: dict[str, object]) -> dict[str, object]:
-        digests = arguments.get("digests")
-        if not isinstance(digests, list):
-            raise Refused("digests", "`digests` must be a list")
-        async with self._tree_lock:
-            return {"missing": await self._loop.run_in_executor(None, self._trees.missing, digests)}
-
-    async def _put_chunks(self, request: Request, reader: asyncio.StreamReader) -> None:
-        if request.length > wire.PACK_LIMIT_BYTES:
-            raise BadRequest("a pack of chunks holds at most %d bytes" % wire.PACK_LIMIT_BYTES)
-        left = request.length
-        while left > 0:
-            try:
-                line = await reader.readline()
-            except ValueError:  # longer than the reader's limit
-                line = b""
-            left -= len(line)
-            fields = line.split()
-            if not line.endswith(b"\n") or len(fields) != 2 or not fields[1].isdigit():
-                raise Refused("chunks", "a pack of chunks must hold lines `<sha256> <size>` and their bytes")
-            size = int(fields[1])
-            left -= size
-            if left < 0:
-                raise Refused("chunks", "a chunk is longer than its pack")
-            with self._trees.new_chunk(fields[0].decode("ascii", "replace"), size) as chunk:
-                while size > 0:
-                    data = await reader.readexactly(min(size, 256 << 10))
-                    chunk.write(data)
-                    size -= len(data)
-
-    async def _place_tree(self, arguments: dict[str, object]) -> dict[str, object]:
-        target, tree, digest = arguments.get("target"), arguments.get("tree"), arguments.get("digest", "")
-        if not isinstance(target, str) or not isinstance(tree, dict) or not isinstance(digest, str):
-            raise Refused("tree", "`target` and `digest` must be text and `tree` an object")
-        async with self._tree_lock:
-            await self._loop.run_in_executor(None, self._trees.place, tree, target, digest)
-        return {}
-
-    async def _tree_held(self, arguments: dict[str, object]) -> dict[str, object]:
-        target, digest = arguments.get("target"), arguments.get("digest")
-        if not isinstance(target, str) or not isinstance(digest, str):
-            raise Refused("target", "`target` and `digest` must be text")
-        async with self._tree_lock:
-            return {"held": await self._loop.run_in_executor(None, self._trees.holds, target, digest)}
 
     async def end_ranks(self) -> None:
         await self._ranks.end_all(0.0)

@@ -23,6 +23,7 @@ from argosy.agent.wire import CHUNK_LIMIT_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
 STORE_LIMIT_BYTES = 1 << 30  # chunks kept for the next tree; files that were placed serve as well
@@ -111,11 +112,11 @@ class Trees:
     def __init__(
         self, root: str, home: str, node_name: str, store_limit_bytes: int = STORE_LIMIT_BYTES
     ) -> None:
-        self._targets = Targets(root, home, node_name)
+        self.targets = Targets(root, home, node_name)
         self._node_name = node_name
-        self._chunks = self._targets.root + "/chunks"
-        self._placed = self._targets.placed
-        self._outside = self._targets.outside
+        self._chunks = self.targets.root + "/chunks"
+        self._placed = self.targets.placed
+        self._outside = self.targets.outside
         self._limit_bytes = store_limit_bytes
         os.makedirs(self._chunks, mode=0o700, exist_ok=True)
         os.makedirs(self._placed, mode=0o700, exist_ok=True)
@@ -160,6 +161,13 @@ class Trees:
                         found[digest] = (file, index * CHUNK_LIMIT_BYTES)
         return found
 
+    def tidy(self, used: set[str]) -> None:
+        """Bring the store back within its limit."""
+        try:
+            self._collect(used)
+        except OSError as error:
+            warn("cannot tidy the chunk store: %s" % error.strerror)
+
     def _collect(self, used: set[str]) -> None:
         """Drop the chunks that were longest unused until the store is within its limit, but none that has
         just arrived and waits for its tree."""
@@ -184,23 +192,23 @@ class Trees:
         """Whether this tree was the last to be placed there, and none of its files is gone or was replaced.
         Costs a look at its folders; at its files only when something was made or removed in one of them."""
         try:
-            path = self._targets.resolve(target, is_link=True)
+            path = self.targets.resolve(target, is_link=True)
         except Refused:
             return False
-        record_path = self._targets.record_path(path)
+        record_path = self.targets.record_path(path)
         try:
             with open(_seal_path(record_path), encoding="utf-8") as file:
-                seal = json.load(file)
+                noted = json.load(file)
         except (OSError, ValueError):
             return False
-        if not digest or seal["digest"] != digest or seal["base"] != path:
+        if not digest or noted["digest"] != digest or noted["base"] != path:
             return False
-        if all(ns and _changed_ns(path, folder) == ns for folder, ns in seal["folders"].items()):
+        if all(ns and _changed_ns(path, folder) == ns for folder, ns in noted["folders"].items()):
             return True
         known = Known(record_path)
         if known.base != path or known.digest != digest or not known.is_intact():
             return False
-        _seal(record_path, known)
+        seal(record_path, known)
         return True
 
     def place(self, tree: dict[str, object], target: str, digest: str = "") -> None:
@@ -210,34 +218,31 @@ class Trees:
         if not isinstance(raw, list):
             raise Refused("tree", "a tree needs a list of entries")
         entries = sorted((Entry(item) for item in raw), key=lambda entry: entry.parts)
-        _refuse_contradictions(entries)
+        refuse_contradictions(entries)
         is_file = bool(tree.get("is_file", False))
         if is_file and (len(entries) != 1 or entries[0].kind not in "fl"):
             raise Refused("tree", "the tree of one file must hold just that file")
         if is_file and target.endswith("/"):
             target = target + entries[0].path
-        path = self._targets.resolve(target, is_file and entries[0].kind == "l")
-        if is_below(path, self._targets.home):
+        path = self.targets.resolve(target, is_file and entries[0].kind == "l")
+        if is_below(path, self.targets.home):
             self._place_at(path, entries, is_file, target, digest)
         else:
             with self._outside.claimed(
-                path, content_of(entries), lambda: self._targets.top_to_make(path, target)
+                path, content_of(entries), lambda: self.targets.top_to_make(path, target)
             ):
                 self._place_at(path, entries, is_file, target, digest)
-        try:
-            self._collect({chunk for entry in entries for chunk in entry.chunks})
-        except OSError as error:
-            warn("cannot tidy the chunk store: %s" % error.strerror)
+        self.tidy({chunk for entry in entries for chunk in entry.chunks})
 
     def _place_at(self, path: str, entries: list[Entry], is_file: bool, target: str, digest: str) -> None:
-        record_path = self._targets.record_path(path)
+        record_path = self.targets.record_path(path)
         known = Known(record_path)
         if known.base != path:
             known = Known()
         placing = Placing(self, known, target)
         new = placing.new
         new.base = path
-        _unseal(record_path)
+        unseal(record_path)
         try:
             if is_file:
                 entry = entries[0]
@@ -256,14 +261,14 @@ class Trees:
             if vars(new) != vars(known):
                 write_json(record_path, vars(new))
         if digest:
-            _seal(record_path, new)
+            seal(record_path, new)
 
     def release_outside(self) -> None:
         """This node is given up: what it put outside of its home goes, unless others use it too, or somebody
         changed it. Raises OSError."""
         with self._outside.given_up() as paths:
             for path in paths:
-                record_path = self._targets.record_path(path)
+                record_path = self.targets.record_path(path)
                 known = Known(record_path)
                 if known.base != path:
                     continue
@@ -273,7 +278,7 @@ class Trees:
                 elif os.path.isdir(path):
                     Placing(self, known, path).place(path, [], removes=True)
                 os.unlink(record_path)
-                _unseal(record_path)
+                unseal(record_path)
 
     def open_chunk(self, digest: str, placed: dict[str, tuple[str, int]]) -> tuple[int, int]:
         """A handle and the offset in it. Raises Busy when the chunk is not here."""
@@ -312,14 +317,19 @@ class Placing:
     def place(self, base: str, entries: list[Entry], removes: bool) -> None:
         self.open(base)
         try:
+            self.make_way(entries)
             for entry in entries:
-                self._place_one(entry)
+                self.place_one(entry)
             if removes:
                 self.remove_stale(entries)
-            for parts, mode in reversed(self._folder_modes):
-                os.fchmod(self.folder(parts), mode)
+            self.close_folders()
         finally:
             self.close()
+
+    def close_folders(self) -> None:
+        """Folders get the modes that the tree says, the inner ones first."""
+        for parts, mode in reversed(self._folder_modes):
+            os.fchmod(self.folder(parts), mode)
 
     def open(self, base: str) -> None:
         """Begin at this folder, which is made where it is missing. Raises Refused."""
@@ -335,6 +345,17 @@ class Placing:
             os.close(self._open.pop()[1])
         os.close(self._top)
 
+    def make_way(self, entries: list[Entry]) -> None:
+        """Where a file or a link comes in place of a folder that we made, what we put into it goes first."""
+        folders = set(self._known.folders)
+        for top in [entry.path for entry in entries if entry.kind != "d" and entry.path in folders]:
+            inside = top + "/"
+            known = (*self._known.files, *self._known.links)
+            self.remove(
+                [path for path in known if path.startswith(inside)],
+                [path for path in folders if path.startswith(inside) or path == top],
+            )
+
     def remove_stale(self, entries: list[Entry]) -> None:
         """What an earlier tree put here and this one lacks, as far as nobody has changed it."""
         named = {entry.path for entry in entries}
@@ -342,9 +363,12 @@ class Placing:
             "/".join(entry.path.split("/")[:n]) for entry in entries for n in range(1, len(entry.parts))
         }
         self.new.folders = sorted(folders | {entry.path for entry in entries if entry.kind == "d"})
-        for path in (*self._known.files, *self._known.links):
-            if not path or path in named:
-                continue
+        gone = [path for path in (*self._known.files, *self._known.links) if path and path not in named]
+        self.remove(gone, set(self._known.folders).difference(self.new.folders))
+
+    def remove(self, paths: Iterable[str], folders: Iterable[str]) -> None:
+        """Files and links, as far as nobody has changed them, and folders in which nothing is left."""
+        for path in paths:
             folder, name = self._parent_of(path)
             try:
                 link = self._known.links.get(path)
@@ -357,7 +381,7 @@ class Placing:
             except OSError:
                 pass  # gone, or something else by now
             os.close(folder)
-        for path in sorted(set(self._known.folders).difference(self.new.folders), reverse=True):
+        for path in sorted(folders, reverse=True):
             folder, name = self._parent_of(path)
             try:
                 os.rmdir(name, dir_fd=folder)
@@ -379,7 +403,7 @@ class Placing:
             handle = inner
         return handle, name
 
-    def _place_one(self, entry: Entry) -> None:
+    def place_one(self, entry: Entry) -> None:
         name = entry.parts[-1]
         if entry.kind == "d":
             self.folder(entry.parts)
@@ -522,7 +546,7 @@ class Placing:
             os.replace(temporary, name, src_dir_fd=source, dst_dir_fd=folder)
 
 
-def _refuse_contradictions(entries: list[Entry]) -> None:
+def refuse_contradictions(entries: list[Entry]) -> None:
     """One thing per path, and only folders hold things."""
     kinds: dict[tuple[bytes, ...], str] = {}
     for entry in entries:
@@ -559,13 +583,13 @@ def _seal_path(record_path: str) -> str:
     return record_path[: -len(".json")] + ".seal"
 
 
-def _seal(record_path: str, known: Known) -> None:
+def seal(record_path: str, known: Known) -> None:
     """Note when the folders of a placed tree changed last: while they have not, its files are all there."""
     folders = {folder: _changed_ns(known.base, folder) for folder in ("", *known.folders)}
     write_json(_seal_path(record_path), {"base": known.base, "digest": known.digest, "folders": folders})
 
 
-def _unseal(record_path: str) -> None:
+def unseal(record_path: str) -> None:
     try:
         os.unlink(_seal_path(record_path))
     except FileNotFoundError:

@@ -11,7 +11,11 @@ have the field names of `argosy.model.facts`. Paths below `PREFIX`:
     POST /chunks/missing  {"digests": [...]}              -> {"missing": [...]}
     PUT  /chunks          a pack: per chunk one line `<hex sha256> <size>\\n`, then its bytes -> {}
     POST /tree            {"target": "~/x", "tree": Tree, "digest": of the tree} -> {}
-    POST /tree/held       {"target", "digest"}            -> {"held": whether just that tree lies there}
+    POST /tree/held       {"target", "digest"}            -> {"held": whether just that tree lies there,
+                                                              "lying": which one does that can be changed}
+    POST /tree/ahead      {"target"}                      -> {}; a change of what lies there may follow
+    PUT  /tree/change     a line {"order": size}, {"target", "since", "digest", "entries", "removed",
+                          "folders"} and a pack of chunks -> {"changed": false: another tree lies there}
     POST /kept            {"target", "settled_s"}         -> {"entries": of a tree, "unsettled": [path, ...]}
     POST /kept/chunks     {"digests": [...]}              -> 101, then per chunk one line `<digest> <size>\\n`
                                                              and its bytes; size -1: it is not there any more

@@ -22,8 +22,8 @@ from argosy.model.errors import CODES, ArgosyError
 if TYPE_CHECKING:
     import subprocess
 
-START_TIMEOUT_S: Final = 30.0
-RACE_TIMEOUT_S: Final = 5.0  # for the other server, which began earlier
+START_TIMEOUT_S: Final = 90.0  # the process lives: a busy machine, or a slow disk
+RACE_TIMEOUT_S: Final = 20.0  # for the other server, which began earlier
 LOG_LINES: Final = 15
 _PORT_TAKEN: Final = "` is in use"  # as `bind_tcp` of the server says it
 _POLL_FIRST_S: Final = 0.01

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from argosy.model.task import Task
 
 RECONNECT_FOR_S: Final = 120.0  # how long a followed log waits for a server that went away
-STARTING_FOR_S: Final = 30.0  # how long a call waits for a server that listens and is not ready
+STARTING_FOR_S: Final = 90.0  # how long a call waits for a server that listens and is not ready
 BACKOFF_FIRST_S: Final = 0.05
 _BACKOFF_MOST_S: Final = 2.0
 

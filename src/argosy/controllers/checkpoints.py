@@ -208,7 +208,7 @@ class CheckpointCopies:
         try:
             text = await files.tree(digest)
             tree = msgspec.json.decode(text, type=Tree)
-            if await agent.holds_tree(target, digest):
+            if await agent.held_tree(target, digest) == digest:
                 return
             missing = await agent.missing_chunks(sorted(tree.chunk_digests()))
             if missing:

@@ -16,6 +16,7 @@ import msgspec
 from argosy.controllers.checkpoints import CheckpointCopies
 from argosy.controllers.mounts import Mounts
 from argosy.controllers.observed import Facts
+from argosy.controllers.tree_placing import TreePlacing
 from argosy.controllers.view import (
     Action,
     EnsureClaim,
@@ -42,14 +43,13 @@ from argosy.infra.border import BorderError, RequestRefused, Transient
 from argosy.infra.buckets import OpensBuckets
 from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Provider, Providers
-from argosy.infra.tree_source import TreeStore
+from argosy.infra.tree_source import TaskFiles
 from argosy.model.facts import ClaimFact, ClaimState
 from argosy.model.ids import Clock
 from argosy.model.kinds import task_of
 from argosy.model.mounts import in_workdir, storage_of
 from argosy.model.rows import Claim, Node
 from argosy.model.task import Task
-from argosy.model.tree import Tree
 from argosy.store import Store
 
 _log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Effects:
         providers: Providers,
         agents: AgentDirectory,
         logs: LogSink,
-        files: TreeStore | None,
+        files: TaskFiles | None,
         stores: Callable[[], OpensBuckets] | None,
         facts: Facts,
         clock: Clock,
@@ -91,6 +91,7 @@ class Effects:
             stores=stores,
         )
         self.mounts = Mounts(store, clock, stores, agents)
+        self._trees = TreePlacing(files, agents)
         self._clock, self._policy = clock, policy
         self._spawn, self._wake, self._wake_at = spawn, wake, wake_at
         self._recent: dict[tuple[str, ...], float] = {}
@@ -247,7 +248,7 @@ class Effects:
                 agent = await self._agents.get(node)
                 for action in actions:
                     try:
-                        await self._place_files(agent, action)
+                        await self._place_files(agent, node, action)
                         limit.reschedule(None)  # data takes as long as it takes
                         await self.mounts.place(agent, action.attempt, action.job, node)
                         limit.reschedule(asyncio.get_running_loop().time() + PROVIDER_LIMIT_S)
@@ -314,7 +315,7 @@ class Effects:
             self._logs.mask(order.id, list(secrets.values()))
         return [_given(order, task, secrets) for order in action.orders]
 
-    async def _place_files(self, agent: AgentPort, action: PrepareRanks) -> None:
+    async def _place_files(self, agent: AgentPort, node: Node, action: PrepareRanks) -> None:
         task = task_of(action.job)
         if task is None:
             return
@@ -322,21 +323,9 @@ class Effects:
         wanted += [
             (place_of_mount(mount.target, action), mount.tree) for mount in task.file_mounts if mount.tree
         ]
-        for target, digest in wanted:
-            if self._files is None or not target or digest is None or await agent.holds_tree(target, digest):
-                continue
-            try:
-                text = await self._files.tree(digest)
-                tree = msgspec.json.decode(text, type=Tree)
-                missing = await agent.missing_chunks(sorted(tree.chunk_digests()))
-                if missing:
-                    await agent.put_chunks(self._files.chunks(missing))
-            except KeyError:
-                await self._files.drop_tree(digest)  # a client that asks for it uploads again
-                raise RequestRefused(
-                    "workdir", "the uploaded files are gone from the server; launch again"
-                ) from None
-            await agent.place_tree(text, target, digest)
+        for target, digest in wanted if self._files is not None else ():
+            if target and digest is not None:
+                await self._trees.place(agent, node, target, digest)
 
     async def _run_ranks(self, node_id: str, rank_ids: list[str]) -> None:
         try:

@@ -35,7 +35,7 @@ from argosy.infra.log_sink import LogSink
 from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quotes
 from argosy.infra.replica_port import ReplicaPort
-from argosy.infra.tree_source import TreeStore
+from argosy.infra.tree_source import TaskFiles
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import ClaimFact
 from argosy.model.ids import Clock, Ids
@@ -66,7 +66,7 @@ class Shell:
         providers: Providers,
         agents: AgentDirectory,
         logs: LogSink,
-        files: TreeStore | None = None,
+        files: TaskFiles | None = None,
         stores: Callable[[], OpensBuckets] | None = None,
         clock: Clock,
         ids: Ids,

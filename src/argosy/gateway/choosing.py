@@ -22,6 +22,7 @@ from argosy.gateway.prefixes import Prefixes
 
 PAIR: Final = 2.4e-5  # of a unit, for each pair of tokens of a prompt: attention
 GUESS_S: Final = 100e-6  # seconds for one unit, before anything was measured
+LEAST_S: Final = 1e-9
 FADE: Final = 0.98  # what one observation leaves of the weight of those before
 PRIOR: Final = 4.0  # the guess counts as so many observations of `PRIOR_UNITS`
 PRIOR_UNITS: Final = 1000.0
@@ -78,7 +79,9 @@ class Speed:
         spread = self._xx - self._x * self._x / self._n
         through = self._xy / self._xx if self._xx else self.unit_s
         slope = (self._xy - self._x * self._y / self._n) / spread if spread > 0 else through
-        self.unit_s = min(max(slope, through / 4), through)  # the rest of the time is not reading
+        self.unit_s = max(
+            min(max(slope, through / 4), through), LEAST_S
+        )  # the rest of the time is not reading
 
 
 class Load:
@@ -161,11 +164,15 @@ class Chooser:
         fresh = twice * units(prompt.tokens)
         costs = []
         for load in loads:
-            hit = hits.get(load.slot) if hits else None
-            own = fresh if hit is None else twice * self._units(prompt, hit)
-            if load.units or load.other_units:
+            own, unit_s = fresh, load.speed.unit_s
+            if hits and (hit := hits.get(load.slot)) is not None:
+                own = twice * self._units(prompt, hit)
+            if load.other_units:
                 own += load.waiting(now_s)
-            costs.append(load.speed.unit_s * own + each_s * (load.requests + load.other_requests))
+            elif load.reading:  # the same, written out: most calls of all
+                done, most = (now_s - load.since_s) / unit_s, 0.9 * load.reading[0].units
+                own += load.units - (done if done < most else most)
+            costs.append(unit_s * own + each_s * (load.requests + load.other_requests))
         return self._least(costs)
 
     def _units(self, prompt: Prompt, hit: int) -> float:

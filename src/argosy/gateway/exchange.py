@@ -3,6 +3,7 @@ first, wait."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 #: Requests up to this size are kept until the first byte of the answer, so that they can be sent elsewhere.
 REPLAY_MAX: Final = 64 * 1024
+_LONG: Final = 8 * 1024
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"))
 _PHRASES: Final = {
     200: "OK", 202: "Accepted", 204: "No Content", 302: "Found", 400: "Bad Request", 401: "Unauthorized",
@@ -194,6 +196,18 @@ class Exchange:
         if self.pieces:
             return request + (self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces))
         return request
+
+    def send(self, forward: Forward, transport: asyncio.WriteTransport) -> None:
+        """Write the request to a replica; what is long is not copied for that."""
+        pieces = self.pieces
+        if pieces and len(pieces[0]) >= _LONG:
+            self.pieces = None
+            transport.write(self.render_request(forward))
+            self.pieces = pieces
+            for piece in pieces:
+                transport.write(piece)
+        else:
+            transport.write(self.render_request(forward))
 
     def render_start(self, forward: Forward) -> bytes:
         """The request's line and its fields, but for those that tell its client and its id."""

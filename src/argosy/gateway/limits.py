@@ -48,29 +48,26 @@ _NOTHING: Final = Reserved(row=-1)
 class Key:
     """One key with what is left of its limits, which all workers share."""
 
-    __slots__ = ("_board", "_now_ms", "_row", "counters", "digest", "prices", "route")
+    __slots__ = (
+        "_board", "_now_ms", "_row", "counters", "counts_tokens", "digest", "is_limited", "prices", "route",
+    )  # fmt: skip
 
     _REQUESTS, _TOKENS = 0, 2  # columns: level and time of two buckets
 
     def __init__(self, route: KeyRoute, board: Board, row: int, now_ms: Callable[[], int]) -> None:
-        self.route = route
         self.prices = Prices()
         self._now_ms = now_ms
-        self.digest = bytes.fromhex(route.sha256)
         self.counters = KeyCounters(id=route.id)
         self._board = board
         self._row = row
+        self.take_route(route, self.prices)
 
-    @property
-    def is_limited(self) -> bool:
-        route = self.route
-        counted = route.requests_per_minute or route.tokens_per_minute or route.max_concurrency
-        return bool(counted or route.budget_micro_usd)
-
-    @property
-    def counts_tokens(self) -> bool:
-        """It has to be known beforehand how many tokens a request may use."""
-        return bool(self.route.tokens_per_minute or self.route.budget_micro_usd)
+    def take_route(self, route: KeyRoute, prices: Prices) -> None:
+        """What a new table says of it."""
+        self.route, self.prices, self.digest = route, prices, bytes.fromhex(route.sha256)
+        #: It has to be known beforehand how many tokens a request may use.
+        self.counts_tokens = bool(route.tokens_per_minute or route.budget_micro_usd)
+        self.is_limited = bool(self.counts_tokens or route.requests_per_minute or route.max_concurrency)
 
     def admit(self, expected: Expected, now_s: float) -> Reserved | Answer:
         """Take a request from the limits, all or none; or say which of them is short."""
@@ -202,7 +199,7 @@ class Keys:
         for route in routes:
             name = key_row(self._service, route)
             key = before.get(name) or Key(route, self._board, self._board.row(name), self._now_ms)
-            key.route, key.digest, key.prices = route, bytes.fromhex(route.sha256), prices
+            key.take_route(route, prices)
             self._by_digest[key.digest] = key
 
     def find(self, exchange: Exchange, *, notes: bool = True) -> Key | Answer:

@@ -7,6 +7,7 @@ the messages (model, tools, system prompt), and a `cache_salt` that keeps tenant
 from __future__ import annotations
 
 from typing import Final
+from zlib import crc32
 
 from argosy.gateway.choosing import Prompt
 from argosy.gateway.usage import ModelRequest, parse_model_request
@@ -30,12 +31,13 @@ def read_prompt(body: bytes | None, asked: object = None) -> Prompt:
         read = asked if isinstance(asked, ModelRequest) else parse_model_request(body)
     except ValueError:
         return Prompt((), max(1, len(body) // TOKEN_BYTES), 0)
-    text = bytes(read.messages or read.prompt or read.input)
-    head = hash((read.model, *map(bytes, (read.tools, read.system, read.instructions, read.cache_salt))))
+    text = memoryview(read.messages or read.prompt or read.input)
     before = len(read.tools) + len(read.system) + len(read.instructions)
-    keys = []
+    told = map(bytes, (read.tools, read.system, read.instructions, read.cache_salt))
+    first = hash((read.model, *told)) if before or read.cache_salt else hash(read.model)
+    key, keys = first & 0xFFFF_FFFF, []
     for at in range(0, len(text) - BLOCK_BYTES + 1, BLOCK_BYTES):
-        head = hash((head, text[at : at + BLOCK_BYTES]))
-        keys.append(head)
+        key = crc32(text[at : at + BLOCK_BYTES], key)  # it goes on from the blocks before; who makes two
+        keys.append(key)  # prompts that have one key only misleads the choice for his own
     answer = read.most_tokens or ANSWER
     return Prompt(keys, max(1, (before + len(text)) // TOKEN_BYTES), max(1, answer))

@@ -322,7 +322,7 @@ class Client(Answers):
     def _attach(self, exchange: Exchange, forward: Forward, upstream: Upstream) -> None:
         self._up = upstream
         upstream.attach(self)
-        upstream.transport.write(exchange.render_request(forward))
+        exchange.send(forward, upstream.transport)
         if exchange.received > REPLAY_MAX:
             exchange.pieces = None
         if self._stalled:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _COUNTS: Final = re.compile(
     rb'"(prompt_tokens|input_tokens|completion_tokens|output_tokens)"\s*:\s*(\d{1,12})'
 )
+_TAKEN: Final = (b"prompt_tokens", b"input_tokens")
 _USAGE: Final = b'"usage"'
 _KEPT: Final = 4096
 _EVENT: Final = b"data:"
@@ -108,9 +109,12 @@ class Usage:
 
     def tokens(self) -> tuple[int, int]:
         """Of the request and of the answer."""
-        counts = {name: int(count) for name, count in reversed(_COUNTS.findall(self._found))}
-        taken = counts.get(b"prompt_tokens", counts.get(b"input_tokens"))
-        made = counts.get(b"completion_tokens", counts.get(b"output_tokens"))
+        taken = made = None  # the first that is told of each: details come after
+        for name, count in _COUNTS.findall(self._found):
+            if name in _TAKEN:
+                taken = int(count) if taken is None else taken
+            elif made is None:
+                made = int(count)
         if taken is None and made is None:
             if not self._events:
                 return 0, 0

@@ -28,6 +28,7 @@ from argosy.infra.agent_port import (
     FetchOrder,
     Kept,
     MountOrder,
+    PlacedChange,
     RankOrder,
     Report,
     SendOrder,
@@ -149,6 +150,11 @@ class _KeptQuestion(msgspec.Struct, frozen=True):
 
 class _TreeHeld(msgspec.Struct, frozen=True):
     held: bool
+    lying: str = ""
+
+
+class _TreeChanged(msgspec.Struct, frozen=True):
+    changed: bool
 
 
 class _Failure(msgspec.Struct, frozen=True):
@@ -247,12 +253,24 @@ class AgentClient:
         if pack:
             await self._call("PUT", "/chunks", pack, _TREE_S)
 
-    async def holds_tree(self, target: str, digest: str) -> bool:
+    async def held_tree(self, target: str, digest: str) -> str:
         try:
             answer = await self._post("/tree/held", _TreeQuestion(target, digest), _TREE_S)
         except border.RequestRefused:  # an older agent
-            return False
-        return msgspec.json.decode(answer, type=_TreeHeld).held
+            return ""
+        said = msgspec.json.decode(answer, type=_TreeHeld)
+        return digest if said.held else said.lying
+
+    async def look_ahead(self, target: str) -> None:
+        await self._post("/tree/ahead", _Target(target))
+
+    async def change_tree(self, change: PlacedChange, chunks: Sequence[tuple[str, bytes]]) -> bool:
+        order = msgspec.json.encode(change)
+        body = [b'{"order":%d}\n' % len(order), order]
+        for digest, data in chunks:
+            body += [f"{digest} {len(data)}\n".encode(), data]
+        answer = await self._call("PUT", "/tree/change", body, _TREE_S)
+        return msgspec.json.decode(answer, type=_TreeChanged).changed
 
     async def place_tree(self, tree_json: bytes, target: str, digest: str = "") -> None:
         await self._post("/tree", _TreeOrder(target, msgspec.Raw(tree_json), digest), _TREE_S)

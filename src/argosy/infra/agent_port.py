@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -19,6 +19,10 @@ from argosy.model.tree import Entry
 
 if TYPE_CHECKING:
     import asyncio  # decisions build orders from this module: at run time it loads no event loop
+
+#: As in `argosy.agent.shapes`.
+LINK: Final = "link:"
+UNTOLD: Final = -1
 
 
 class Channel(Protocol):
@@ -159,6 +163,37 @@ class DataFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     etag: str = ""
 
 
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What a copy has besides bytes. `mode`: of files that `modes` does not name; `links`: where each
+    leads."""
+
+    mode: int
+    modes: Mapping[str, int] = {}
+    links: Mapping[str, str] = {}
+
+
+class Reshaped(msgspec.Struct, frozen=True, array_like=True):
+    """A change in a copy that is not of bytes: a link to `link`, or (when that is "") a file with another
+    mode. `was`: as in `DataSink.was`."""
+
+    path: str
+    link: str
+    mode: int
+    was: str
+    was_mode: int
+
+
+class PlacedChange(msgspec.Struct, frozen=True, kw_only=True):
+    """How the tree `since`, which lies at `target`, becomes the tree `digest` (`model.tree.TreeChange`)."""
+
+    target: str
+    since: str
+    digest: str
+    entries: tuple[Entry, ...]
+    removed: tuple[str, ...]
+    folders: tuple[str, ...]
+
+
 class FetchOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What appears at `target`. `single`: it is one file, not a folder; `full`: what is there already comes
     again; `md5`: an ETag of 32 digits is the MD5 of the bytes; `encryption` and `key_id`: how what comes must
@@ -171,6 +206,7 @@ class FetchOrder(msgspec.Struct, frozen=True, kw_only=True):
     md5: bool = False
     encryption: str = ""
     key_id: str = ""
+    shape: Shape | None = None  # None: modes and links are the node's
 
 
 class Fetched(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,8 +252,12 @@ class DataSink(Protocol):
     def headers(self) -> Mapping[str, str]:
         """What a PUT says, too."""
 
-    def was(self, path: str, etag: str) -> None:
-        """Of changes: what this file was when it was fetched; "": it is new. Said before all else."""
+    def was(self, path: str, etag: str, mode: int) -> None:
+        """Of changes: what this file was when it was fetched; "": it is new, `link:TARGET`: a link. `mode`:
+        which it has now, -1: as it was told. Said before all else."""
+
+    def reshaped(self, change: Reshaped) -> None:
+        """Of changes: said after files have come. Blocks: called in a thread."""
 
     def removed(self, path: str, etag: str) -> None:
         """Of changes: a file that was fetched is no more. Said after all else. Blocks: called in a thread."""
@@ -292,8 +332,17 @@ class AgentPort(Protocol):
 
     async def put_chunks(self, chunks: AsyncIterator[tuple[str, bytes]]) -> None: ...
 
-    async def holds_tree(self, target: str, digest: str) -> bool:
-        """Whether this tree was the last that was placed at `target`, and nobody has changed its files."""
+    async def held_tree(self, target: str, digest: str) -> str:
+        """`digest` when this tree was the last that was placed at `target` and none of its files is gone or
+        was replaced; else the digest of a tree of which `change_tree` may make it, or ""."""
+
+    async def look_ahead(self, target: str) -> None:
+        """A change of the tree there may follow: the node looks meanwhile at what it has."""
+
+    async def change_tree(self, change: PlacedChange, chunks: Sequence[tuple[str, bytes]]) -> bool:
+        """Make another tree of the one that lies at a target. False, and nothing is done, when something else
+        lies there, or not all of it any more. `chunks` are those that the node may lack. Raises as
+        `place_tree`, and `Transient` when a chunk is missing."""
 
     async def place_tree(self, tree_json: bytes, target: str, digest: str = "") -> None:
         """Make the tree appear at `target` (`~/x`, absolute, or relative to the node's home). What an earlier

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
+
+from argosy.model.tree import TreeChange
 
 
 class TreeSource(Protocol):
@@ -31,3 +33,13 @@ class TreeStore(TreeSource, Protocol):
 
     def free_bytes(self) -> int:
         """Room on the disk."""
+
+
+class TaskFiles(TreeStore, Protocol):
+    """Also what clients say of trees that they change."""
+
+    async def change(self, since: str, digest: str) -> TreeChange:
+        """How one tree becomes another. Raises KeyError when either is not there."""
+
+    def when_expected(self, call: Callable[[str], None]) -> None:
+        """`call` hears the digest of each tree that a client is about to change."""

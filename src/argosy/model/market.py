@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.resources import is_family, serves
+from argosy.model.slices import hosts_of
 
 DAY_MS = 86_400_000
 _KEPT_ROWS = 20_000  # in the answers of `Block.in_places` that a block keeps: below a megabyte
@@ -59,6 +60,7 @@ class Block:
         "_in_lane",
         "_in_places",
         "_kept_rows",
+        "_slices",
         "accelerators_milli",
         "arch",
         "cpus_milli",
@@ -102,6 +104,7 @@ class Block:
         self.lanes = tuple(lanes)
         self.notes = notes
         self._arches: frozenset[str] | None = None
+        self._slices: dict[int, int] | None = None
         self._by_cpus: tuple[list[int], list[int]] | None = None
         self._by_model: dict[str, list[int]] | None = None
         self._counts: dict[int, list[int]] = {}
@@ -116,6 +119,14 @@ class Block:
         if self._arches is None:
             self._arches = frozenset(self.arch)
         return self._arches
+
+    @property
+    def slices(self) -> dict[int, int]:
+        """Kinds that are slices of several hosts, with how many. Kept."""
+        if self._slices is None:
+            hosts = {model: hosts_of(model) for model in set(self.models)}
+            self._slices = {kind: hosts[model] for kind, model in enumerate(self.models) if hosts[model] > 1}
+        return self._slices
 
     def __len__(self) -> int:
         """How many offers."""

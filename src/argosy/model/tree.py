@@ -35,3 +35,54 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def chunk_digests(self) -> set[str]:
         return {digest for entry in self.entries for digest in entry.chunks}
+
+
+class TreeChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the tree `since` becomes another one."""
+
+    since: str  # digest
+    entries: tuple[Entry, ...] = ()  # new ones, others than before, and the folders above these
+    removed: tuple[str, ...] = ()  # paths that are no more
+    folders: tuple[str, ...] = ()  # in which nothing is any more
+
+
+def changed(tree: Tree, change: TreeChange) -> Tree:
+    """What becomes of the tree that `change` is from. Entries stay sorted."""
+    entries = {entry.path: entry for entry in tree.entries}
+    for path in change.removed:
+        entries.pop(path, None)
+    before = len(entries)
+    entries.update((entry.path, entry) for entry in change.entries)
+    if len(entries) == before:  # nothing is new: all have their places
+        return Tree(entries=tuple(entries.values()))
+    return Tree(entries=tuple(sorted(entries.values(), key=lambda entry: entry.path)))
+
+
+def change_between(old: Tree, new: Tree, since: str) -> TreeChange:
+    """What has to be told to whoever has `old`, whose digest is `since`."""
+    before = {entry.path: entry for entry in old.entries}
+    differing = [entry for entry in new.entries if before.pop(entry.path, None) != entry]
+    return completed(TreeChange(since=since, entries=tuple(differing), removed=tuple(before)), old, new)
+
+
+def completed(change: TreeChange, old: Tree, new: Tree) -> TreeChange:
+    """With the folders in which something is written, which get their modes again, and those that go."""
+    here = {entry.path for entry in change.entries}
+    above = {parent for path in (*here, *change.removed) for parent in _above(path)} - here
+    folders = [entry for entry in new.entries if entry.kind == "d" and entry.path in above] if above else []
+    entries = (*folders, *change.entries)
+    return msgspec.structs.replace(change, entries=entries, folders=_gone(old, new, change))
+
+
+def _gone(old: Tree, new: Tree, change: TreeChange) -> tuple[str, ...]:
+    gone = {parent for path in change.removed for parent in (path, *_above(path))}
+    if gone:
+        gone.difference_update(entry.path for entry in new.entries)
+        gone.difference_update(parent for entry in new.entries for parent in _above(entry.path))
+        gone.difference_update(entry.path for entry in old.entries if entry.kind != "d")
+    return tuple(sorted(gone))
+
+
+def _above(path: str) -> list[str]:
+    pieces = path.split("/")
+    return ["/".join(pieces[:count]) for count in range(1, len(pieces))]

@@ -145,6 +145,10 @@ def _refuse_count(case: Case) -> str:
     return f"has {render_milli(shape.accelerators_milli)} per node, {asked}"
 
 
+def _refuse_slice(case: Case) -> str:
+    return sieve.lacks_nodes(case.offer.shape.accelerator, case.num_nodes)
+
+
 def _relax_accelerator(wish: Resources) -> Iterator[Relaxed]:
     asked = wish.accelerator
     if asked is None:
@@ -375,6 +379,7 @@ MACHINES: Final = (
     Constraint("accelerator-memory", _wants_accelerator, _refuse_accelerator_memory, None),
     Constraint("fraction", _wants_accelerator, _refuse_fraction, None),
     Constraint("accelerator", _wants_accelerator, _refuse_count, None),
+    Constraint("slice", _always, _refuse_slice, sieve.keep_slices),
     Constraint(
         "arch",
         lambda wish, _: wish.arch_wanted() != "",

@@ -18,6 +18,7 @@ from argosy.model.areas import Atlas
 from argosy.model.market import Block
 from argosy.model.offer import Capacity, Rejection
 from argosy.model.resources import Resources
+from argosy.model.slices import hosts_of
 from argosy.model.units import render_bytes, render_disk, render_milli, render_price
 from argosy.planning.ability import Ability
 
@@ -284,6 +285,28 @@ def keep_arch(sieve: Sieve) -> None:
         return  # nothing falls, and nothing is told of a default
     left = [kind for kind in sieve.kinds if arch[kind] == wanted]
     sieve.keep("arch", left, f"some have other than {wanted} processors", 0)
+
+
+def lacks_nodes(accelerator: str | None, num_nodes: int) -> str:
+    """Why so many nodes are no whole slices, as a clause; "" when they are."""
+    hosts = hosts_of(accelerator)
+    if num_nodes % hosts == 0:
+        return ""
+    each = num_nodes // hosts * hosts + hosts
+    return f"{accelerator} has {hosts} hosts, and each is a node: asked for {num_nodes} (`num_nodes: {each}`)"
+
+
+def keep_slices(sieve: Sieve) -> None:
+    """Kinds whose slices are had whole with so many nodes."""
+    slices = sieve.block.slices
+    if not slices:
+        return
+    left = [kind for kind in sieve.kinds if sieve.num_nodes % slices.get(kind, 1) == 0]
+    if len(left) == len(sieve.kinds):
+        return
+    kept = frozenset(left)
+    fallen = max((kind for kind in sieve.kinds if kind not in kept), key=lambda kind: -slices[kind])
+    sieve.keep("slice", left, lacks_nodes(sieve.block.models[fallen], sieve.num_nodes), 0)
 
 
 def keep_cpus(sieve: Sieve) -> None:

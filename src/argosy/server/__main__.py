@@ -16,12 +16,14 @@ from argosy.model.errors import ArgosyError, render_error
 
 if TYPE_CHECKING:
     from argosy.identity.oidc import Settings as Provider
+    from argosy.server.door_rules import DoorRules
     from argosy.server.own_tls import TlsWish
     from argosy.server.run import Settings
     from argosy.store import Store
     from argosy.store.secrets import Keyring
 
 
+_NAMES = ("ARGOSY_PUBLIC_URL", "ARGOSY_HOSTS", "ARGOSY_TRUSTED_PROXIES", "ARGOSY_TLS_DOMAINS")
 _KEYS_S = 60.0  # for the command that asks for keys
 
 
@@ -87,14 +89,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def _settings(options: argparse.Namespace) -> Settings:
     from argosy.server.dialling import parse_public
-    from argosy.server.door_rules import parse_rules
     from argosy.server.housekeeping import parse_retention
     from argosy.server.run import Settings
 
     home = Path(options.state_dir).absolute() if options.state_dir else state_dir(os.environ)
     environ, listen = _environ(options), getattr(options, "listen", "")
-    rules = parse_rules({**environ, "ARGOSY_HOSTS": _hosts(environ)})
-    tls = _tls(environ, home, listen, rules.hosts)
+    rules = _rules(environ, listen)
+    tls = _tls(environ, home, listen, frozenset() if rules is None else rules.hosts)
     public = parse_public(environ)
     if tls is not None and not public.ca:
         public = msgspec.structs.replace(public, ca=tls.trusted)
@@ -150,6 +151,15 @@ def _asked(command: str) -> str:
     if done.returncode:
         raise OSError(f"it ended with {done.returncode}: {done.stderr.strip()[-300:]}")
     return done.stdout
+
+
+def _rules(environ: Mapping[str, str], listen: str) -> DoorRules | None:
+    """Names of the server, and proxies in front of it. None: nobody comes from elsewhere."""
+    if not listen and not any(environ.get(name) for name in _NAMES):
+        return None
+    from argosy.server.door_rules import parse_rules
+
+    return parse_rules({**environ, "ARGOSY_HOSTS": _hosts(environ)})
 
 
 def _hosts(environ: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from argosy.api.location import log_path
-from argosy.infra.agent_port import AgentDirectory
+from argosy.infra.agent_port import AgentDirectory, Channel
 from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quotes
 from argosy.model.ids import Clock, Ids
@@ -26,7 +26,6 @@ from argosy.server.channels import ChannelFile
 from argosy.server.data_checks import DataChecks
 from argosy.server.dialling import DialDoor
 from argosy.server.door import Door, Limits
-from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.exchange import Scope, Send
 from argosy.server.features import FEATURES
 from argosy.server.folder_traffic import FolderTraffic
@@ -35,7 +34,8 @@ from argosy.server.front import Front, Mounted, bind
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.identity import Identity
 from argosy.server.intake import Intake
-from argosy.server.listeners import bind_tcp, render_address
+from argosy.server.keeping import Keeping
+from argosy.server.listeners import bind_tcp, connected, render_address
 from argosy.server.log_stream import LogStreams
 from argosy.server.made_buckets import MadeBuckets
 from argosy.server.node_folders import NodeFolders
@@ -57,6 +57,7 @@ from argosy.store.store import Store
 if TYPE_CHECKING:
     from argosy.catalog.refresh import PriceServices
     from argosy.identity.oidc import Settings
+    from argosy.server.doorkeeper import Doorkeeper
     from argosy.server.service_way import ServiceWay
     from argosy.server.sign_in_pages import SignInPages
 
@@ -72,6 +73,7 @@ class Application:
     listening: tuple[str, ...] = ()
     encryption: Callable[[], str] = str  # which certificate TLS has, in words
     _inner: Door | None = None  # of browsers that come by a command line
+    _programs: Door | None = None  # of programs that come to buckets by another server
     _services: ServiceWay | None = None  # from the first request to a service that came here
 
     def __init__(
@@ -96,10 +98,10 @@ class Application:
         pricing = pricing or pricing_of(state_dir, providers, clock, shipped=prices)
         self.pricing, pricing.prices.refusals = pricing, controllers.refusals
         self.refreshes, self.accounts = Refreshes(pricing.prices.refresh), Accounts(store, clock)
-        tenants, identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
+        tenants, self.identity = Tenants(store, controllers, clock), Identity(store, clock, ids)
         intake = Intake(store=store, blobs=blobs, tenants=tenants, channels=ChannelFile(state_dir))
         self._state_dir, self.objects = state_dir, _objects(store, state_dir / "objects", clock, ids)
-        intake.data, intake.identity = DataChecks(self.objects.open_stores, self.objects.made), identity
+        intake.data, intake.identity = DataChecks(self.objects.open_stores, self.objects.made), self.identity
         quotes = quotes or Quotes(providers, clock, price=pricing.prices.own_prices, fresh_s=0)
         pricing.rented.names = lambda: quotes.usable() & _priced_by_catalog(providers)
         planner = Planner(
@@ -108,7 +110,7 @@ class Application:
         self.apps = LiveApps(store, agents, controllers, clock)
         self.housekeeping = Housekeeping(store, blobs, logs, clock, retention, sweep=self.objects.sweep)
         services = Services(
-            identity=identity,
+            identity=self.identity,
             store=store,
             providers=providers,
             intake=intake,
@@ -138,10 +140,6 @@ class Application:
     @property
     def keeper(self) -> Doorkeeper:
         return self.front.keeper
-
-    @property
-    def identity(self) -> Identity:
-        return self.front.keeper.identity
 
     def open_pages(self, provider: Settings | None) -> None:
         """Let people sign in through an identity provider. Loaded with the first of them."""
@@ -220,6 +218,25 @@ class Application:
             self._inner = inner
         return self._inner.protocol
 
+    def share_files(self, keeping: Keeping) -> None:
+        """Who keeps buckets and folders, of several servers."""
+        self.front.keeping = self.objects.keeping = self.objects.folders.folders.keeping = keeping
+
+    async def open_door(self, door: str, address: str) -> Channel:
+        """A connection within this process, for what another server passes on: to the door `socket`, `tcp` or
+        `programs`. `address`: of who asks."""
+        if door == "programs" and self._programs is None:
+            self._programs = Door(self.objects.for_programs, [], Limits(headers=200))
+            await self._programs.open()
+            self.doors.append(self._programs)
+        if door == "programs" and self._programs is not None:
+            made = self._programs.protocol()
+        else:
+            made = self.doors[0].protocol() if door == "socket" else (await self._open_inner())()
+        channel = await connected(lambda: made)
+        made.client = (address, 0)  # type: ignore[attr-defined]  # whom uvicorn takes for the one who asks
+        return channel
+
     async def answer_on(self, local: socket.socket) -> None:
         """Answer on another unix socket, too, until `listen` ends."""
         door = Door(self.front.over_socket, [local])
@@ -238,10 +255,15 @@ def _objects(store: Store, folder: Path, clock: Clock, ids: Ids) -> Objects:
 def _front(services: Services, objects: Objects) -> Front:
     routes = bind(feature(services) for feature in FEATURES)
     mounts = {MOUNT: Mounted(objects.for_owner, "buckets.read", "buckets.write"), **mounted_scim(services)}
-    keeper = Doorkeeper(services.store, services.clock, services.identity)
-    services.apps.current = keeper.current
+
+    def keeper() -> Doorkeeper:
+        from argosy.server.doorkeeper import Doorkeeper
+
+        return Doorkeeper(services.store, services.clock, services.identity)
+
     recorder = Recorder(services.store, services.clock, services.ids)
     front = Front(routes, keeper=keeper, recorder=recorder, ids=services.ids, mounts=mounts)
+    services.apps.current = lambda caller: front.keeper.current(caller)
     front.form_hosts = services.apps.form_hosts
     return front
 

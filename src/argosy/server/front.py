@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
@@ -23,12 +24,15 @@ from argosy.infra.border import BorderError, Transient
 from argosy.model.access import NOBODY, OPEN, OWNER, PERMISSIONS, SIGNED_IN, Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Ids
-from argosy.server.door_rules import API_POLICY, HEADERS, LASTING_TLS
-from argosy.server.doorkeeper import Doorkeeper
 from argosy.server.exchange import Disconnected, Exchange, Receive, Scope, Send, encode, send_problem
 from argosy.server.guarding import forbidden
+from argosy.server.keeping import Elsewhere, Keeping
 from argosy.server.recording import Recorder
-from argosy.server.visitors import Visitors
+
+if TYPE_CHECKING:
+    from argosy.server.door_rules import DoorRules
+    from argosy.server.doorkeeper import Doorkeeper
+    from argosy.server.visitors import Visitors
 
 _log: Final = logging.getLogger(__name__)
 
@@ -86,19 +90,23 @@ def bind(features: Iterable[object], endpoints: Sequence[AnyEndpoint] = ENDPOINT
 
 
 class Front:
-    """The ASGI application. `over_socket` and `over_tcp` are the same doors with different guards."""
+    """The ASGI application. `over_socket` and `over_tcp` are the same doors with different guards.
+
+    Over the socket nobody is asked, so what asks (`keeper`, `visitors`) is made with the first who comes by
+    TCP."""
 
     def __init__(
         self,
         routes: tuple[Route, ...],
         *,
-        keeper: Doorkeeper,
+        keeper: Callable[[], Doorkeeper],
         recorder: Recorder,
         ids: Ids,
         mounts: Mapping[str, Mounted] | None = None,
     ) -> None:
-        self.keeper, self._recorder, self._mounts = keeper, recorder, dict(mounts or {})
-        self._visitors = Visitors(keeper)
+        self._make_keeper, self._recorder, self._mounts = keeper, recorder, dict(mounts or {})
+        self.rules: DoorRules | None = None  # names of the server, where more than its own address
+        self.keeping = Keeping()
         self.has_provider = False  # people may sign in through an identity provider
         self.form_hosts = "'self'"  # where the start page may send forms: hosts of apps
         self.pages: Callable[[Scope, Send], Awaitable[None]] | None = None  # of browsers: to sign in
@@ -110,6 +118,19 @@ class Front:
             self._by_shape.setdefault((method, len(route.parts)), []).append(route)
             if not any(part.startswith("{") for part in route.parts):
                 self._exact[method, "/" + "/".join(route.parts)] = route
+
+    @cached_property
+    def keeper(self) -> Doorkeeper:
+        made = self._make_keeper()
+        if self.rules is not None:
+            made.rules = self.rules
+        return made
+
+    @cached_property
+    def _visitors(self) -> Visitors:
+        from argosy.server.visitors import Visitors
+
+        return Visitors(self.keeper)
 
     async def over_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._serve(scope, receive, send, is_local=True)
@@ -195,7 +216,12 @@ class Front:
     async def _handle(self, exchange: Exchange, route: Route, path: dict[str, str]) -> None:
         try:
             with self._recorder.acting(exchange.caller, route.endpoint) as acting:
-                answer = await route.handler(exchange)
+                try:
+                    answer = await route.handler(exchange)
+                except Elsewhere:
+                    if not await self.keeping.settled():
+                        return await self._pass_on(exchange)
+                    answer = await route.handler(exchange)
         except ArgosyError as error:
             if error.code == "forbidden":
                 await self._recorder.denied(exchange.caller, route.endpoint, path)
@@ -204,6 +230,25 @@ class Front:
             await self._recorder.done(acting, route.endpoint, path)
         if answer is not None:
             await exchange.reply(answer if isinstance(answer, bytes) else encode(answer))
+
+    async def _pass_on(self, exchange: Exchange) -> None:
+        """The server that keeps the files answers. It judges by itself who comes."""
+        if (
+            exchange.endpoint.method == "WS"
+            or exchange.answered
+            or (exchange.begun and exchange.taken is None)
+        ):
+            raise Elsewhere
+        from argosy.server.passing import pass_on
+
+        scope, exchange.answered = exchange.scope, True
+        door, address = ("socket", "") if exchange.is_local else ("tcp", str(scope["argosy.address"]))
+        try:
+            channel = await self.keeping.reach(door, address)
+        except ArgosyError:
+            exchange.answered = False
+            raise
+        await pass_on(channel, scope, exchange.receive, exchange.send, exchange.taken)
 
     def _match(self, method: str, scope: Scope) -> tuple[Route | None, dict[str, str]]:
         path: str = scope["path"]
@@ -297,6 +342,8 @@ async def _start_page(front: Front, send: Send) -> None:
 
 def _guarded(send: Send, *, is_encrypted: bool) -> Send:
     """Every answer over TCP says what browsers may not do with it."""
+    from argosy.server.door_rules import API_POLICY, HEADERS, LASTING_TLS
+
     always = [*HEADERS, *([LASTING_TLS] if is_encrypted else [])]
 
     async def guarded(message: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from argosy.server.guarding import DEFAULT, project_of, require
 from argosy.server.identity import Identity
 from argosy.server.tenancy import Tenants
 from argosy.storage.blobs import BlobStore
-from argosy.store.audit import note_used
+from argosy.store.acting import note_used
 from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
 

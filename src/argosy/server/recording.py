@@ -1,24 +1,26 @@
 """What requests leave in the audit log: changes by themselves, and here what changes no row, or is denied.
 
-While a request runs, `store.audit.ACTING` says who acts: every commit of the request writes the record of its
-rows in the same transaction.
+While a request runs, `store.acting.ACTING` says who acts: every commit of the request writes the record of
+its rows in the same transaction.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from argosy.api.endpoint import AnyEndpoint
 from argosy.model.access import OPEN, PERMISSIONS, SIGNED_IN, Caller
-from argosy.model.audit import Act
 from argosy.model.ids import Clock, Ids
 from argosy.server.exchange import Send
-from argosy.store.audit import ACTING, Acting
+from argosy.store.acting import ACTING, Acting
 from argosy.store.store import Store
+
+if TYPE_CHECKING:
+    from argosy.model.audit import Act
 
 #: Uploads mean nothing until a launch names them.
 _QUIET: Final = frozenset(("files.write", OPEN))
@@ -38,6 +40,8 @@ class Recorder:
         self._store, self._clock, self._ids = store, clock, ids
 
     def act(self, caller: Caller, endpoint: AnyEndpoint, target: str = "", outcome: str = "done") -> Act:
+        from argosy.model.audit import Act  # not before somebody changes something
+
         return Act(
             at_ms=self._clock.now_ms(),
             who=who_is(caller),

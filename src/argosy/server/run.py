@@ -31,7 +31,6 @@ from argosy.model.errors import ArgosyError
 from argosy.server.application import Application, pricing_of
 from argosy.server.channels import ChannelFile
 from argosy.server.dialling import DialDoor, Public
-from argosy.server.door_rules import DoorRules
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.journal import open_journal
 from argosy.server.listeners import LocalSocket, bind_tcp
@@ -49,6 +48,8 @@ if TYPE_CHECKING:
     from argosy.identity.oidc import Settings as Provider
     from argosy.infra.dialled import Dialled
     from argosy.providers import LoadedProviders
+    from argosy.server.agents import Agents
+    from argosy.server.door_rules import DoorRules
     from argosy.server.encryption import Encryption
     from argosy.server.own_tls import TlsWish
 
@@ -77,7 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keys: Path | Keyring | None = None  # that seal secrets, or their file; None: in the state folder
     retention: Retention = Retention()
     provider: Provider | None = None  # of identities; None: people sign in here only
-    rules: DoorRules = DoorRules()  # names of the server, and proxies in front of it
+    rules: DoorRules | None = None  # names of the server, and proxies in front of it; None: it has neither
     public: Public = Public()  # how nodes and clients elsewhere reach it
     tls: TlsWish | None = None  # of the door over TCP; None: it is plain, and a proxy in front encrypts
 
@@ -253,8 +254,7 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
         stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
         _introduce(application, settings, shell)
-        application.streams.elsewhere = house.peers
-        here = Here(reach=agents.reach, providers=loaded, logs=logs, blobs=blobs, admit=dialled.admit)
+        here = _join(application, house, agents, loaded, logs, blobs, dialled)
         await stack.enter_async_context(house.joined(here, shell, shell.seat))
         dials, tls = DialDoor(dialled, house.admit), network.context
         async with application.listen(local.sock, network.tcp, dials=dials, tls=tls, s3=settings.s3):
@@ -295,9 +295,31 @@ async def _open_places(
 def _introduce(application: Application, settings: Settings, shell: Shell) -> None:
     """Tell the door how it is called, and where people sign in; and controllers where folders are."""
     shell.mounts.copies.folders = lambda: application.objects.folders
-    application.keeper.rules = settings.rules
+    application.front.rules = settings.rules
     application.front.is_encrypted = settings.public.url.startswith("https:")
     application.open_pages(settings.provider)
+
+
+def _join(
+    application: Application,
+    house: House,
+    agents: Agents,
+    loaded: LoadedProviders,
+    logs: LogStore,
+    blobs: BlobStore,
+    dialled: Dialled,
+) -> Here:
+    """Let the application ask other servers; what they may ask of this one."""
+    application.streams.elsewhere = house.peers
+    application.share_files(house.keeping)
+    return Here(
+        reach=agents.reach,
+        providers=loaded,
+        logs=logs,
+        blobs=blobs,
+        admit=dialled.admit,
+        door=application.open_door,
+    )
 
 
 async def _guard_place(lock: StateLock, local: LocalSocket, application: Application) -> None:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from argosy.model.audit import Act
 from argosy.server.exchange import Receive, Scope, Send
 from argosy.server.front import Mounted
-from argosy.server.recording import who_is
 from argosy.server.services import Services
-from argosy.store.audit import ACTING, Acting
 
 if TYPE_CHECKING:
     from argosy.facades.scim.app import Scim
@@ -31,6 +28,10 @@ class _Door:
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request; what it changes is in the audit log with who asked."""
+        from argosy.model.audit import Act
+        from argosy.server.recording import who_is
+        from argosy.store.acting import ACTING, Acting
+
         services = self._services
         if self._made is None:
             from argosy.facades.scim.app import Scim

@@ -25,7 +25,7 @@ from argosy.model.people import SignIn
 from argosy.server.door_rules import set_cookie
 from argosy.server.exchange import Scope, Send
 from argosy.server.identity import Identity
-from argosy.store.audit import ACTING, Acting
+from argosy.store.acting import ACTING, Acting
 from argosy.store.store import Store
 
 _log: Final = logging.getLogger(__name__)

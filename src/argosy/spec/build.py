@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from argosy.model.resources import (
     Resources,
 )
 from argosy.model.scheduling import Isolation, Scheduling
+from argosy.model.slices import hosts_of_all
 from argosy.model.task import DataSize, GitSource, Task
 from argosy.model.units import GIB
 from argosy.spec.accelerators import Alternatives, canonical_accelerator, misspelt
@@ -73,7 +75,7 @@ def build_task(
     workdir, git = _workdir(merged, reader)
     grace_s = merged.get("grace", int)
     deadline = merged.get("deadline", Deadline) or Deadline(None, None)
-    nodes = _nodes(merged, findings)
+    nodes = _nodes(merged, candidates, findings)
     return Task(
         name=merged.get("name", str),
         workdir=workdir,
@@ -118,7 +120,14 @@ def _driven(candidates: tuple[Resources, ...], config: str) -> tuple[Resources, 
     return tuple(msgspec.structs.replace(each, config=config) for each in candidates)
 
 
-def _nodes(task: Section, findings: Findings) -> NodeRange:
+def _nodes(task: Section, candidates: Sequence[Resources], findings: Findings) -> NodeRange:
+    """How many nodes. Where all candidates are slices of as many hosts, `num_nodes` counts slices."""
+    each = hosts_of_all(wish.accelerator.model if wish.accelerator else None for wish in candidates)
+    asked = _asked_nodes(task, findings)
+    return NodeRange(asked.least * each, asked.most * each)
+
+
+def _asked_nodes(task: Section, findings: Findings) -> NodeRange:
     given = task.get("num_nodes", object)
     if isinstance(given, NodeRange):
         if "deadline" in task:

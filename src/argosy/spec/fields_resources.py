@@ -266,9 +266,8 @@ _CANDIDATE: Final = (
             shape=MapOf(key=Text(says="an option"), value=AsText(), says="a mapping of options"),
             make=values.make_text_pairs,
         ),
-        doc="Options of TPUs: `runtime_version`, `tpu_vm` ...",
+        doc="Options of TPUs: `runtime_version`; what else SkyPilot knows there is read and not needed.",
         example="{runtime_version: tpu-vm-base}",
-        later=True,
     ),
     Field(
         name="arch",

@@ -10,6 +10,7 @@ from argosy.model.hooks import TIMEOUT_S, Hook
 from argosy.model.notify import ENDS, Notify, is_channel
 from argosy.model.resources import Edge, Exclusion, Networking, Recovery, Resources
 from argosy.model.scheduling import Scheduling
+from argosy.model.slices import hosts_of_all
 from argosy.model.task import CheckpointRules, StorageMount, SyncRules, Task, VolumeMount
 from argosy.spec.accelerators import render_accelerator
 from argosy.spec.fields_resources import CANDIDATE
@@ -68,12 +69,19 @@ def block_dumper() -> type[yaml.SafeDumper]:
     return Dumper
 
 
+def _nodes(task: Task) -> str | int | None:
+    """As it is written: slices of several hosts are counted by slices."""
+    hosts = hosts_of_all(wish.accelerator.model if wish.accelerator else None for wish in task.resources)
+    least, most = task.min_nodes // hosts, task.num_nodes // hosts
+    return f"{least}-{most}" if least else _unless(most, 1)
+
+
 def task_document(task: Task) -> Document:
     """The task as plain values with the field names of the YAML; secrets as `***`."""
     head: Document = {
         "name": task.name,
         "workdir": _workdir(task),
-        "num_nodes": f"{task.min_nodes}-{task.num_nodes}" if task.min_nodes else _unless(task.num_nodes, 1),
+        "num_nodes": _nodes(task),
         "resources": _resources(task.resources, ordered=task.ordered),
         "scheduling": _scheduling(task.scheduling),
         "envs": dict(task.envs),

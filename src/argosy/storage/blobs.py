@@ -16,25 +16,28 @@ for "either".
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import hashlib
 import itertools
 import os
 import posixpath
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
 
 from argosy.model.errors import ArgosyError
-from argosy.model.tree import CHUNK_BYTES, Tree
+from argosy.model.tree import CHUNK_BYTES, Tree, TreeChange, change_between
 from argosy.storage.disk import INLINE_BYTES, full_disk_said, is_digest, write_all, write_whole
 
 _EMPTY: Final = hashlib.sha256(b"").hexdigest()
 _GATHER_BYTES: Final = 1 << 20  # bytes of an upload held in memory before they go to disk
 _HEADER_BYTES: Final = 64 + 1 + 20 + 1
 _TREE_ENTRIES_MAX: Final = 1_000_000
+_CHANGES: Final = 64  # of trees that are remembered ...
+_CHANGE_ENTRIES_MAX: Final = 5_000  # ... unless they are larger
 
 
 class _Incoming:
@@ -116,6 +119,8 @@ class BlobStore:
         self._temporary = root / "blobs" / "tmp"
         self._count = itertools.count()
         self.elsewhere: Elsewhere | None = None
+        self._changes: collections.OrderedDict[tuple[str, str], TreeChange] = collections.OrderedDict()
+        self._expecting: list[Callable[[str], None]] = []
         for folder in (self._blobs, self._trees, self._temporary):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for (
@@ -324,6 +329,26 @@ class BlobStore:
         except FileNotFoundError:
             return False
 
+    async def change(self, since: str, digest: str) -> TreeChange:
+        """How one tree becomes another. Raises KeyError when either is not here."""
+        known = self._changes.get((since, digest))
+        if known is None:
+            texts = await self.own_tree(since), await self.own_tree(digest)
+            known = await asyncio.to_thread(_change_between, *texts, since)
+            self._remember(digest, known)
+        return known
+
+    def _remember(self, digest: str, change: TreeChange) -> None:
+        if len(change.entries) + len(change.removed) > _CHANGE_ENTRIES_MAX:
+            return
+        self._changes[change.since, digest] = change
+        while len(self._changes) > _CHANGES:
+            self._changes.popitem(last=False)
+
+    def when_expected(self, call: Callable[[str], None]) -> None:
+        """`call` hears the digest of each tree that a client is about to change."""
+        self._expecting.append(call)
+
     async def drop_tree(self, digest: str) -> None:
         """Forget a tree of which a chunk is gone, so that the next launch uploads what is missing."""
         if is_digest(digest):
@@ -358,6 +383,13 @@ class BlobStore:
                         path.unlink(missing_ok=True)
                     gone += 1
         return gone
+
+
+def _change_between(old: bytes, new: bytes, since: str) -> TreeChange:
+    one, other = (msgspec.json.decode(text, type=Tree) for text in (old, new))
+    if one.is_file or other.is_file:
+        raise KeyError(since)
+    return change_between(one, other, since)
 
 
 def check_tree(tree: Tree) -> None:

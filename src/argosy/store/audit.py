@@ -7,8 +7,7 @@ up to a row whose hash is kept, so that the rest still proves itself.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
@@ -17,7 +16,7 @@ import msgspec
 import sqlalchemy as sa
 
 from argosy.model.audit import FIRST, Act, Record, chained
-from argosy.model.people import Entry
+from argosy.model.entry import Entry
 from argosy.store import schema
 
 _PAGE: Final = 2000
@@ -27,27 +26,6 @@ _CHANGES_MAX: Final = 16_384
 _HIDDEN: Final = frozenset(
     ("rev", "sha256", "password", "second_factor", "second_factor_step", "detail", "told", "seen_ms")
 )
-
-
-class Acting:
-    """Who acts in this request: commits that are made meanwhile write it down. `written`: how many did."""
-
-    __slots__ = ("act", "used", "written")
-
-    def __init__(self, act: Act) -> None:
-        self.act = act
-        self.used: list[str] = []  # secrets that what is made will have
-        self.written = 0
-
-
-ACTING: Final[ContextVar[Acting | None]] = ContextVar("acting", default=None)
-
-
-def note_used(names: Iterable[str]) -> None:
-    """Whoever acts gives these secrets to what is committed next."""
-    acting = ACTING.get()
-    if acting is not None:
-        acting.used += names
 
 
 def append(connection: sa.Connection, acts: Sequence[Act]) -> None:

@@ -6,20 +6,20 @@ Everything here runs in the store's thread (`lane.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from argosy.model.audit import Act
 from argosy.model.entry import Entry
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.kinds import kind_of
 from argosy.model.phases import may_move
 from argosy.model.rows import CLAIMS_TAKEN, Attempt, Event, Row, Workload
-from argosy.store import audit, outbox, schema
+from argosy.store import outbox, schema
+from argosy.store.acting import ACTING
 from argosy.store.ballast import Ballast, ends_something
 from argosy.store.database import Database
 from argosy.store.errors import Conflict, IllegalMove, KeyUsed
@@ -27,6 +27,9 @@ from argosy.store.schema import read_row
 from argosy.store.secrets import Vault
 from argosy.store.servers import term_now
 from argosy.store.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from argosy.model.audit import Act
 
 _ROWS_NAMED: Final = 50  # of one commit in the audit log
 _OWNERS: Final = ("kind", "host_id", "parent_id", "workload_id", "claim_id")
@@ -70,7 +73,7 @@ class Request:
     ) -> None:
         self.numbered = numbered
         self.acts = tuple(acts)
-        self.acting = audit.ACTING.get()  # who asked for it
+        self.acting = ACTING.get()  # who asked for it
         self.puts = puts
         self.expect = expect
         self.events = events
@@ -313,6 +316,10 @@ class Writer:
     def _write_acts(self, connection: sa.Connection, snapshot: Snapshot, request: Request) -> None:
         """What the request said, and that whoever asks has changed these rows."""
         acts, acting = list(request.acts), request.acting
+        if not acts and acting is None:
+            return
+        from argosy.store import audit  # not before somebody changes something
+
         rows = [row for row in request.rows if not (isinstance(row, Entry) and row.is_quiet)]
         if acting is not None and (rows or request.secrets):
             some = rows[:_ROWS_NAMED]

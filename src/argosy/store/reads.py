@@ -5,24 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
 
-from argosy.model.audit import Record
 from argosy.model.budget import Budget, budget_id
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.kinds import numbered_kinds, running_kinds
 from argosy.model.kinds.cluster import CLUSTER
 from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload
-from argosy.store import accounts, audit, schema
+from argosy.store import accounts, schema
 from argosy.store.commits import Request, Writer
 from argosy.store.database import Database
 from argosy.store.lane import Lane
 from argosy.store.schema import read_any, read_row, was_there
 from argosy.store.secrets import Vault
 from argosy.store.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from argosy.model.audit import Record
 
 R = TypeVar("R", bound=schema.Stored)
 T = TypeVar("T")
@@ -273,10 +275,14 @@ class Reads:
         equal: Mapping[str, str] = MappingProxyType({}),
     ) -> list[Record]:
         """Rows of the audit log: see `store.audit.load`."""
+        from argosy.store import audit
+
         return await self._read(lambda c: audit.load(c, after=after, before=before, limit=limit, equal=equal))
 
     async def audit_ends(self) -> tuple[tuple[int, str], tuple[int, str]]:
         """What the oldest row of the audit log follows, and the newest row: number and hash."""
+        from argosy.store import audit
+
         return await self._read(lambda c: (audit.beginning(c), audit.end(c)))
 
     async def load_tokens(self) -> list[accounts.Token]:

@@ -6,6 +6,7 @@ row needs no migration; a new column or index does: see `migrations/` and the RE
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, get_args
 
@@ -13,16 +14,16 @@ import msgspec
 import sqlalchemy as sa
 
 from argosy.model.budget import Budget, budget_id
+from argosy.model.entry import Entry
 from argosy.model.errors import ArgosyError
 from argosy.model.kinds import KINDS, kind_of
-from argosy.model.people import AnyEntry, Entry
 from argosy.model.phases import Outcome
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Claim, Event, Node, Row, Workload, WorkloadColumns
 from argosy.model.tenancy import TENANCY_ID, Tenancy
 
 #: Everything that has a revision.
-Stored = Row | Tenancy | Budget | AnyEntry
+Stored = Row | Tenancy | Budget | Entry
 
 #: The newest migration. A database that says more was written by a newer Argosy.
 HEAD: Final = "0007"
@@ -356,10 +357,6 @@ def _decode_workload(body: str | bytes) -> Workload:
     )
 
 
-_ENTRY: Final = msgspec.json.Decoder(AnyEntry)
-_ENTRY_KINDS: Final = frozenset(each.__struct_config__.tag for each in get_args(AnyEntry))
-
-
 class _AnyKind(msgspec.Struct):
     """What entries of every version have."""
 
@@ -370,15 +367,24 @@ class _AnyKind(msgspec.Struct):
     rev: int = 0
 
 
+@functools.cache
+def _entries() -> tuple[msgspec.json.Decoder[Entry], frozenset[object]]:
+    """What reads entries, and the kinds that there are. Loaded with the first entry."""
+    from argosy.model.people import AnyEntry
+
+    kinds = frozenset(each.__struct_config__.tag for each in get_args(AnyEntry))
+    return msgspec.json.Decoder(AnyEntry), kinds
+
+
 def _decode_entry(body: str | bytes) -> Entry:
     """An entry. One of a kind that only a newer version knows is an `Entry` and no more: another server of
     that version may write it while this one still runs."""
+    decoder, kinds = _entries()
     try:
-        row: Entry = _ENTRY.decode(body)
-        return row
+        return decoder.decode(body)
     except msgspec.ValidationError:
         found = msgspec.json.decode(body, type=_AnyKind)
-        if found.kind in _ENTRY_KINDS:
+        if found.kind in kinds:
             raise
     return Entry(id=found.id, created_ms=found.created_ms, removed_ms=found.removed_ms, rev=found.rev)
 

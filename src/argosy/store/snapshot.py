@@ -4,18 +4,21 @@ change."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar, cast, get_args
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from argosy.model.budget import Budget, budget_id
+from argosy.model.entry import Entry
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.cluster import CLUSTER
-from argosy.model.people import AnyEntry, Entry
 from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.tenancy import TENANCY_ID, Tenancy
 from argosy.store.sorted_map import SortedMap
 
-Stored = Row | Tenancy | Budget | AnyEntry
+if TYPE_CHECKING:
+    from argosy.model.people import AnyEntry
+
+Stored = Row | Tenancy | Budget | Entry
 R = TypeVar("R", Workload, Attempt, Claim, Node)
 
 _SEP = "\0"  # stands in no id, so that one parent's keys never begin like another's
@@ -68,8 +71,8 @@ _HOME: dict[type, str] = {
     **dict(zip((Workload, Attempt, Claim, Node), _ROWS, strict=True)),
     Tenancy: "tenancy",
     Budget: "budgets",
-    **dict.fromkeys((Entry, *get_args(AnyEntry)), "people"),
 }
+_PEOPLE = "people"  # the home of all others: entries
 _OPEN = Tenancy()  # until somebody says otherwise
 _INDEXES = (
     *("names", "jobs", "groups", "children", "waiters", "ends", "attempt_of", "claims_of", "claim_nodes"),
@@ -96,7 +99,7 @@ class Snapshot:
     def of(cls, rows: Iterable[Stored], *, seq: int = 0) -> Snapshot:
         """A snapshot of these rows (finished ones are left out), as tests and previews need it."""
         empty: SortedMap[Stored] = SortedMap()
-        return cls(seq, dict.fromkeys((*_HOME.values(), *_INDEXES), empty)).changed(rows, seq=seq)
+        return cls(seq, dict.fromkeys((*_HOME.values(), _PEOPLE, *_INDEXES), empty)).changed(rows, seq=seq)
 
     def changed(self, rows: Iterable[Stored], *, seq: int) -> Snapshot:
         """The next snapshot: `rows` replace those with their ids; finished ones leave. O(rows), not
@@ -105,7 +108,7 @@ class Snapshot:
         taken = self.taken
         latest = {row.id: row for row in rows}
         for row in latest.values():  # first every old key goes, then new ones come: names may change hands
-            home = _HOME[type(row)]
+            home = _HOME.get(type(row), _PEOPLE)
             old = self._maps[home].get(row.id)
             if isinstance(row, Claim) and _takes(cast("Claim | None", old), row):
                 taken += 1
@@ -115,7 +118,7 @@ class Snapshot:
                     changes.setdefault(index, {})[key] = None
         for row in latest.values():
             if row.is_live:
-                changes.setdefault(_HOME[type(row)], {})[row.id] = row
+                changes.setdefault(_HOME.get(type(row), _PEOPLE), {})[row.id] = row
                 for index, key in _keys_of(row):
                     changes.setdefault(index, {})[key] = row
         if not changes and not any(isinstance(row, Workload) for row in latest.values()):

@@ -7,14 +7,13 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import sqlalchemy as sa
 
-from argosy.model.audit import Act
 from argosy.model.ids import Clock, Ids
 from argosy.model.rows import Event
-from argosy.store import accounts, audit, growth, outbox, schema
+from argosy.store import accounts, growth, outbox, schema
 from argosy.store import backups as daily
 from argosy.store.ballast import BALLAST_FILE, Ballast
 from argosy.store.commits import TAKE_NUMBERS, Numbered, Request, Writer
@@ -27,6 +26,9 @@ from argosy.store.secrets import Keyring, Vault
 from argosy.store.servers import Servers, now_of
 from argosy.store.snapshot import Snapshot
 from argosy.store.state_dir import KEY_FILE, lock_state_dir
+
+if TYPE_CHECKING:
+    from argosy.model.audit import Act
 
 __all__ = ["Conflict", "IllegalMove", "KeyUsed", "Numbered", "Snapshot", "Store", "lock_state_dir"]
 
@@ -202,6 +204,8 @@ class Store(Reads):
 
     async def forget_acts(self, before_ms: int) -> int:
         """Remove the beginning of the audit log that is older; how many rows."""
+
+        from argosy.store import audit
 
         def work(connection: sa.Connection) -> int:
             connection.execute(sa.update(schema.head).values(seq=schema.head.c.seq))  # the writers' lock

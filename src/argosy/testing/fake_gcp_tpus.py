@@ -19,7 +19,14 @@ _STATE: Final = {
     "ending": "DELETING",
     "preempted": "PREEMPTED",
 }
-_TYPES: Final = {"v5litepod-1": "v2-alpha-tpuv5-lite", "v5p-8": "v2-alpha-tpuv5", "v6e-8": "v2-alpha-tpuv6e"}
+_TYPES: Final = {
+    "v5litepod-1": "v2-alpha-tpuv5-lite",
+    "v5p-8": "v2-alpha-tpuv5",
+    "v5p-16": "v2-alpha-tpuv5",
+    "v6e-8": "v2-alpha-tpuv6e",
+    "v6e-16": "v2-alpha-tpuv6e",
+}
+_HOSTS: Final = {"v5p-16": 2, "v6e-16": 4}
 
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
@@ -62,6 +69,10 @@ class TpuSpecs(_Body):
     node_spec: list[TpuSpec]
 
 
+class Nothing(_Body):
+    pass
+
+
 class Until(_Body):
     valid_until_duration: str
 
@@ -69,10 +80,7 @@ class Until(_Body):
 class TpuQueue(_Body):
     tpu: TpuSpecs
     queueing_policy: Until
-
-
-class Nothing(_Body):
-    pass
+    spot: Nothing | None = None
 
 
 class FakeGcpTpus(FakeGcpNetwork):
@@ -116,7 +124,7 @@ class FakeGcpTpus(FakeGcpNetwork):
         if told.runtime_version not in (_TYPES[told.accelerator_type], "tpu-ubuntu2204-base"):
             raise self._rpc(400, "INVALID_ARGUMENT", f"invalid runtime version {told.runtime_version}")
 
-    def _make_tpu(self, zone: str, name: str, told: TpuOrder) -> dict[str, Any] | None:
+    def _make_tpu(self, zone: str, name: str, told: TpuOrder, *, spot: bool = False) -> dict[str, Any] | None:
         """The error of its operation; None: it is made."""
         try:
             self.order(
@@ -126,7 +134,7 @@ class FakeGcpTpus(FakeGcpNetwork):
                 zone=zone,
                 labels=told.labels,
                 user_data=told.metadata.get("ssh-keys", "").encode(),
-                spot=told.scheduling_config is not None and told.scheduling_config.spot,
+                spot=spot or (told.scheduling_config is not None and told.scheduling_config.spot),
                 extra={"tpu": told},
             )
         except Shortage:
@@ -171,8 +179,14 @@ class FakeGcpTpus(FakeGcpNetwork):
     def told_tpu(self, machine: FakeMachine) -> dict[str, Any]:
         told: TpuOrder = machine.extra["tpu"]
         ready = machine.state == "running"
-        public = {"externalIp": machine.ip} if told.network_config.enable_external_ips and machine.ip else {}
-        ends = [{"ipAddress": machine.ip, "port": 8470, "accessConfig": public}] if ready else []
+        hosts = _HOSTS.get(told.accelerator_type, 1)
+        number = int(machine.id.rpartition("-")[2], 16) % 256 if hosts > 1 else 0
+        ips = [f"127.128.{number}.{worker + 2}" for worker in range(hosts)] if hosts > 1 else [machine.ip]
+        open_to_all = told.network_config.enable_external_ips
+        ends = [
+            {"ipAddress": ip, "port": 8470, "accessConfig": {"externalIp": ip} if open_to_all and ip else {}}
+            for ip in (ips if ready else ())
+        ]
         return {
             "name": f"projects/{PROJECT}/locations/{machine.zone}/nodes/{machine.name}",
             "state": _STATE[machine.state],
@@ -216,6 +230,11 @@ class FakeGcpTpus(FakeGcpNetwork):
             raise self._rpc(409, "ALREADY_EXISTS", f"Resource '{name}' already exists")
         for spec in ask.body.tpu.node_spec:
             self._check_tpu(spec.node)
+            if spec.node.scheduling_config is not None and spec.node.scheduling_config.spot:
+                text = (
+                    "scheduling_config must not be set for nodes of a queued resource: it has a tier itself"
+                )
+                raise self._rpc(400, "INVALID_ARGUMENT", text)
         until_s = float(ask.body.queueing_policy.valid_until_duration.removesuffix("s"))
         self.queue[name] = {
             "zone": zone,
@@ -231,10 +250,15 @@ class FakeGcpTpus(FakeGcpNetwork):
     def _advance(self) -> None:
         """What waits is made, all nodes or none, or given up."""
         for kept in self.queue.values():
+            if kept["state"] == "ACTIVE" and kept["body"].spot is not None:
+                nodes = [self.tpu(kept["zone"], spec.node_id) for spec in kept["body"].tpu.node_spec]
+                if any(each is not None and each.state == "preempted" for each in nodes):
+                    kept["state"] = "SUSPENDED"
             if kept["state"] != "WAITING_FOR_RESOURCES" or self.now() < kept["due"]:
                 continue
             specs = kept["body"].tpu.node_spec
-            errors = [self._make_tpu(kept["zone"], spec.node_id, spec.node) for spec in specs]
+            spot = kept["body"].spot is not None
+            errors = [self._make_tpu(kept["zone"], spec.node_id, spec.node, spot=spot) for spec in specs]
             failed = next((each for each in errors if each is not None), None)
             if failed is None:
                 kept["state"] = "ACTIVE"
@@ -276,7 +300,8 @@ class FakeGcpTpus(FakeGcpNetwork):
             }
             for spec in kept["body"].tpu.node_spec
         ]
-        return {"name": name, "tpu": {"nodeSpec": specs}, "state": state}
+        spot: dict[str, Any] = {"spot": {}} if kept["body"].spot is not None else {}
+        return {"name": name, "tpu": {"nodeSpec": specs}, "state": state, **spot}
 
     @route("DELETE", _L + "/queuedResources/{id}", query=("force",))
     def drop_queued(self, ask: Ask[None]) -> object:

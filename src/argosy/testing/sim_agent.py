@@ -22,6 +22,7 @@ from argosy.infra.agent_port import (
     FetchOrder,
     Kept,
     MountOrder,
+    PlacedChange,
     RankOrder,
     Report,
     SendOrder,
@@ -29,6 +30,7 @@ from argosy.infra.agent_port import (
 )
 from argosy.model.facts import LogChunk, NodeFacts, RankFact, RankPhase
 from argosy.model.rows import Node
+from argosy.model.tree import Tree, TreeChange, changed
 from argosy.testing.machines import Machine
 from argosy.testing.sim_leases import renew
 from argosy.testing.world import World
@@ -196,9 +198,26 @@ class SimAgent:
             machine.chunks.add(digest)
         await self._answer("put_chunks", machine)
 
-    async def holds_tree(self, target: str, digest: str) -> bool:
-        machine = await self._call("holds_tree")
-        return machine.placed.get(target) == digest
+    async def held_tree(self, target: str, digest: str) -> str:
+        machine = await self._call("held_tree")
+        return machine.placed.get(target, "")
+
+    async def look_ahead(self, target: str) -> None:
+        await self._call("look_ahead")
+
+    async def change_tree(self, change: PlacedChange, chunks: Sequence[tuple[str, bytes]]) -> bool:
+        machine = await self._call("change_tree")
+        machine.chunks.update(digest for digest, _ in chunks)
+        if not change.since or machine.placed.get(change.target) != change.since:
+            return False
+        if not machine.chunks.issuperset(chunk for entry in change.entries for chunk in entry.chunks):
+            raise border.Transient("a chunk is not here")
+        old = msgspec.json.decode(machine.trees[change.target], type=Tree)
+        told = TreeChange(since=change.since, entries=change.entries, removed=change.removed)
+        machine.trees[change.target] = msgspec.json.encode(changed(old, told), order="deterministic")
+        machine.placed[change.target] = change.digest
+        await self._answer("change_tree", machine)
+        return True
 
     async def place_tree(self, tree_json: bytes, target: str, digest: str = "") -> None:
         machine = await self._call("place_tree")

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
 _ENDED: Final = (RankPhase.EXITED, RankPhase.VANISHED)
 _NOTICES_S: Final = 0.25  # what was under way when the state folder was replaced may still be done
-_CHANGING: Final = ("ensure", "release", "prepare", "run", "stop", "forget", "put_chunks", "place_tree")
+_CHANGING: Final = (
+    "ensure", "release", "prepare", "run", "stop", "forget", "put_chunks", "place_tree", "change_tree"
+)  # fmt: skip
 
 
 class Violation(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from argosy.infra.runners import with_programs
 from argosy.model.apps import Isolation
 from argosy.model.kinds.job import JobSpec, job_spec, job_task, kept_as, task_id
 from argosy.model.rows import Attempt, Claim, Node, Workload
+from argosy.model.slices import hosts_of
 from argosy.model.task import Task
 
 PIDS_MAX = 8192  # per rank, where the node can limit it: a fork bomb ends itself, not the machine
@@ -64,6 +65,7 @@ def rank_orders(
             run=with_hooks(with_ports(_program(task), spec.replica, claim), task.hooks),
             env=env
             | own
+            | _of_slice(claim, node, nodes)
             | _of_replica(job, claim)
             | (spec.member.envs if spec.member is not None else {})
             | dict(peers)
@@ -118,6 +120,26 @@ def _app_order(job: Workload, home: str, cpus_milli: int) -> AppOrder | None:
 def _program(task: Task) -> str:
     """What a rank runs."""
     return with_programs(task.run)
+
+
+def _of_slice(claim: Claim | None, node: Node, nodes: Sequence[Node]) -> dict[str, str]:
+    """What libtpu must know of a slice of several hosts, whose nodes follow each other in a claim: which host
+    this is, and where the others are; of several slices, also which one, as JAX reads it."""
+    hosts = hosts_of(claim.choice.accelerator) if claim is not None else 1
+    if hosts == 1 or len(nodes) % hosts:
+        return {}
+    number, worker = divmod(node.index, hosts)
+    peers = sorted((each for each in nodes if each.index // hosts == number), key=lambda each: each.index)
+    if len(peers) != hosts:
+        return {}  # a job on some hosts of a slice: it asks the machine itself
+    env = {"TPU_WORKER_ID": str(worker), "TPU_WORKER_HOSTNAMES": ",".join(each.ip for each in peers)}
+    if len(nodes) == hosts:
+        return env
+    return env | {
+        "MEGASCALE_COORDINATOR_ADDRESS": nodes[0].ip,
+        "MEGASCALE_NUM_SLICES": str(len(nodes) // hosts),
+        "MEGASCALE_SLICE_ID": str(sorted({each.index // hosts for each in nodes}).index(number)),
+    }
 
 
 def _of_replica(job: Workload, claim: Claim | None) -> dict[str, str]:

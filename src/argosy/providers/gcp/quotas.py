@@ -10,7 +10,6 @@ from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.units import GIB
 from argosy.providers.gcp import MANIFEST
 from argosy.providers.gcp.account import PAGE, Account
-from argosy.providers.gcp.tpu_words import slice_of
 from argosy.providers.gcp.wire import Project, Region, Regions
 
 FRESH_S: Final = 300.0
@@ -28,13 +27,6 @@ TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "NVIDIA_H200_GPUS": ("a3-ultragpu-8g",),
     "NVIDIA_B200_GPUS": ("a4-highgpu-8g",),
 }
-#: TPUs over several hosts.
-SPREAD: Final = tuple(
-    kind
-    for version in ("v2", "v3", "v4", "v5p", "v5litepod", "v6e")
-    for size in (16, 32, 64, 128, 256, 512, 1024)
-    if slice_of(kind := f"tpu-{version}-{size}").hosts > 1
-)
 _WITH_GPU: Final = (*(kind for kinds in TYPES.values() for kind in kinds), *_G4)
 
 
@@ -66,11 +58,6 @@ class Quotas:
                 closed = [_closed(kind, "", each, text, now_ms) for kind in _WITH_GPU for each in _BOTH]
             else:
                 closed = list(_by_region(await self._regions(), now_ms))
-            closed += [
-                _closed(kind, "", each, "it has several hosts, and a node of a task is one", now_ms)
-                for kind in SPREAD
-                for each in _BOTH
-            ]
             self._closed, self._asked_s = tuple(closed), self._clock.monotonic_s()
         return self._closed
 

@@ -1,22 +1,21 @@
-"""What Cloud TPU answers, as far as it is read, and TPUs as machines of claims. Pure."""
+"""What Cloud TPU answers, as far as it is read, and hosts of TPUs as machines of claims. Pure."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.machines import Machine, MachineState, mark_in, of_name
+from argosy.infra.machines import Machine, MachineState, mark_in, name_of, of_name
+from argosy.model.slices import hosts_of
 from argosy.providers.gcp.wire import last, region_of
 from argosy.providers.gcp.wishes import INSIDE
 
 #: The newest runtime of each version, by what types begin with.
 _RUNTIMES: Final = {"v6e": "v2-alpha-tpuv6e", "v5p": "v2-alpha-tpuv5", "v5litepod": "v2-alpha-tpuv5-lite"}
 _BASE: Final = "tpu-ubuntu2204-base"  # of older ones
-_BY_CHIPS: Final = ("v5litepod", "v6e")  # others are counted by cores, of which a chip has two
 _STATES: Final = {
     "READY": MachineState.RUNNING,
     "STOPPING": MachineState.STOPPING,
@@ -24,6 +23,14 @@ _STATES: Final = {
     "PREEMPTED": MachineState.PREEMPTED,
     "DELETING": MachineState.ENDED,
     "TERMINATED": MachineState.ENDED,
+}
+
+
+#: Of queued resources. A spot one is suspended when it is taken back, others when they are given up.
+_QUEUE_STATES: Final = {
+    "FAILED": MachineState.FAILED,
+    "SUSPENDING": MachineState.ENDED,
+    "SUSPENDED": MachineState.ENDED,
 }
 
 
@@ -85,6 +92,10 @@ class _Tpu(msgspec.Struct, frozen=True, rename="camel"):
     node_spec: list[_Spec] = []
 
 
+class _Spot(msgspec.Struct, frozen=True):
+    """It has no fields: that it is there says it."""
+
+
 class _Failed(msgspec.Struct, frozen=True):
     error: Failure = Failure()
 
@@ -98,6 +109,7 @@ class Queued(msgspec.Struct, frozen=True, rename="camel"):
     name: str  # projects/P/locations/Z/queuedResources/CLAIM
     tpu: _Tpu = _Tpu()
     state: _State = _State()
+    spot: _Spot | None = None
 
     @property
     def id(self) -> str:
@@ -121,30 +133,13 @@ class Locations(msgspec.Struct, frozen=True):
     locations: list[_Location] = []
 
 
-class Slice(msgspec.Struct, frozen=True):
-    """`tpu-v5p-8`: what Google calls it, and over how many hosts it is spread."""
-
-    type: str
-    hosts: int
-
-
-def slice_of(kind: str) -> Slice:
-    """
-    >>> slice_of("tpu-v5p-8"), slice_of("tpu-v6e-16").hosts
-    (Slice(type='v5p-8', hosts=1), 4)
-    """
-    name = kind.removeprefix("tpu-")
-    found = re.fullmatch(r"(v\d\w*)-(\d+)", name)
-    if found is None:
-        return Slice(name, 1)
-    size = int(found[2])
-    by_chips = found[1] in _BY_CHIPS
-    one_host = 8
-    return Slice(name, 1 if size <= one_host else size // (4 if by_chips else 8))
+def first_of(index: int, kind: str) -> int:
+    """The first node of the slice that a node is of: the slice is named after it."""
+    return index // hosts_of(kind) * hosts_of(kind)
 
 
 def runtime_of(kind: str) -> str:
-    return _RUNTIMES.get(slice_of(kind).type.partition("-")[0], _BASE)
+    return _RUNTIMES.get(kind.removeprefix("tpu-").partition("-")[0], _BASE)
 
 
 def is_tpu(kind: str) -> bool:
@@ -155,43 +150,52 @@ def zone_of(node: TpuNode) -> str:
     return node.name.split("/locations/")[1].split("/")[0]
 
 
-def machine_of(node: TpuNode) -> Machine | None:
-    """None: it is not ours."""
+def machines_of(node: TpuNode) -> list[Machine]:
+    """Its hosts, each of which is a machine of the claim; none: it is not ours."""
     mark, named = mark_in(node.labels), of_name(last(node.name))
     if mark is None or named is None or named[0] != mark.claim_id:
-        return None
-    zone = zone_of(node)
+        return []
+    zone, kind = zone_of(node), f"tpu-{node.accelerator_type}"
     spot = node.scheduling_config.spot or node.scheduling_config.preemptible
     state = _STATES.get(node.state, MachineState.STARTING)
     if state is MachineState.ENDED and node.state == "TERMINATED" and spot:
         state = MachineState.PREEMPTED
-    ends = node.network_endpoints
-    inside = ends[0].ip_address if ends else ""
-    public = ends[0].access_config.external_ip if ends else ""
-    return Machine(
-        id=last(node.name),
-        claim_id=mark.claim_id,
-        index=named[1],
-        count=mark.count,
-        tag=mark.tag,
-        state=state,
-        region=region_of(zone),
-        zone=zone,
-        kind=f"tpu-{node.accelerator_type}",
-        user=mark.user or "ubuntu",
-        spot=spot,
-        host=inside if INSIDE in node.labels or not public else public,
-        ip=inside,
-        created=node.create_time,
-        said=node.health_description,
-        own_key=True,
-        stays=node.state in ("PREEMPTED", "TERMINATED"),
-    )
+    machines = []
+    for worker in range(hosts_of(kind)):
+        ends = node.network_endpoints[worker : worker + 1]
+        inside = ends[0].ip_address if ends else ""
+        public = ends[0].access_config.external_ip if ends else ""
+        unknown = state is MachineState.RUNNING and not inside
+        machines.append(
+            Machine(
+                id=name_of(mark.claim_id, named[1] + worker),
+                claim_id=mark.claim_id,
+                index=named[1] + worker,
+                count=mark.count,
+                tag=mark.tag,
+                state=MachineState.STARTING if unknown and worker else state,
+                region=region_of(zone),
+                zone=zone,
+                kind=kind,
+                user=mark.user or "ubuntu",
+                spot=spot,
+                host=inside if INSIDE in node.labels or not public else public,
+                ip=inside,
+                created=node.create_time,
+                said=node.health_description,
+                own_key=True,
+                stays=node.state in ("PREEMPTED", "TERMINATED"),
+            )
+        )
+    return machines
 
 
 def waiting(queued: Queued) -> Sequence[Machine]:
-    """Nodes of a queued resource that are not made yet, or never will be."""
-    failed = queued.state.state in ("FAILED", "SUSPENDED")
+    """Hosts of a queued resource that are not made yet, or never will be, or were taken back."""
+    state = _QUEUE_STATES.get(queued.state.state, MachineState.STARTING)
+    if state is MachineState.ENDED:
+        state = MachineState.PREEMPTED if queued.spot is not None else MachineState.FAILED
+    failed = state is MachineState.FAILED
     said = queued.state.failed_data.error.message
     machines = []
     for spec in queued.tpu.node_spec:
@@ -199,20 +203,23 @@ def waiting(queued: Queued) -> Sequence[Machine]:
         if mark is None or named is None or named[0] != queued.id:
             continue
         text = said or f"Google Cloud has given up the order {queued.id} ({queued.state.state})"
-        machines.append(
+        kind = f"tpu-{spec.node.accelerator_type}"
+        machines += [
             Machine(
-                id=spec.node_id,
+                id=name_of(mark.claim_id, index),
                 claim_id=mark.claim_id,
-                index=named[1],
+                index=index,
                 count=mark.count,
                 tag=mark.tag,
-                state=MachineState.FAILED if failed else MachineState.STARTING,
+                state=state,
                 region=region_of(queued.zone),
                 zone=queued.zone,
-                kind=f"tpu-{spec.node.accelerator_type}",
-                said=text if failed else "",
+                kind=kind,
+                spot=queued.spot is not None,
+                said=text if failed else said,
                 error=border.OutOfCapacity(queued.zone, text) if failed else None,
-                stays=failed,
+                stays=state is not MachineState.STARTING,
             )
-        )
+            for index in range(named[1], named[1] + hosts_of(kind))
+        ]
     return machines

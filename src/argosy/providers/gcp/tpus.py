@@ -1,7 +1,8 @@
 """TPU VMs: machines with chips of Google's own, which another API makes (Cloud TPU, v2).
 
-A node of a claim is a TPU with one host. With `managed_instance_group` its order is a queued resource, which
-Google keeps until it has room, all nodes of a gang in one; else it is made at once or refused.
+A node of a claim is one host of a TPU; a slice of several is one order, which makes all of its hosts or none.
+With `managed_instance_group` it is a queued resource, which Google keeps until it has room for all slices of
+a gang; else it is made at once or refused.
 
 https://cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.nodes
 """
@@ -18,6 +19,7 @@ from argosy.infra.http_words import Said, error_of
 from argosy.infra.machine_vendor import MachineOrder
 from argosy.infra.machines import Machine
 from argosy.infra.provider import Setting
+from argosy.model.slices import hosts_of
 from argosy.providers.gcp import MANIFEST
 from argosy.providers.gcp.account import PAGE, Account
 from argosy.providers.gcp.errors import words
@@ -32,9 +34,9 @@ from argosy.providers.gcp.tpu_words import (
     QueuedList,
     TpuNode,
     TpuOperation,
-    machine_of,
+    first_of,
+    machines_of,
     runtime_of,
-    slice_of,
     waiting,
     zone_of,
 )
@@ -82,8 +84,12 @@ class Tpus:
     # -- orders ---------------------------------------------------------------------------------------------
 
     async def create(self, order: MachineOrder, wishes: Wishes, site: Site, index: int) -> str:
+        """The slice that a node is the first host of; the order of that brings the others, too."""
+        name = order.name(index)
+        if index != first_of(index, order.kind):
+            return name
         self._begin(order.zone)
-        place, name = await self._place(order.zone), order.name(index)
+        place, hosts = await self._place(order.zone), range(index, index + hosts_of(order.kind))
         try:
             operation = await self._http.call(
                 "POST",
@@ -93,30 +99,38 @@ class Tpus:
                 json=node_of(order, wishes, site, index),
                 scope=order.scope,
             )
-            self._orders.forget(name)
+            for each in hosts:
+                self._orders.forget(order.name(each))
             if not await self._finish(operation, order.scope):
-                self._orders.add(pending_of(order, operation.name, [(index, name)]))
+                names = [(each, order.name(each)) for each in hosts]
+                self._orders.add(pending_of(order, operation.name, names))
         except border.RequestRefused as error:
             if "already exists" not in str(error):
                 raise
         return name
 
     async def queue(self, order: MachineOrder, wishes: Wishes, site: Site) -> Sequence[str]:
-        """All nodes of a claim in one queued resource."""
+        """All slices of a claim in one queued resource."""
         assert wishes.queue is not None
         self._begin(order.zone)
         self._queued.add(order.claim.id)
         self._queue_zones.add(order.zone)
-        place, names = await self._place(order.zone), [order.name(index) for index in range(wishes.count)]
-        body = {
+        place = await self._place(order.zone)
+        body: dict[str, Any] = {
             "tpu": {
                 "nodeSpec": [
-                    {"parent": place, "nodeId": name, "node": node_of(order, wishes, site, index)}
-                    for index, name in enumerate(names)
+                    {
+                        "parent": place,
+                        "nodeId": order.name(index),
+                        "node": node_of(order, wishes, site, index, queued=True),
+                    }
+                    for index in range(0, wishes.count, hosts_of(wishes.kind))
                 ]
             },
             "queueingPolicy": {"validUntilDuration": f"{wishes.queue.provision_timeout}s"},
         }
+        if wishes.spot:
+            body["spot"] = {}
         try:
             await self._http.call(
                 "POST",
@@ -129,7 +143,7 @@ class Tpus:
         except border.RequestRefused as error:
             if "already exists" not in str(error):
                 raise
-        return names
+        return [order.name(index) for index in range(wishes.count)]
 
     async def _ended(self, order: Pending) -> tuple[bool, border.BorderError | None]:
         now = await self._http.find(f"/v2/{order.operation}", into=TpuOperation)
@@ -159,8 +173,8 @@ class Tpus:
             return []
         try:
             silent: set[str] = set()
-            told = [machine_of(node) async for node in self._nodes(silent)]
-            nodes = self._bridge.over([each for each in told if each is not None], silent, self._zones)
+            told = [each async for node in self._nodes(silent) for each in machines_of(node)]
+            nodes = self._bridge.over(told, silent, self._zones)
         except border.CredentialsRejected as error:
             _raise_unless_off(error)
             nodes = []
@@ -229,6 +243,8 @@ class Tpus:
 
     async def delete(self, machine: Machine) -> None:
         self._orders.forget(machine.id)
+        if machine.index != first_of(machine.index, machine.kind):
+            return  # it goes with the first host of its slice
         place = await self._place(machine.zone)
         if machine.claim_id in self._queued:
             query = [("force", "true")]
@@ -238,6 +254,8 @@ class Tpus:
 
     async def act(self, machine: Machine, verb: str) -> None:
         """`stop` or `start`."""
+        if hosts_of(machine.kind) > 1:
+            raise border.Unsupported(f"a {machine.kind} has several hosts and cannot rest: it can only go")
         scope = f"{machine.kind} in {machine.zone}"
         operation = await self._http.call(
             "POST",
@@ -268,11 +286,11 @@ def _next(token: str) -> Sequence[tuple[str, str]] | None:
 
 def refuse(wishes: Wishes) -> None:
     """Raises for what a TPU cannot give."""
-    hosts = slice_of(wishes.kind).hosts
-    if hosts > 1:
-        raise border.Unsupported(
-            f"{wishes.kind} has {hosts} hosts, and a node of a task is one: ask for a TPU with one host, or "
-            "for several of them (`num_nodes`)"
+    hosts = hosts_of(wishes.kind)
+    if wishes.count % hosts:
+        raise border.RequestRefused(
+            "num_nodes",
+            f"{wishes.kind} has {hosts} hosts, and each is a node: ask for {hosts} nodes, or a multiple",
         )
     if wishes.kms_key or wishes.reservations or wishes.placement:
         raise border.RequestRefused(
@@ -285,22 +303,25 @@ def refuse(wishes: Wishes) -> None:
         )
 
 
-def node_of(order: MachineOrder, wishes: Wishes, site: Site, index: int) -> dict[str, Any]:
-    """The words of an order for one TPU."""
+def node_of(
+    order: MachineOrder, wishes: Wishes, site: Site, index: int, *, queued: bool = False
+) -> dict[str, Any]:
+    """The words of an order for one TPU, whose first host is the node `index`. Of a queued one the resource
+    says that it is spot."""
     network: dict[str, Any] = {"enableExternalIps": wishes.public}
     if site.subnets:
         network["subnetwork"] = site.subnets[0]
     else:
         network["network"] = site.network
     body: dict[str, Any] = {
-        "acceleratorType": slice_of(wishes.kind).type,
+        "acceleratorType": wishes.kind.removeprefix("tpu-"),
         "runtimeVersion": wishes.runtime or runtime_of(wishes.kind),
         "networkConfig": network,
         "labels": {**dict(wishes.labels), **order.labels(index, wishes.user)},
         "metadata": {"ssh-keys": f"{wishes.user}:{order.opens}", "enable-oslogin": "FALSE"},
         "tags": list(site.tags),
     }
-    if wishes.spot:
+    if wishes.spot and not queued:
         body["schedulingConfig"] = {"spot": True}
     if wishes.identity and wishes.identity != "default":
         scope = ["https://www.googleapis.com/auth/cloud-platform"]

@@ -171,7 +171,7 @@ def _refuse(wishes: Wishes, settings: Settings) -> None:
     if queue is None:
         return
     field = "config.gcp.managed_instance_group"
-    if wishes.spot:
+    if wishes.spot and not wishes.kind.startswith("tpu-"):
         raise border.RequestRefused(field, "a flexible start has no spot machines: leave out one of the two")
     if wishes.reservations:
         raise border.RequestRefused(field, "a flexible start uses no reservation: leave out one of the two")

@@ -118,7 +118,7 @@ def _kill_ensure(make: Callable[[Path], CloudSubject], root: Path, call: int, co
         assert again.truth() <= listed, f"killed at call {call}: something exists that is not listed"
         await _patiently(again, lambda: again.provider.ensure(claim))
         await settled(again, claim.id)
-        assert again.machines(claim.id) == count, f"killed at call {call}"
+        assert again.machines(claim.id) == claim.count, f"killed at call {call}"
         await again.provider.release(claim.id)
         await gone(again, claim.id)
         await again.driver.disconnect()
