@@ -364,6 +364,40 @@ def test_web_sockets_ports_and_ssh_of_a_session_open_at_both(pair: Pair, board: 
             assert (done.returncode, done.stdout) == (7, f"by ssh {turn}\n"), done.stderr
 
 
+def test_buckets_and_folders_of_one_server_are_used_through_both(pair: Pair) -> None:
+    """They lie on the disk of one; the balancer takes each connection to the other one than the last."""
+    blob, back = pair.root / "large", pair.root / "back"
+    blob.write_bytes(os.urandom(5 << 20))
+    pair.run("storage", "create", "two")
+    pair.run("storage", "cp", str(blob), "argosy://two/blob")
+    pair.run("folder", "create", "shared")
+    pair.run("folder", "upload", "shared", str(blob), "blob")
+    for server in pair.servers:
+        for words in (("storage", "cp", "argosy://two/blob"), ("folder", "download", "shared/blob")):
+            run(server.env, *words, str(back), log=pair.logs)
+            assert back.read_bytes() == blob.read_bytes(), (server.name, words)
+            back.unlink()
+        assert request(server.port, "GET", "/buckets", None, pair.token)[1]["buckets"][0]["bytes"] == 5 << 20
+    kept = [each for each in pair.servers if (each.state / "objects" / "index.db").exists()]
+    assert len(kept) == len([each for each in pair.servers if (each.state / "folders").exists()]) == 1
+    wait("who keeps them decides", lambda: pair.decider() is kept[0], pair.logs)
+
+
+@pytest.mark.nightly
+def test_a_launch_reads_a_folder_of_the_other_server(pair: Pair) -> None:
+    texts = pair.root / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("a file of a folder\n")
+    pair.run("folder", "create", "read")
+    pair.run("folder", "upload", "read", str(texts))
+    task = pair.root / "reads.yaml"
+    task.write_text("volumes: {/tmp/argosy-read: 'read:ro'}\nrun: cat /tmp/argosy-read/a.txt\n")
+    for server in pair.servers:
+        done = run(server.env, "launch", "-y", "-c", f"reads-{server.name}", str(task), log=pair.logs)
+        assert "a file of a folder" in done.stdout, done.stdout
+        pair.run("down", "-y", f"reads-{server.name}")
+
+
 def _slowness() -> float:
     """How busy this machine is: what takes two seconds on an idle one may take longer."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

@@ -72,7 +72,7 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("function", "planning/market.py:cheapest_in_regions"): 65,
         ("function", "planning/milp.py:minimise"): 64,
         ("function", "scheduler/reclaim.py:may_reclaim"): 65,
-        ("function", "server/run.py:serve"): 97,
+        ("function", "server/run.py:serve"): 96,
         ("function", "testing/priced_answers.py:with_prices"): 69,
         ("nesting", "catalog/catalog.py:Catalog.candidates"): 5,
         ("nesting", "catalog/overlay.py:_discounted"): 5,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,9 +19,12 @@ from argosy.model.errors import ArgosyError
 from argosy.model.facts import ClaimFact, ClaimState, LogChunk
 from argosy.model.rows import Claim, Node
 from argosy.model.tree import Entry, Tree
+from argosy.server.keeping import Elsewhere
+from argosy.server.passing import pass_on
 from argosy.server.peers.answering import Answering
 from argosy.server.peers.calls import Calls
 from argosy.server.peers.certificates import contexts
+from argosy.server.peers.files import SharedKeeping
 from argosy.server.peers.joining import Here
 from argosy.server.peers.listing import tell_peers
 from argosy.server.peers.machines import Machines, SharedProviders
@@ -76,7 +81,7 @@ class End:
 
     def __init__(self, root: Path, name: str, store: Store, clock: FixedClock) -> None:
         self.root = root / name
-        self.root.mkdir()
+        self.root.mkdir(exist_ok=True)
         self.socket = self.root / "peers.sock"
         me = Peer(id=f"srv-{name}", name=name, address=str(self.socket), boot="b", version="1", schema="0007")
         self.membership = Membership(store.servers, me, clock)
@@ -89,6 +94,8 @@ class End:
         self.providers = SharedProviders(OneProvider(self.machine), machines)
         self.logs, self.blobs = LogStore(self.root / "logs"), BlobStore(self.root)
         self.blobs.elsewhere = self.peers
+        self.keeping = SharedKeeping(store.servers, self.membership, self.calls, self.root)
+        self.asked: list[tuple[str, str, bytes]] = []  # what was passed on: door, address, head and body
         self.heard: list[News] = []
         self.server: asyncio.Server | None = None
         self.answering: Answering | None = None
@@ -100,6 +107,7 @@ class End:
             logs=self.logs,
             blobs=self.blobs,
             admit=lambda node, token: "key" if token == f"of {self.root.name}" else None,
+            door=self._door,
         )
         self.answering = Answering(here, self.heard.append)
         self.server = await asyncio.start_unix_server(self.answering.serve, self.socket, ssl=self.tls)
@@ -119,6 +127,35 @@ class End:
         path.unlink(missing_ok=True)
         self.agent = await asyncio.start_unix_server(serve, path)
         return StreamChannel(*await asyncio.open_unix_connection(path))
+
+    async def _door(self, door: str, address: str) -> StreamChannel:
+        """It answers with what it was asked, in pieces; `/cut` with less than it says; `/HEAD` without a
+        body."""
+        pair = socket.socketpair()
+        ours, theirs = [StreamChannel(*await asyncio.open_connection(sock=each)) for each in pair]
+
+        async def answer() -> None:
+            head = await theirs.reader.readuntil(b"\r\n\r\n")
+            body = b""
+            if b"content-length: " in head:
+                body = await theirs.reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+            while b"transfer-encoding: chunked" in head and not body.endswith(b"0\r\n\r\n"):
+                body += await theirs.reader.read(1 << 16)
+            self.asked.append((door, address, head + body))
+            whole = head + body
+            theirs.writer.write(b"HTTP/1.1 201 Made\r\nx-of: a\r\nconnection: close\r\n")
+            if head.startswith(b"HEAD"):
+                theirs.writer.write(b"content-length: 99\r\n\r\n")
+            elif b"/cut" in head:
+                theirs.writer.write(b"content-length: 99\r\n\r\nless")
+            else:
+                theirs.writer.write(
+                    b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(whole) + whole + b"\r\n0\r\n\r\n"
+                )
+            theirs.writer.close()
+
+        self.answering_door = asyncio.ensure_future(answer())
+        return ours
 
     async def close(self) -> None:
         await self.peers.close()
@@ -240,6 +277,108 @@ def test_only_servers_of_the_database_are_answered(tmp_path: Path) -> None:
                     said = await reader.read()
                     writer.close()
                 assert b"connected" not in said
+
+    asyncio.run(main())
+
+
+class Request:
+    """A request as ASGI has it, and what came back."""
+
+    def __init__(self, method: str, path: str, *pieces: bytes, announced: bool = True) -> None:
+        length = (b"content-length", str(sum(map(len, pieces))).encode())
+        body = length if announced else (b"transfer-encoding", b"chunked")
+        self.scope = {
+            "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"a=1",
+        }  # fmt: skip
+        self.scope["headers"] = [
+            (b"host", b"box:7421"),
+            (b"connection", b"x"),
+            (b"x-forwarded-for", b"6"),
+            body,
+        ]
+        self._pieces, self.stays = list(pieces) or [b""], asyncio.Event()
+        self.said: list[Any] = []
+
+    async def receive(self) -> Any:
+        if not self._pieces:
+            await self.stays.wait()
+            return {"type": "http.disconnect"}
+        piece = self._pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(self._pieces)}
+
+    async def send(self, message: Any) -> None:
+        self.said.append(message)
+
+    async def by(self, end: End, taken: bytes | None = None) -> bytes:
+        channel = await end.keeping.reach("tcp", "10.0.0.9")
+        await pass_on(channel, self.scope, self.receive, self.send, taken)
+        return b"".join(message.get("body", b"") for message in self.said)
+
+
+def test_a_request_for_files_goes_to_the_server_that_keeps_them(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with two(tmp_path) as (a, b, _):
+            for end in (a, b):
+                await end.keeping.open()
+                with pytest.raises(Elsewhere):
+                    end.keeping.check()  # nobody has files: the first who needs some keeps them
+            assert await a.keeping.settled() and not await b.keeping.settled()
+            a.keeping.check()
+
+            large = os.urandom(300_000)
+            made = Request("PUT", "/v1/x%2fy", large[:100_000], large[100_000:])
+            back = await made.by(b)
+            head = b"PUT /v1/x%2fy?a=1 HTTP/1.1\r\nhost: box:7421\r\ncontent-length: 300000\r\n"
+            head += b"connection: close\r\n\r\n"
+            assert back == head + large and a.asked == [("tcp", "10.0.0.9", back)]
+            assert made.said[0]["status"] == 201 and made.said[0]["headers"] == [(b"x-of", b"a")]
+            back = await Request("POST", "/s", b"ab", b"c", announced=False).by(b)
+            assert back.endswith(
+                b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
+            )
+            back = await Request("POST", "/read", b"gone").by(b, taken=b"kept")
+            assert back.endswith(b"content-length: 4\r\nconnection: close\r\n\r\nkept")
+            assert await Request("HEAD", "/h").by(b) == b""
+            with pytest.raises(OSError, match="the other server broke off"):
+                await Request("GET", "/cut").by(b)
+
+    asyncio.run(main())
+
+
+def test_files_of_a_server_that_is_away_are_told_to_be_there(tmp_path: Path) -> None:
+    async def main() -> None:
+        (tmp_path / "a" / "folders").mkdir(parents=True)
+        (tmp_path / "a" / "folders" / "fld-1").mkdir()
+        async with two(tmp_path) as (a, b, store):
+            for end in (b, a):
+                await end.keeping.open()
+            assert a.keeping.is_here, "who has some keeps them"
+            await a.close()
+            with pytest.raises(ArgosyError) as caught:
+                await b.keeping.reach("tcp", "")
+            assert caught.value.code == "transient"
+            assert caught.value.what.startswith(
+                "this is on the disk of the server `a`, which keeps buckets and folders: "
+            )
+            assert caught.value.hint == (
+                "start it again; if it never comes back, `argosy server peers --forget a`"
+            )
+            await store.servers.forget("srv-a")
+            assert await b.keeping.settled(), "then they begin anew here"
+
+    asyncio.run(main())
+
+
+def test_who_keeps_the_files_decides_while_it_is_there(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with two(tmp_path) as (a, b, store):
+            assert a.membership.term() and await b.keeping.settled()
+            for end in (a, b, a):
+                await end.membership.beat()
+            assert (a.membership.term(), b.membership.term()) == (0, 2)
+            store.clock.advance(7)  # type: ignore[attr-defined]
+            await a.membership.beat()
+            assert a.membership.term() == 3, "the keeper is silent"
 
     asyncio.run(main())
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from argosy.api.location import log_path
-from argosy.infra.agent_port import AgentDirectory
+from argosy.infra.agent_port import AgentDirectory, Channel
 from argosy.infra.provider import Providers
 from argosy.infra.quotes import Quotes
 from argosy.model.ids import Clock, Ids
@@ -34,7 +34,8 @@ from argosy.server.front import Front, Mounted, bind
 from argosy.server.housekeeping import Housekeeping, Retention
 from argosy.server.identity import Identity
 from argosy.server.intake import Intake
-from argosy.server.listeners import bind_tcp, render_address
+from argosy.server.keeping import Keeping
+from argosy.server.listeners import bind_tcp, connected, render_address
 from argosy.server.log_stream import LogStreams
 from argosy.server.made_buckets import MadeBuckets
 from argosy.server.node_folders import NodeFolders
@@ -72,6 +73,7 @@ class Application:
     listening: tuple[str, ...] = ()
     encryption: Callable[[], str] = str  # which certificate TLS has, in words
     _inner: Door | None = None  # of browsers that come by a command line
+    _programs: Door | None = None  # of programs that come to buckets by another server
     _services: ServiceWay | None = None  # from the first request to a service that came here
 
     def __init__(
@@ -215,6 +217,25 @@ class Application:
             self.doors.append(inner)
             self._inner = inner
         return self._inner.protocol
+
+    def share_files(self, keeping: Keeping) -> None:
+        """Who keeps buckets and folders, of several servers."""
+        self.front.keeping = self.objects.keeping = self.objects.folders.folders.keeping = keeping
+
+    async def open_door(self, door: str, address: str) -> Channel:
+        """A connection within this process, for what another server passes on: to the door `socket`, `tcp` or
+        `programs`. `address`: of who asks."""
+        if door == "programs" and self._programs is None:
+            self._programs = Door(self.objects.for_programs, [], Limits(headers=200))
+            await self._programs.open()
+            self.doors.append(self._programs)
+        if door == "programs" and self._programs is not None:
+            made = self._programs.protocol()
+        else:
+            made = self.doors[0].protocol() if door == "socket" else (await self._open_inner())()
+        channel = await connected(lambda: made)
+        made.client = (address, 0)  # type: ignore[attr-defined]  # whom uvicorn takes for the one who asks
+        return channel
 
     async def answer_on(self, local: socket.socket) -> None:
         """Answer on another unix socket, too, until `listen` ends."""

@@ -11,6 +11,7 @@ from argosy.infra.buckets import Encryption, ObjectMissing, OpensBuckets, StoreB
 from argosy.model.errors import ArgosyError
 from argosy.model.mounts import SCHEMES, extra_of, is_url, url_of
 from argosy.model.task import StorageMount, Task
+from argosy.server.keeping import Elsewhere
 from argosy.server.made_buckets import MadeBuckets
 
 _Key = tuple[str, Encryption, bool]  # a URL, how it is encrypted, whether nothing need be there yet
@@ -54,6 +55,8 @@ class DataChecks:
         done, _ = await asyncio.wait(asking, timeout=self._patience_s)
         for each in asking:
             error = each.exception() if each in done else None
+            if isinstance(error, Elsewhere):
+                raise error
             if isinstance(error, ArgosyError) and not isinstance(error, StoreBusy):
                 raise ArgosyError(error.code, f"`{asking[each]}`: {error}", hint=error.hint) from None
 

@@ -38,7 +38,7 @@ class Exchange:
 
     __slots__ = (
         *("answered", "caller", "endpoint", "headers", "is_local", "path", "query", "receive", "scope"),
-        "send",
+        *("begun", "send", "taken"),
     )
 
     def __init__(
@@ -56,6 +56,8 @@ class Exchange:
         self.endpoint, self.path, self.is_local = endpoint, path, is_local
         self.answered = False
         self.caller = caller
+        self.begun = False  # whether some of the body was read ...
+        self.taken: bytes | None = None  # ... and all of it, when that was kept
         self.headers: list[tuple[bytes, bytes]] = []  # further ones of a JSON answer
         self.query: Mapping[str, str | int | bool] = {}  # only what was given
 
@@ -89,7 +91,7 @@ class Exchange:
     async def stream(self, limit_bytes: int) -> AsyncIterator[bytes]:
         """The body piece by piece; the client is slowed down to the reader's pace. Raises `too-large`."""
         self._refuse_announced(limit_bytes)
-        total = 0
+        total, self.begun = 0, True
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
@@ -105,8 +107,10 @@ class Exchange:
 
     async def body(self, limit_bytes: int = BODY_LIMIT_BYTES) -> bytes:
         """The whole body."""
-        pieces = [piece async for piece in self.stream(limit_bytes)]
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self.taken is None:
+            pieces = [piece async for piece in self.stream(limit_bytes)]
+            self.taken = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self.taken
 
     async def decode(self, kind: type[T]) -> T:
         """The JSON body, strictly. Raises `spec-invalid`, `too-large`."""

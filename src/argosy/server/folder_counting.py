@@ -13,6 +13,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.folders import Folder
 from argosy.model.ids import Clock
 from argosy.server.folders import Folders
+from argosy.server.keeping import Elsewhere
 from argosy.store.store import Store
 
 _log: Final = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class FolderCounting:
                 continue
             try:
                 await self._folders.count(row)
+            except Elsewhere:
+                pass  # whoever has it counts it
             except (ArgosyError, OSError) as error:
                 _log.warning("folder %s is counted later: %s", row.id, error)
             now_s = self._clock.monotonic_s()

@@ -19,6 +19,7 @@ from argosy.model.folders import Access, Folder
 from argosy.model.ids import Clock
 from argosy.model.kinds import programs_of, title
 from argosy.server.folders import Folders
+from argosy.server.keeping import Elsewhere
 from argosy.store.errors import Conflict
 from argosy.store.store import Store
 
@@ -45,6 +46,7 @@ class FolderTrash:
         """For good. What takes long goes on after the answer, gently. Raises "conflict" for what is not in
         the trash, "transient" for what could not be removed whole."""
         folder = await self._folders.find(caller, name, Access.MANAGE)
+        await self._folders.disk(folder)  # it is here
         purging = asyncio.ensure_future(self._purge(rules.going(folder)))
         self._purging.add(purging)
         purging.add_done_callback(self._purging.discard)
@@ -71,6 +73,8 @@ class FolderTrash:
                     )
                     continue
                 gone += await self._purge(rules.going(row))
+            except Elsewhere:
+                pass  # whoever has it purges it
             except (ArgosyError, OSError, Conflict) as error:
                 _log.warning("folder %s is purged later: %s", row.id, error)
         return gone

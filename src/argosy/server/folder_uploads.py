@@ -20,7 +20,7 @@ import msgspec
 
 from argosy.api.endpoint import PREFIX
 from argosy.model.errors import ArgosyError
-from argosy.model.folders import Access, Folder, check_room
+from argosy.model.folders import OWN_VOLUME, Access, Folder, check_room
 from argosy.model.ids import Clock, Ids
 from argosy.server.exchange import Disconnected, Exchange
 from argosy.server.folder_traffic import FolderTraffic
@@ -219,6 +219,8 @@ class FolderUploads:
         """Forget uploads that nobody goes on with, on every volume; how many."""
         gone = 0
         for volume in await self._folders.volumes():
+            if volume.name == OWN_VOLUME and not self._folders.keeping.is_here:
+                continue
             uploads = self._folders.disk_of(volume).uploads
             gone += await asyncio.to_thread(uploads.sweep, self._clock.now_ms())
         return gone

@@ -31,6 +31,7 @@ from argosy.model.folders import (
 )
 from argosy.model.ids import Clock, Ids
 from argosy.server.guarding import forbidden
+from argosy.server.keeping import Keeping
 from argosy.storage.folders.beneath import Beneath
 from argosy.storage.folders.disk import VolumeDisk
 from argosy.store.errors import Conflict
@@ -47,6 +48,7 @@ class Folders:
         self._store, self._clock, self._ids = store, clock, ids
         self._own = Path(state_dir) / "folders"
         self._disks: dict[str, VolumeDisk] = {}
+        self.keeping = Keeping()
 
     # -- which is meant, and what the caller may -----------------------------------------------------
 
@@ -192,10 +194,11 @@ class Folders:
         for _ in range(_TRIES):
             folder = await self.find(caller, name, least)
             changed = turn(folder)
-            if changed.unique and changed.unique != folder.unique:
-                rows = await self._store.snapshot()
-                if rows.entry_called(changed.unique) is not None:
-                    raise _taken(folder.name)
+            if _on_disk(changed) != _on_disk(folder):
+                await self.disk(folder)
+            renamed = bool(changed.unique) and changed.unique != folder.unique
+            if renamed and (await self._store.snapshot()).entry_called(changed.unique) is not None:
+                raise _taken(folder.name)
             try:
                 [written] = await self._store.commit([changed])
             except Conflict:
@@ -205,11 +208,11 @@ class Folders:
         raise ArgosyError("conflict", f"`{name}` is being changed by many at a time", hint="try again")
 
     async def _carry_out(self, before: Folder, after: Folder) -> Folder:
+        if _on_disk(after) == _on_disk(before):
+            return after
         disk = await self.disk(after)
-        if after.trashed_ms and not before.trashed_ms:
-            await asyncio.to_thread(disk.trash, after.id)
-        elif before.trashed_ms and not after.trashed_ms:
-            await asyncio.to_thread(disk.restore, after.id)
+        if bool(after.trashed_ms) != bool(before.trashed_ms):
+            await asyncio.to_thread(disk.trash if after.trashed_ms else disk.restore, after.id)
         if after.quota_bytes != before.quota_bytes:
             held = await asyncio.to_thread(disk.limit, after.id, after.quota_bytes)
             return await self._note(after, quota_by=held)
@@ -219,15 +222,8 @@ class Folders:
         """Whoever was invited says yes or no. Raises "not-found", "conflict"."""
         for _ in range(_TRIES):
             rows = await self._store.snapshot()
-            mine = [
-                each
-                for each in rows.people.values()
-                if isinstance(each, Folder)
-                and folder_name in (each.id, each.name)
-                and any(one.to == name for one in each.invitations)
-            ]
-            empty = Folder(id="", created_ms=0, name=folder_name, project="")
-            changed = answered(mine[0] if mine else empty, name, now_ms, accepts=accepts)
+            asked = _invited(rows, name, folder_name)
+            changed = answered(asked, name, now_ms, accepts=accepts)
             try:
                 [written] = await self._store.commit([changed])
             except Conflict:
@@ -250,9 +246,8 @@ class Folders:
             if not isinstance(now, Folder):
                 return folder
             used = max(0, now.used_bytes + more_bytes) if counted is None else counted
-            changed = msgspec.structs.replace(now, used_bytes=used)
-            if counted is not None:
-                changed = msgspec.structs.replace(changed, counted_ms=self._clock.now_ms())
+            counted_ms = now.counted_ms if counted is None else self._clock.now_ms()
+            changed = msgspec.structs.replace(now, used_bytes=used, counted_ms=counted_ms)
             if quota_by is not None:
                 changed = msgspec.structs.replace(changed, quota_by=quota_by)
             if msgspec.structs.replace(changed, counted_ms=now.counted_ms) == now and now.counted_ms:
@@ -325,6 +320,9 @@ class Folders:
         await self._store.commit([msgspec.structs.replace(volume, removed_ms=self._clock.now_ms())])
 
     async def disk(self, folder: Folder) -> VolumeDisk:
+        """Raises Elsewhere."""
+        if folder.volume == OWN_VOLUME:
+            self.keeping.check()
         return self.disk_of(await self.volume(folder.volume))
 
     def disk_of(self, volume: Volume) -> VolumeDisk:
@@ -338,6 +336,20 @@ class Folders:
         if not await asyncio.to_thread(disk.path(folder.id).exists):
             await asyncio.to_thread(disk.make, folder.id, folder.quota_bytes)
         return disk.beneath(folder.id)
+
+
+def _invited(rows: Snapshot, name: str, folder_name: str) -> Folder:
+    """The folder to which somebody was invited; an empty one: there is none."""
+    for each in rows.people.values():
+        is_meant = isinstance(each, Folder) and folder_name in (each.id, each.name)
+        if isinstance(each, Folder) and is_meant and any(one.to == name for one in each.invitations):
+            return each
+    return Folder(id="", created_ms=0, name=folder_name, project="")
+
+
+def _on_disk(folder: Folder) -> tuple[bool, int]:
+    """What of a folder the disk knows, too."""
+    return bool(folder.trashed_ms), folder.quota_bytes
 
 
 def _now(rows: Snapshot, name: str) -> Caller:

@@ -26,6 +26,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.ids import Ids
 from argosy.server.exchange import Disconnected, Exchange, Receive, Scope, Send, encode, send_problem
 from argosy.server.guarding import forbidden
+from argosy.server.keeping import Elsewhere, Keeping
 from argosy.server.recording import Recorder
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Front:
     ) -> None:
         self._make_keeper, self._recorder, self._mounts = keeper, recorder, dict(mounts or {})
         self.rules: DoorRules | None = None  # names of the server, where more than its own address
+        self.keeping = Keeping()
         self.has_provider = False  # people may sign in through an identity provider
         self.form_hosts = "'self'"  # where the start page may send forms: hosts of apps
         self.pages: Callable[[Scope, Send], Awaitable[None]] | None = None  # of browsers: to sign in
@@ -214,7 +216,12 @@ class Front:
     async def _handle(self, exchange: Exchange, route: Route, path: dict[str, str]) -> None:
         try:
             with self._recorder.acting(exchange.caller, route.endpoint) as acting:
-                answer = await route.handler(exchange)
+                try:
+                    answer = await route.handler(exchange)
+                except Elsewhere:
+                    if not await self.keeping.settled():
+                        return await self._pass_on(exchange)
+                    answer = await route.handler(exchange)
         except ArgosyError as error:
             if error.code == "forbidden":
                 await self._recorder.denied(exchange.caller, route.endpoint, path)
@@ -223,6 +230,25 @@ class Front:
             await self._recorder.done(acting, route.endpoint, path)
         if answer is not None:
             await exchange.reply(answer if isinstance(answer, bytes) else encode(answer))
+
+    async def _pass_on(self, exchange: Exchange) -> None:
+        """The server that keeps the files answers. It judges by itself who comes."""
+        if (
+            exchange.endpoint.method == "WS"
+            or exchange.answered
+            or (exchange.begun and exchange.taken is None)
+        ):
+            raise Elsewhere
+        from argosy.server.passing import pass_on
+
+        scope, exchange.answered = exchange.scope, True
+        door, address = ("socket", "") if exchange.is_local else ("tcp", str(scope["argosy.address"]))
+        try:
+            channel = await self.keeping.reach(door, address)
+        except ArgosyError:
+            exchange.answered = False
+            raise
+        await pass_on(channel, scope, exchange.receive, exchange.send, exchange.taken)
 
     def _match(self, method: str, scope: Scope) -> tuple[Route | None, dict[str, str]]:
         path: str = scope["path"]

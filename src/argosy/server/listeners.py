@@ -3,14 +3,19 @@ started."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from argosy.model.errors import ArgosyError
+
+if TYPE_CHECKING:
+    from argosy.infra.agent_client import StreamChannel
 
 BACKLOG = 1024
 _QUIET_S, _PROBE_S, _PROBES = 30, 10, 3  # a peer that is gone is noticed after a minute
@@ -75,6 +80,17 @@ def bind_socket(path: Path) -> socket.socket:
     sock.listen(BACKLOG)
     sock.setblocking(False)
     return sock
+
+
+async def connected(make: Callable[[], asyncio.Protocol]) -> StreamChannel:
+    """A connection within this process to a protocol, as over a socket."""
+    from argosy.infra.agent_client import StreamChannel
+
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    await asyncio.get_running_loop().create_connection(make, sock=theirs)
+    return StreamChannel(*await asyncio.open_connection(sock=ours))
 
 
 class LocalSocket:

@@ -22,6 +22,7 @@ from argosy.model.made_buckets import OF, MadeBucket, called
 from argosy.model.mounts import url_of
 from argosy.model.object_urls import split_url
 from argosy.model.rows import Event, Workload
+from argosy.server.keeping import Elsewhere
 from argosy.storage.bucket_life import is_there, release_bucket
 from argosy.store import Conflict, Store
 from argosy.store.snapshot import Snapshot
@@ -92,6 +93,9 @@ class MadeBuckets:
             entry = changed
         try:
             bucket = self._stores().open(f"{entry.url}/").bucket
+        except Elsewhere:
+            return  # whoever has it removes it
+        try:
             if entry.is_made:
                 await asyncio.to_thread(release_bucket, bucket)
             else:

@@ -15,6 +15,8 @@ from urllib.parse import unquote
 
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
+from argosy.server.exchange import Disconnected
+from argosy.server.keeping import Keeping
 
 if TYPE_CHECKING:
     from argosy.facades.s3.app import S3
@@ -36,6 +38,7 @@ class Objects:
 
     made: MadeBuckets
     folders: NodeFolders
+    keeping = Keeping()
 
     def __init__(
         self, folder: Path, clock: Clock, ids: Ids, environ: Mapping[str, str] = MappingProxyType({})
@@ -49,6 +52,13 @@ class Objects:
 
     @property
     def shelf(self) -> Shelf:
+        """Raises Elsewhere when another server keeps the buckets."""
+        self.keeping.check()
+        return self._own_shelf
+
+    @property
+    def _own_shelf(self) -> Shelf:
+        """The one on this server's disk, also for bytes that only pass."""
         if self._shelf is None:
             from argosy.storage.shelf import Shelf
 
@@ -79,7 +89,8 @@ class Objects:
         return self.stores
 
     def transfers(self, tariff: Tariff) -> Transfers:
-        """Copies between stores that this server makes."""
+        """Copies between stores that this server makes. Raises Elsewhere: one server makes them all."""
+        self.keeping.check()
         if self._transfers is None:
             from argosy.server.transfers import Transfers
 
@@ -117,22 +128,44 @@ class Objects:
 
     async def for_owner(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI, below `MOUNT`, for who was let in already: buckets of every store, in S3's words."""
-        from argosy.facades.s3 import answers
         from argosy.server.everywhere import only_here
 
         raw = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
         bucket = unquote(raw.removeprefix(MOUNT).lstrip("/").partition("/")[0])
         if only_here(bucket) and not scope.get("argosy.local", False):
-            status, body = answers.refusal(not_for_others(bucket), bucket)
-            head = [(b"content-type", b"application/xml"), (b"content-length", str(len(body)).encode())]
-            await send({"type": "http.response.start", "status": status, "headers": head})
-            await send({"type": "http.response.body", "body": body})
+            await _refuse(send, not_for_others(bucket), bucket)
             return
-        await self._app(signed=False)(scope, receive, send)
+        copies = any(name == b"x-amz-copy-source" for name, _ in scope["headers"])
+        if ("://" in bucket and not copies) or await self._is_here():
+            await self._app(signed=False)(scope, receive, send)
+            return
+        is_local = scope.get("argosy.local", False)
+        door, address = ("socket", "") if is_local else ("tcp", str(scope["argosy.address"]))
+        await self._pass_on(scope, receive, send, door, address)
 
     async def for_programs(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI, at the root of an address of its own, where every request is signed."""
-        await self._app(signed=True)(scope, receive, send)
+        if await self._is_here():
+            await self._app(signed=True)(scope, receive, send)
+        else:
+            await self._pass_on(scope, receive, send, "programs", "")
+
+    async def _is_here(self) -> bool:
+        return self.keeping.is_here or await self.keeping.settled()
+
+    async def _pass_on(self, scope: Any, receive: Any, send: Any, door: str, address: str) -> None:
+        """The server that keeps the buckets answers."""
+        from argosy.server.passing import pass_on
+
+        try:
+            channel = await self.keeping.reach(door, address)
+        except ArgosyError as error:
+            await _refuse(send, error, scope["path"])
+            return
+        try:
+            await pass_on(channel, scope, receive, send, None)
+        except Disconnected:
+            pass
 
     def _app(self, *, signed: bool) -> S3:
         if signed not in self._apps:
@@ -140,7 +173,7 @@ class Objects:
             from argosy.server.everywhere import Everywhere
 
             keeper, root = (self, "") if signed else (None, MOUNT)
-            objects = self.shelf if signed else Everywhere(self.shelf, lambda: self.stores)
+            objects = self._own_shelf if signed else Everywhere(self._own_shelf, lambda: self.stores)
             self._apps[signed] = S3(objects, self._clock, keeper=keeper, root=root)
         return self._apps[signed]
 
@@ -150,8 +183,8 @@ class Objects:
             return 0
         from argosy.server.everywhere import clear_spool
 
-        await asyncio.to_thread(clear_spool, self.shelf.folder, self._clock.now_ms())
-        return await self.shelf.sweep()
+        await asyncio.to_thread(clear_spool, self._own_shelf.folder, self._clock.now_ms())
+        return await self._own_shelf.sweep()
 
     def close(self) -> None:
         if self._transfers is not None:
@@ -160,6 +193,15 @@ class Objects:
             self._shelf.close()
         if self._stores is not None:
             self._stores[1].close()
+
+
+async def _refuse(send: Any, error: ArgosyError, resource: str) -> None:
+    from argosy.facades.s3 import answers
+
+    status, body = answers.refusal(error, resource)
+    head = [(b"content-type", b"application/xml"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
 
 
 def not_for_others(bucket: str) -> ArgosyError:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from argosy.identity.oidc import Settings as Provider
     from argosy.infra.dialled import Dialled
     from argosy.providers import LoadedProviders
+    from argosy.server.agents import Agents
     from argosy.server.door_rules import DoorRules
     from argosy.server.encryption import Encryption
     from argosy.server.own_tls import TlsWish
@@ -253,8 +254,7 @@ async def serve(settings: Settings, network: Network, lock: StateLock) -> None:
         stack.push_async_callback(_end, deciding, caring, watching, collecting, telling)
         local = LocalSocket(socket_path(state_dir))
         _introduce(application, settings, shell)
-        application.streams.elsewhere = house.peers
-        here = Here(reach=agents.reach, providers=loaded, logs=logs, blobs=blobs, admit=dialled.admit)
+        here = _join(application, house, agents, loaded, logs, blobs, dialled)
         await stack.enter_async_context(house.joined(here, shell, shell.seat))
         dials, tls = DialDoor(dialled, house.admit), network.context
         async with application.listen(local.sock, network.tcp, dials=dials, tls=tls, s3=settings.s3):
@@ -298,6 +298,28 @@ def _introduce(application: Application, settings: Settings, shell: Shell) -> No
     application.front.rules = settings.rules
     application.front.is_encrypted = settings.public.url.startswith("https:")
     application.open_pages(settings.provider)
+
+
+def _join(
+    application: Application,
+    house: House,
+    agents: Agents,
+    loaded: LoadedProviders,
+    logs: LogStore,
+    blobs: BlobStore,
+    dialled: Dialled,
+) -> Here:
+    """Let the application ask other servers; what they may ask of this one."""
+    application.streams.elsewhere = house.peers
+    application.share_files(house.keeping)
+    return Here(
+        reach=agents.reach,
+        providers=loaded,
+        logs=logs,
+        blobs=blobs,
+        admit=dialled.admit,
+        door=application.open_door,
+    )
 
 
 async def _guard_place(lock: StateLock, local: LocalSocket, application: Application) -> None:

@@ -20,6 +20,7 @@ from argosy.store.secrets import Vault
 
 T = TypeVar("T")
 _FENCE: Final = "term:"
+FILES: Final = "files"  # the term, without an end, of the server that keeps the servers' own files
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +76,8 @@ class Servers:
         def work(connection: sa.Connection) -> None:
             connection.execute(sa.delete(_SERVER).where(_SERVER.c.id == id))
             connection.execute(sa.delete(_PLACED).where(_PLACED.c.server == id))
+            files = (schema.term.c.name == FILES) & (schema.term.c.holder == id)
+            connection.execute(sa.delete(schema.term).where(files))
 
         await self._do(work)
 
@@ -82,13 +85,21 @@ class Servers:
         """By name."""
         return await self._do(lambda c: _all(c, now_of(c, self._database, self._clock)))
 
-    async def beat(self, peer: Peer, name: str, ttl_ms: int) -> tuple[int, list[Seen]]:
-        """`tell`, `take` and `all` at once: what a server does all the time."""
+    async def beat(self, peer: Peer, name: str, ttl_ms: int, silent_ms: int) -> tuple[int, list[Seen]]:
+        """`tell`, `take` and `all` at once: what a server does all the time. The term is left to the server
+        that keeps the files, unless that one has said nothing for `silent_ms`."""
 
         def work(connection: sa.Connection) -> tuple[int, list[Seen]]:
             now_ms = now_of(connection, self._database, self._clock)
             _tell(connection, peer, now_ms)
-            return _take(connection, name, peer.id, now_ms, ttl_ms), _all(connection, now_ms)
+            known = _all(connection, now_ms)
+            keeper = connection.execute(_KEEPER).scalar()
+            if keeper != peer.id and any(
+                each.peer.id == keeper and 0 <= each.silent_ms < silent_ms for each in known
+            ):
+                connection.execute(_GIVE_BACK, {"name_": name, "holder_": peer.id, "now_ms": now_ms})
+                return 0, known
+            return _take(connection, name, peer.id, now_ms, ttl_ms), known
 
         return await self._do(work)
 
@@ -212,5 +223,9 @@ _TAKE: Final = sa.text(
     " number = term.number + CASE WHEN term.holder = excluded.holder AND term.until_ms > :now_ms"
     " THEN 0 ELSE 1 END"
     " WHERE term.holder = excluded.holder OR term.until_ms <= :now_ms RETURNING number"
+)
+_KEEPER: Final = sa.select(schema.term.c.holder).where(schema.term.c.name == FILES)
+_GIVE_BACK: Final = sa.text(
+    "UPDATE term SET until_ms = :now_ms WHERE name = :name_ AND holder = :holder_ AND until_ms > :now_ms"
 )
 _POSTGRES_NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -19,6 +18,7 @@ from argosy.model.ids import Clock
 from argosy.model.kinds.session import SESSION, session_spec
 from argosy.model.rows import Workload
 from argosy.server.guarding import target_of
+from argosy.server.listeners import connected
 from argosy.server.ports import Controllers
 from argosy.server.session_shares import is_shared
 from argosy.store.snapshot import Snapshot
@@ -78,12 +78,8 @@ class LiveApps:
 
     async def open_pair(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection within this process, as over TCP: to apps by their host names, else to the front."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.create_connection(await self.inner_door(), sock=theirs)
-        return await asyncio.open_connection(sock=ours)
+        channel = await connected(await self.inner_door())
+        return channel.reader, channel.writer
 
     async def _only_apps(self) -> Callable[[], asyncio.Protocol]:
         return lambda: self.proxy.client(secure=False)

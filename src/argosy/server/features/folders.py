@@ -223,6 +223,7 @@ class FolderFeature:
     # -- volumes --------------------------------------------------------------------------------------
 
     async def volumes(self, exchange: Exchange) -> VolumeList:
+        self._folders.keeping.check()  # the room on its own volume is that of who keeps it
         held = [folder for folder, has in await self._folders.all(exchange.caller) if has]
         rows = []
         for each in await self._folders.volumes():

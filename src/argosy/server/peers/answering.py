@@ -24,6 +24,7 @@ from argosy.server.peers.words import (
     GetChunks,
     GetTree,
     News,
+    PassOn,
     Reach,
     ReadLog,
     answer_of,
@@ -79,6 +80,10 @@ class Answering:
                 await say(writer, Answer(facts=tuple(await self._drive(question))))
             case Admit():
                 await say(writer, Answer(key=here.admit(question.node, question.token) or ""))
+            case PassOn():
+                channel = await here.door(question.door, question.address)
+                await say(writer, Answer())
+                await _join(reader, writer, channel)
             case News():
                 self._hear(question)
                 await say(writer, Answer())

@@ -22,6 +22,7 @@ from argosy.infra.system import random_bytes
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
 from argosy.model.rows import Node
+from argosy.server.keeping import Keeping
 from argosy.server.listeners import bind_tcp
 from argosy.storage.blobs import BlobStore
 from argosy.storage.logs import LogStore
@@ -50,6 +51,7 @@ class Here(msgspec.Struct, frozen=True, kw_only=True):
     logs: LogStore
     blobs: BlobStore
     admit: Callable[[str, str], str | None]  # a node with the token that this server gave out
+    door: Callable[[str, str], Awaitable[Channel]]  # a connection to one of its doors, for an address
 
 
 class House:
@@ -63,6 +65,7 @@ class House:
         self._tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
         self._machines: Machines | None = None
         self.peers: Peers | None = None
+        self.keeping = Keeping()
         self._answering: Answering | None = None
         self._socket: socket.socket | None = None
 
@@ -78,6 +81,7 @@ class House:
         if self._store.servers.is_alone:
             return
         from argosy.server.peers.calls import Calls
+        from argosy.server.peers.files import SharedKeeping
         from argosy.server.peers.machines import Machines
         from argosy.server.peers.membership import Membership
         from argosy.server.peers.peers import Peers
@@ -103,6 +107,8 @@ class House:
         self._machines = Machines(self._store.servers, self._membership, calls)
         self._store.wrote = self._tell
         await self._membership.beat()
+        self.keeping = files = SharedKeeping(self._store.servers, self._membership, calls, self._state_dir)
+        await files.open()
 
     async def _find_tls(self) -> tuple[ssl.SSLContext, ssl.SSLContext] | None:
         """None, with a line in the log, where the database's secrets cannot be opened."""

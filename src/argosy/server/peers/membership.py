@@ -50,7 +50,7 @@ class Membership:
     async def beat(self) -> None:
         """Once. Raises ArgosyError: then nothing is known, and the term ends with its time."""
         asked_s = self._clock.monotonic_s()
-        term, known = await self._servers.beat(self.me, DECIDING, TERM_MS)
+        term, known = await self._servers.beat(self.me, DECIDING, TERM_MS, SILENT_MS)
         self._known = [each for each in known if each.peer.id != self.me.id]
         decided = self.term()
         self._term, self._until_s = term, asked_s + TERM_MS / 1000 - _MARGIN_S

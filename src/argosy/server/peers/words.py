@@ -64,6 +64,14 @@ class Admit(Question, frozen=True, tag="admit"):
     token: str
 
 
+class PassOn(Question, frozen=True, tag="pass"):
+    """A connection to a door of the server that keeps the servers' own files: after the answer come the bytes
+    of one request of HTTP, then those of its answer. `address`: of who asks."""
+
+    door: str
+    address: str
+
+
 class Used(msgspec.Struct, frozen=True, array_like=True):
     subject: str
     by: str
@@ -77,7 +85,7 @@ class News(Question, frozen=True, tag="news"):
     attended: tuple[str, ...] = ()
 
 
-AnyQuestion = Reach | ReadLog | GetTree | GetChunks | Drive | Admit | News
+AnyQuestion = Reach | ReadLog | GetTree | GetChunks | Drive | Admit | PassOn | News
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
