@@ -250,7 +250,7 @@ class FolderMounts:
 
         def count() -> tuple[int, int]:
             files = size = 0
-            for _, fd, st in beneath.walk(path):
+            for _, fd, st in beneath.walk(path, opens=False):
                 if fd is not None:
                     files, size = files + 1, size + st.st_size
                 if files > most:

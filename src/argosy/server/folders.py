@@ -7,12 +7,14 @@ the folder is used next.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from argosy.identity.deciding import may, visible
+from argosy.infra.buckets import OpensBuckets
 from argosy.model.access import NOBODY, Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.folders import (
@@ -41,10 +43,22 @@ from argosy.store.store import Store
 _TRIES: Final = 20  # when several change one folder at a time
 
 
-class Folders:
-    """`state_dir`: the volume `server` is a folder of it."""
+def no_stores() -> OpensBuckets:
+    raise ArgosyError("unsupported", "this server has no object stores")
 
-    def __init__(self, store: Store, clock: Clock, ids: Ids, state_dir: str) -> None:
+
+class Folders:
+    """`state_dir`: the volume `server` is a folder of it; `stores`: object stores as they are now."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        state_dir: str,
+        stores: Callable[[], OpensBuckets] = no_stores,
+    ) -> None:
+        self._stores = stores
         self._store, self._clock, self._ids = store, clock, ids
         self._own = Path(state_dir) / "folders"
         self._disks: dict[str, VolumeDisk] = {}
@@ -283,14 +297,21 @@ class Folders:
         )
 
     async def add_volume(self, name: str, path: str, node_path: str) -> Volume:
-        """Raises "usage", "conflict"."""
+        """Raises "usage", "conflict", and a BucketError."""
         check_folder_name(name)
-        root = Path(path)
-        if not root.is_absolute() or not root.is_dir():
+        root: Path | str = Path(path)
+        if "://" in path:
+            root = path.rstrip("/")
+            if node_path:
+                raise ArgosyError(
+                    "usage", f"{path} is a bucket, which nodes see through the server", hint="no --on-nodes"
+                )
+            await asyncio.to_thread(self._look_at, path)
+        elif not Path(path).is_absolute() or not Path(path).is_dir():
             raise ArgosyError(
                 "usage",
                 f"`{path}` is no folder of the server",
-                hint="an absolute path that is there, or mount it",
+                hint="an absolute path that is there, or the URL of a bucket",
             )
         if any(each.name == name or each.path == str(root) for each in await self.volumes()):
             raise ArgosyError("conflict", f"the volume `{name}` or its path is there already")
@@ -304,6 +325,13 @@ class Folders:
         [made] = await self._store.commit([new])
         assert isinstance(made, Volume)
         return made
+
+    def _look_at(self, url: str) -> None:
+        """Raises a BucketError for a bucket that cannot be used."""
+        opened = self._stores().open(url)
+        if not opened.bucket.traits.writes:
+            raise ArgosyError("usage", f"{url} can only be read", hint="name a bucket that can be written")
+        opened.bucket.page(prefix=opened.key, most=1)
 
     async def remove_volume(self, name: str) -> None:
         """Raises "not-found", "conflict"."""
@@ -326,14 +354,25 @@ class Folders:
         return self.disk_of(await self.volume(folder.volume))
 
     def disk_of(self, volume: Volume) -> VolumeDisk:
-        return self._disks.setdefault(volume.path, VolumeDisk(Path(volume.path)))
+        """Raises a BucketError."""
+        known = self._disks.get(volume.path)
+        if known is None:
+            known = self._bucket_volume(volume) if volume.is_bucket else VolumeDisk(Path(volume.path))
+            self._disks[volume.path] = known
+        return known
+
+    def _bucket_volume(self, volume: Volume) -> VolumeDisk:
+        from argosy.storage.folders.bucket_volume import BucketVolume  # not before there is one
+
+        opened = self._stores().open(volume.path)
+        return BucketVolume(opened.bucket, opened.key, self._own.parent / "folder-buckets" / volume.name)
 
     async def beneath(self, folder: Folder) -> Beneath:
         """Its files; it is made on the disk when it is not there yet."""
         if folder.trashed_ms:
             raise in_trash(folder)
         disk = await self.disk(folder)
-        if not await asyncio.to_thread(disk.path(folder.id).exists):
+        if not await asyncio.to_thread(disk.is_made, folder.id):
             await asyncio.to_thread(disk.make, folder.id, folder.quota_bytes)
         return disk.beneath(folder.id)
 

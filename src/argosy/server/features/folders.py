@@ -257,6 +257,8 @@ class FolderFeature:
 
 def _volume(volume: Volume, folders: int) -> VolumeView:
     try:
+        if volume.is_bucket:
+            raise OSError("a bucket has no end")
         usage = shutil.disk_usage(
             next(each for each in (Path(volume.path), *Path(volume.path).parents) if each.exists())
         )
