@@ -180,7 +180,10 @@ class FolderMounts:
         """The folder, and where nodes see it; "": they get a copy. Raises as `resolved`."""
         least = Access.READ if wanted.read_only else Access.WRITE
         folder = await self._folders.find(caller, wanted.folder, least)
-        volume, beneath = await self._folders.volume(folder.volume), await self._folders.beneath(folder)
+        volume, beneath = (
+            await self._folders.volumes.named(folder.volume),
+            await self._folders.beneath(folder),
+        )
         parts = split(wanted.sub_path)
         await asyncio.to_thread(beneath.list, wanted.sub_path)  # it is there
         writes = self._folders.access_of(folder, caller) >= Access.WRITE

@@ -25,13 +25,13 @@ from argosy.model.folders import (
     Folder,
     FolderGrant,
     Turn,
-    Volume,
     access,
     answered,
     check_folder_name,
     check_room,
 )
 from argosy.model.ids import Clock, Ids
+from argosy.server.folder_volumes import FolderVolumes, no_stores
 from argosy.server.guarding import forbidden
 from argosy.server.keeping import Keeping
 from argosy.storage.folders.beneath import Beneath
@@ -41,10 +41,6 @@ from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
 
 _TRIES: Final = 20  # when several change one folder at a time
-
-
-def no_stores() -> OpensBuckets:
-    raise ArgosyError("unsupported", "this server has no object stores")
 
 
 class Folders:
@@ -58,10 +54,8 @@ class Folders:
         state_dir: str,
         stores: Callable[[], OpensBuckets] = no_stores,
     ) -> None:
-        self._stores = stores
         self._store, self._clock, self._ids = store, clock, ids
-        self._own = Path(state_dir) / "folders"
-        self._disks: dict[str, VolumeDisk] = {}
+        self.volumes = FolderVolumes(store, clock, ids, Path(state_dir), stores)
         self.keeping = Keeping()
 
     # -- which is meant, and what the caller may -----------------------------------------------------
@@ -279,93 +273,13 @@ class Folders:
         disk = await self.disk(folder)
         return await self._note(folder, counted=await asyncio.to_thread(disk.used_bytes, folder.id))
 
-    # -- volumes --------------------------------------------------------------------------------------
-
-    async def volumes(self) -> list[Volume]:
-        rows = await self._store.snapshot()
-        made = [each for each in rows.people.values() if isinstance(each, Volume)]
-        own = Volume(id=OWN_VOLUME, created_ms=0, name=OWN_VOLUME, path=str(self._own))
-        return sorted([own, *made], key=lambda each: each.name)
-
-    async def volume(self, name: str) -> Volume:
-        """Raises "not-found"."""
-        for each in await self.volumes():
-            if each.name == name:
-                return each
-        raise ArgosyError(
-            "not-found", f"there is no volume `{name}`", hint="`argosy folder volumes` lists them"
-        )
-
-    async def add_volume(self, name: str, path: str, node_path: str) -> Volume:
-        """Raises "usage", "conflict", and a BucketError."""
-        check_folder_name(name)
-        root: Path | str = Path(path)
-        if "://" in path:
-            root = path.rstrip("/")
-            if node_path:
-                raise ArgosyError(
-                    "usage", f"{path} is a bucket, which nodes see through the server", hint="no --on-nodes"
-                )
-            await asyncio.to_thread(self._look_at, path)
-        elif not Path(path).is_absolute() or not Path(path).is_dir():
-            raise ArgosyError(
-                "usage",
-                f"`{path}` is no folder of the server",
-                hint="an absolute path that is there, or the URL of a bucket",
-            )
-        if any(each.name == name or each.path == str(root) for each in await self.volumes()):
-            raise ArgosyError("conflict", f"the volume `{name}` or its path is there already")
-        new = Volume(
-            id=self._ids.new("vol"),
-            created_ms=self._clock.now_ms(),
-            name=name,
-            path=str(root),
-            node_path=node_path,
-        )
-        [made] = await self._store.commit([new])
-        assert isinstance(made, Volume)
-        return made
-
-    def _look_at(self, url: str) -> None:
-        """Raises a BucketError for a bucket that cannot be used."""
-        opened = self._stores().open(url)
-        if not opened.bucket.traits.writes:
-            raise ArgosyError("usage", f"{url} can only be read", hint="name a bucket that can be written")
-        opened.bucket.page(prefix=opened.key, most=1)
-
-    async def remove_volume(self, name: str) -> None:
-        """Raises "not-found", "conflict"."""
-        volume = await self.volume(name)
-        rows = await self._store.snapshot()
-        held = [
-            each.name for each in rows.people.values() if isinstance(each, Folder) and each.volume == name
-        ]
-        if volume.id == OWN_VOLUME or held:
-            why = f"folders are on it, such as `{held[0]}`" if held else "it is the server's own"
-            raise ArgosyError(
-                "conflict", f"the volume `{name}` stays: {why}", hint="remove its folders first"
-            )
-        await self._store.commit([msgspec.structs.replace(volume, removed_ms=self._clock.now_ms())])
+    # -- their bytes ------------------------------------------------------------------------------------
 
     async def disk(self, folder: Folder) -> VolumeDisk:
         """Raises Elsewhere."""
         if folder.volume == OWN_VOLUME:
             self.keeping.check()
-        return self.disk_of(await self.volume(folder.volume))
-
-    def disk_of(self, volume: Volume) -> VolumeDisk:
-        """Raises a BucketError."""
-        known = self._disks.get(volume.path)
-        if known is None:
-            known = self._bucket_volume(volume) if volume.is_bucket else VolumeDisk(Path(volume.path))
-            self._disks[volume.path] = known
-        return known
-
-    def _bucket_volume(self, volume: Volume) -> VolumeDisk:
-        from argosy.storage.folders.bucket_volume import BucketVolume  # not before there is one
-
-        opened = self._stores().open(volume.path)
-        return BucketVolume(opened.bucket, opened.key, self._own.parent / "folder-buckets" / volume.name)
+        return self.volumes.disk_of(await self.volumes.named(folder.volume))
 
     async def beneath(self, folder: Folder) -> Beneath:
         """Its files; it is made on the disk when it is not there yet."""
