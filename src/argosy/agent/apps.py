@@ -14,7 +14,7 @@ import shlex
 import sys
 import time
 
-from argosy.agent import sandbox
+from argosy.agent import nat, sandbox
 from argosy.agent.addresses import socket_address
 from argosy.agent.joining import join
 from argosy.agent.orders import Busy, Refused
@@ -68,7 +68,7 @@ class Apps:
         sockets = self._make_folder(rank, alone)
         tools = self._tools(rank, app["folder"])
         inner = dict(app, home=sandbox.HOME if alone else home, shell=self._shared.shell, alone=alone)
-        inner["has_outlet"] = alone and app["network"] != "none"
+        inner["has_outlet"] = alone and app["network"] in ("", "outbound")
         if level == "sandbox-lite":
             own = home + "/.argosy/tmp"
             os.makedirs(own, mode=0o700, exist_ok=True)
@@ -77,6 +77,9 @@ class Apps:
             inner["writable"] = ["/dev"]
         if level == "container":
             inner["told"] = True
+        if app["network"] == "nat":
+            inner["nat"] = True
+            sandbox.write_resolver(sockets, nat.DNS)
         self._write_order(sockets, inner)
         # Whoever is told to end is `inside`, which tells the app; what carries it must not go first.
         seed = _seed_text(self._path(app["seed"]), home) if app["seed"] else ""
@@ -111,6 +114,14 @@ class Apps:
         if network == "host" and alone:
             text = "network `host` is not to be had at level `%s`: nothing there reaches %s itself; ask for "
             raise Refused("network", text % (level, name) + "`outbound`, or for isolation `process`")
+        if network == "nat":
+            if level != "sandbox":
+                text = "network `nat` is not to be had at level `%s`; ask for isolation `sandbox`" % level
+                raise Refused("network", text)
+            why = nat.why_not()
+            if why:
+                text = "network `nat` is not to be had on %s: %s; `outbound` goes through a proxy there"
+                raise Refused("network", text % (name, why))
         if network in ("none", "outbound") and not alone:
             text = "network `%s` is not to be had at level `%s`, which shares the network of %s; ask for "
             raise Refused("network", text % (network, level, name) + "isolation `sandbox`")
@@ -158,6 +169,9 @@ class Apps:
             os.unlink(folder + "/" + name)
         return folder
 
+    def _nat_file(self, rank: Rank) -> str:
+        return "%s/nat-%s" % (self._shared.root, rank.id)
+
     def _folder(self, rank: Rank) -> str:
         own = self._own_folder(rank)
         return own if os.path.isdir(own) else self._short_folder(rank)
@@ -203,6 +217,7 @@ class Apps:
         except OSError:
             pass  # of an earlier version
         folder = self._folder(rank)
+        nat.end(self._nat_file(rank))
         if (self._order_of(rank) or {}).get("told"):
             from argosy.agent import containers
 
@@ -231,8 +246,11 @@ class Apps:
                 except OSError as error:
                     warn("%s has no way out: %s" % (rank.id, error.strerror))
             look_s, begun_s = _FIRST_LOOK_S, time.monotonic()
+            has_network = not order.get("nat")
             while not rank.ended:
-                if rank.phase == RUNNING and await self._answers(rank, order):
+                if not has_network:
+                    has_network = await self._begin_nat(rank)
+                if has_network and rank.phase == RUNNING and await self._answers(rank, order):
                     rank.ready_ms = now_ms()
                     self._shared.changed(rank)
                     break
@@ -247,6 +265,14 @@ class Apps:
                 outlet.close()
             self._attended.discard(rank.id)
             self.clean(rank)
+
+    async def _begin_nat(self, rank: Rank) -> bool:
+        """Give it its way out, once its programs can be reached; whether they can."""
+        if await self._ask(rank, "status") is None:
+            return False
+        begin = self._shared.loop.run_in_executor
+        await begin(None, nat.begin, self._folder(rank), self._nat_file(rank))
+        return True
 
     async def _answers(self, rank: Rank, order: Dict[str, object]) -> bool:
         """Whether the app can be used."""
@@ -366,8 +392,8 @@ def checked(given: object) -> AppOrder:
     if text("listens") not in ("", "socket", "port"):
         raise Refused("app", "`listens` of an app is socket or port, or empty")
     network = text("network")
-    if network not in ("", "none", "outbound", "host"):
-        raise Refused("app", "`network` of an app is none, outbound or host, or empty")
+    if network not in ("", "none", "outbound", "nat", "host"):
+        raise Refused("app", "`network` of an app is none, outbound, nat or host, or empty")
     return {
         "name": text("name", "app"),
         "command": text("command"),
