@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from command_line import CommandLine
 
+from argosy.testing.fake_server import FakeServer
+
 
 def shell(argosy: CommandLine, line: str, **env: str) -> subprocess.CompletedProcess[str]:
     """`line` in a shell, with `argosy` as the command."""
@@ -74,3 +76,13 @@ def test_prune_says_what_goes(argosy: CommandLine) -> None:
     assert argosy.good("server", "prune", "--dry-run").startswith("Would forget 3 finished workloads, ")
     assert '"log_bytes": 5242880' in argosy.good("server", "prune", "--json")
     assert argosy("server", "prune", "--days", "0").status == 2
+
+
+def test_a_place_for_files_that_is_none_is_told(argosy: CommandLine, server: FakeServer) -> None:
+    server.folders.add("train", {"model": b"weights"})
+    (argosy.folder / "got").write_text("mine")
+    place = argosy.folder / "got"
+    for words in (("train", "got", "-r"), ("train/model", "got/x")):
+        done = argosy("folder", "download", *words)
+        assert done.status == 2 and done.err.startswith(f"error: `{place}"), done
+    assert place.read_text() == "mine"

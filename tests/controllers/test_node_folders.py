@@ -38,7 +38,10 @@ class Run:
         self.job: Workload
         self.told: list[str] = []
         self.files: dict[str, str] = {}
+        self.links: dict[str, str] = {}
+        self.modes: dict[str, int] = {}
         self.rows: list[Folder] = []
+        self.fill: Callable[[Path], object] = lambda folder: None  # what is in it besides
 
     async def prepare(self, house: House, task: Task) -> Task:
         folders = house.nodes.folders
@@ -48,6 +51,7 @@ class Run:
         (self.path / "sub").mkdir()
         for name in ("kept", "changed", "removed", "both", "sub/deep"):
             (self.path / name).write_text(name)
+        self.fill(self.path)
         self.folder, self.house = folder, house
         return await FolderMounts(folders, BlobStore(self.home)).resolved(task, OWNER)
 
@@ -79,6 +83,9 @@ class Run:
                     for each in sorted(self.path.rglob("*"))
                     if each.is_file()
                 }
+                below = {str(each.relative_to(self.path)): each for each in sorted(self.path.rglob("*"))}
+                self.links = {name: os.readlink(each) for name, each in below.items() if each.is_symlink()}
+                self.modes = {name: each.lstat().st_mode & 0o777 for name, each in below.items()}
 
         asyncio.run(main())
         return self.job.outcome
@@ -164,6 +171,56 @@ def test_without_fuse_it_is_a_copy_whose_changes_come_back(run: Run, without_fus
         "node 0: of ~/data, 4 files (20 B) went back; 1 file went there, too; changed on both "
         "sides, so that both are kept: the node's `both` is `both.job-1-node-0`; removed on the node and "
         "kept in the folder: `sub/deep`"
+    )
+
+
+@pytest.mark.process
+def test_modes_and_links_are_in_a_copy_and_come_back(run: Run, without_fuse: None) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "tool").write_text("#!/bin/sh\necho ran\n")
+        (folder / "tool").chmod(0o750)
+        for name in ("latest", "gone", "both-link", "same", "tofile"):
+            (folder / name).symlink_to("kept")
+        (folder / "sub" / "out").symlink_to("/etc/hostname")
+
+    run.fill = fill
+    script = (
+        f"GO={run.home}/go\n"
+        + """
+        set -e
+        ./tool > ran && [ "$(readlink latest sub/out | tr '\\n' ' ')" = "kept /etc/hostname " ]
+        chmod 700 kept && chmod 640 sub/deep && ln -sfn changed latest && rm gone
+        mkdir new && ln -s ../sub/deep new/link && ln -sfn removed both-link
+        rm changed && ln -s kept changed
+        rm tofile && echo file > tofile
+        printf x > made.sh && chmod 755 made.sh
+        until [ -e "$GO" ]; do sleep 0.05; done
+    """
+    )
+
+    def meanwhile() -> None:
+        (run.path / "both-link").unlink()
+        (run.path / "both-link").symlink_to("sub")
+        (run.path / "sub" / "deep").chmod(0o600)
+        (run.home / "go").touch()
+
+    assert run.go(script, meanwhile) is Outcome.SUCCEEDED, (run.job.detail, run.told)
+    assert run.links == {
+        "both-link": "sub",
+        "both-link.job-1-node-0": "removed",
+        "changed": "kept",
+        "latest": "changed",
+        "new/link": "../sub/deep",
+        "same": "kept",
+        "sub/out": "/etc/hostname",
+    }
+    assert run.files["tofile"] == "file\n" and run.files["ran"] == "ran\n"
+    modes = {name: run.modes[name] for name in ("kept", "sub/deep", "made.sh", "tool")}
+    assert modes == {"kept": 0o700, "sub/deep": 0o600, "made.sh": 0o755, "tool": 0o750}
+    assert run.told[-1] == (
+        "node 0: of ~/data, 3 files (10 B) went back; 4 links and the modes of 1 file went back; 1 file went "
+        "there, too; changed on both sides, so that both are kept: the node's `both-link` is "
+        "`both-link.job-1-node-0`"
     )
 
 

@@ -167,3 +167,21 @@ def test_a_port_of_a_node_is_reached_from_here(house: House) -> None:
     wrong = house.run("port-forward", name, "99999", ok=False)
     assert "`99999` is no port: write 8080, or 8080:80" in wrong.stderr
     assert house.run("port-forward", "nobody", "8080", ok=False).returncode == 4
+
+
+def test_file_tools_run_as_a_job_on_a_node_beside_its_volume(house: House, tmp_path: Path) -> None:
+    name = launched(house)
+    (tmp_path / "tree" / "a").mkdir(parents=True)
+    (tmp_path / "tree" / "a" / "two words").write_bytes(b"x" * 1000)
+    (tmp_path / "tree" / "hole").write_bytes(b"")
+    os.truncate(tmp_path / "tree" / "hole", 1 << 20)
+    found = house.run("files", "--on", name, "find", str(tmp_path / "tree"), "-type", "f", "-size", "-2k")
+    assert str(tmp_path / "tree" / "a" / "two words") in found.stdout, found
+    copied = house.run("files", "--on", name, "cp", "-a", str(tmp_path / "tree"), str(tmp_path / "copy"))
+    assert copied.returncode == 0
+    assert (tmp_path / "copy" / "a" / "two words").read_bytes() == b"x" * 1000
+    assert (tmp_path / "copy" / "hole").stat().st_blocks * 512 < 1 << 20
+    gone = house.run("files", "--on", name, "rm", str(tmp_path / "nowhere"), ok=False)
+    assert gone.returncode == 1 and "No such file" in gone.stdout + gone.stderr, gone
+    jobs = [each["name"] for each in house.jobs(name)]
+    assert len(jobs) == 4, jobs

@@ -17,8 +17,10 @@ from kube_cluster import a_kube, configured, with_cluster
 from argosy.cli.main import cli
 from argosy.model.resources import Resources
 from argosy.model.rights import role_documents
+from argosy.providers.kubernetes.devices import template_of
 from argosy.providers.kubernetes.provider import KubernetesProvider
 from argosy.testing.fake_kube import FakeKube, KubeThread, why_no_pods
+from argosy.testing.fake_kube_devices import a_class, a_slice
 
 pytestmark = pytest.mark.nightly
 #: What the server puts into objects by itself.
@@ -65,6 +67,19 @@ def test_its_models_know_all_that_is_sent(tmp_path: Path) -> None:
         assert len(kinds) == 5
 
     with_cluster(tmp_path, act)
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+def test_its_models_know_claims_on_devices(version: str) -> None:
+    client = the_client().client
+    labels = {"argosy.dev/claim": "clm-0"}
+    body = template_of(
+        "clm-0", labels, version=version, device_class="gpu.nvidia.com", selector="true", count=2
+    )
+    is_known(client, body)
+    listed = {"apiVersion": f"resource.k8s.io/{version}", "kind": "ResourceSlice"}
+    is_known(client, {**listed, **a_slice("gpu1", "NVIDIA H100 80GB HBM3", 2, version=version)})
+    is_known(client, {**listed, "kind": "DeviceClass", **a_class("gpu.nvidia.com", "gpu")})
 
 
 def test_its_models_know_what_the_commands_print(tmp_path: Path) -> None:

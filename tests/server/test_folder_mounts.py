@@ -30,7 +30,7 @@ def tree_of(server: IdleServer, mount: FileMount) -> Tree:
     return msgspec.json.decode(server.do(server.blobs.tree(mount.tree)), type=Tree)
 
 
-def test_what_is_only_read_is_copied_without_links(raw: Raw, server: IdleServer) -> None:
+def test_what_is_only_read_is_copied_and_links_are_not_followed(raw: Raw, server: IdleServer) -> None:
     made = raw.ask("POST", "/folders", {"name": "train", "user": "ann"}).json
     inside = server.home / "folders" / made["id"]
     raw.ask("POST", "/folders/train/files", {"path": "images/a"})
@@ -41,7 +41,9 @@ def test_what_is_only_read_is_copied_without_links(raw: Raw, server: IdleServer)
     )
     assert (mount.target, mount.source, mount.is_file) == ("/data", "folder:train/images", False)
     tree = tree_of(server, mount)
-    assert [(each.path, each.kind, each.size) for each in tree.entries] == [("a", "d", 0), ("one", "f", 5000)]
+    assert [(each.path, each.kind, each.size, each.target) for each in tree.entries] == [
+        ("a", "d", 0, ""), ("one", "f", 5000, ""), ("out", "l", 0, "/etc"),
+    ]  # fmt: skip
     again = resolved(server, VolumeMount(target="/data", folder="train", sub_path="images", read_only=True))
     assert again == (mount,)
 

@@ -20,6 +20,9 @@ The agent hands it one connection after another over the socket at handle 3. Wha
     to us    {"end": true}
     from us  {"files", "bytes", "removed", "token": of what lies there now}
 
+The first of these may hold {"shape"}: modes of files and links (`shapes`), which are there before the last
+line is said.
+
 At any time it may say {"error": field, "text"} and end. Nothing half written is ever visible: files grow in a
 folder of their own below the target and are renamed when they are complete. What was done stays done when it
 is ended in the middle: whole files are in a journal, and parts of large ones beside them. Where
@@ -41,6 +44,7 @@ from argosy.agent.listing import digest_of, digests_of_groups, group_of
 from argosy.agent.looks import DRAFTS, Look, Looks, etag_of
 from argosy.agent.orders import Busy, Refused
 from argosy.agent.outside import is_below, write_json
+from argosy.agent.shapes import Shape, apply
 from argosy.agent.taking import Incoming, Server, Taking
 from argosy.agent.targets import Targets
 from argosy.agent.trees import Entry, Placing
@@ -89,6 +93,7 @@ class Fetch:
         self._md5 = False
         self._required = ("", "")
         self._token = ""
+        self._shape: Shape | None = None
         self._has_ended = False
 
     def run(self, early: str = "") -> None:
@@ -103,6 +108,7 @@ class Fetch:
         rows = self.server.rows(int(head["count"]))
         self._md5 = bool(head.get("md5"))
         self._required = (str(head.get("encryption", "")), str(head.get("key_id", "")))
+        self._shape = Shape(head["shape"]) if "shape" in head else None
         single, target = bool(head.get("single")), str(head["target"])
         if single and target.endswith("/"):
             target += rows[0][0].rpartition("/")[2]
@@ -130,6 +136,8 @@ class Fetch:
 
     def _say_end(self, plan: _Plan, removed: int) -> None:
         self._has_ended = True
+        if self._shape is not None and not plan.single:
+            apply(plan.record, plan.path, self._shape, [*plan.kept, *(row[0] for row in plan.rows)])
         files = len(plan.kept) + len(plan.rows)
         self.server.say({"files": files, "bytes": self._bytes, "removed": removed, "token": self._token})
 

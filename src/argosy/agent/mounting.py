@@ -217,7 +217,7 @@ class Mounts:
                 pass
         os.makedirs(path, exist_ok=True)
         record = self._targets.record_path(path)
-        for name in (record, record + ".journal"):  # a copy that was there is no more
+        for name in (record, record + ".journal", record + ".shape"):  # a copy that was there is no more
             if os.path.exists(name):
                 os.unlink(name)
 

@@ -3,8 +3,9 @@
 What it says and is told comes over the socket at handle 3 (`argosy.infra.agent_sending` is the other end):
 
     to us    {"path", "changes": only what is not as it was fetched}
-    from us  {"count", "single", "removed"}, then `count` lines [path, size], of changes also what it
-             was; then `removed` lines [path, what it was]
+    from us  {"count", "single", "removed", "reshaped"}, then `count` lines [path, size], of changes also
+             what it was, and its mode (-1: as it was told, or not known); then `removed` lines [path, what it
+             was]; then `reshaped` lines [path, where it leads as a link, mode, what it was, its mode then]
     to us    {"put": index, "href": address, "headers"} | {"give": index}
     from us  {"done": index} | {"failed": index, "status", "why"} | {"changed": index}
              after give: {"data": index, "size"} and so many bytes, again and again, then {"done" | "changed"}
@@ -24,6 +25,7 @@ import stat
 import sys
 import threading
 
+from argosy.agent import shapes
 from argosy.agent.download import Failed, StoreClient
 from argosy.agent.fetch import HANDLE
 from argosy.agent.looks import etag_of, read_journal
@@ -58,17 +60,18 @@ class Send:
         self._base = base
         rows: list[tuple[object, ...]] = []
         removed: list[tuple[str, str]] = []
+        reshaped: list[tuple[object, ...]] = []
         if order.get("changes"):
-            rows, removed = self._changes(base)
+            rows, removed, reshaped = self._changes(base)
             self._files = [(str(row[0]), int(str(row[1]))) for row in rows]
         else:
             self._files = [("", os.path.getsize(base))] if single else list(_files_below(base))
             rows = [*self._files]
         if len(self._files) > _FILES_MAX:
             raise Refused("path", "more than %d files lie there" % _FILES_MAX)
-        lines = "".join(json.dumps(row) + "\n" for row in [*rows, *removed])
-        head = json.dumps({"count": len(rows), "single": single, "removed": len(removed)}) + "\n"
-        self._stream.sendall((head + lines).encode())
+        lines = "".join(json.dumps(row) + "\n" for row in [*rows, *removed, *reshaped])
+        head = {"count": len(rows), "single": single, "removed": len(removed), "reshaped": len(reshaped)}
+        self._stream.sendall((json.dumps(head) + "\n" + lines).encode())
         started = False
         while True:
             order = self._line()
@@ -83,29 +86,49 @@ class Send:
             elif order.get("end"):
                 return
 
-    def _changes(self, base: str) -> tuple[list[tuple[object, ...]], list[tuple[str, str]]]:
-        """Files that are not as they were fetched, with what they were, and those that are no more. Nothing
-        of a place that was not fetched, or is a mount."""
+    def _changes(
+        self, base: str
+    ) -> tuple[list[tuple[object, ...]], list[tuple[str, str]], list[tuple[object, ...]]]:
+        """Files that are not as they were fetched, with what they were, those that are no more, and what has
+        other modes or became a link. Nothing of a place that was not fetched, or is a mount."""
         record = self._targets.record_path(base)
         known = Known(record)
         if known.base != base:
             known = Known()
         read_journal(record, base, known)
         if known.base != base or os.path.ismount(base):
-            return [], []
+            return [], [], []
+        shape = shapes.noted(record, base)
         rows: list[tuple[object, ...]] = []
+        reshaped: list[tuple[object, ...]] = []
         for path, size in _files_below(base):
             if path.startswith(".argosy-"):
                 continue  # parts of what was not fetched to its end
-            old = known.files.get(path)
+            old, mode, was = known.files.get(path), shapes.mode_at(os.path.join(base, path)), shapes.UNTOLD
+            if old is not None:
+                was = shape.mode_of(path)
             if old is None or not is_as_recorded(os.path.join(base, path), old):
-                rows.append((path, size, (etag_of(old) or "") if old else ""))
+                link = shapes.LINK + shape.links[path] if path in shape.links else ""
+                rows.append((path, size, (etag_of(old) or "") if old else link, mode if mode != was else -1))
+            elif shapes.UNTOLD not in (was, mode) and mode != was:
+                reshaped.append((path, "", mode, etag_of(old) or "", was))
+        links = shapes.links_below(base)
+        for path, target in links.items():
+            if shape.links.get(path) != target:
+                replaced = known.files.get(path)
+                old_link = shapes.LINK + shape.links[path] if path in shape.links else ""
+                reshaped.append((path, target, -1, (etag_of(replaced) or "") if replaced else old_link, -1))
         removed = [
             (path, etag_of(old) or "")
             for path, old in known.files.items()
             if not os.path.lexists(os.path.join(base, path))
         ]
-        return rows, removed
+        removed += [
+            (path, shapes.LINK + target)
+            for path, target in shape.links.items()
+            if not os.path.lexists(os.path.join(base, path))
+        ]
+        return rows, removed, reshaped
 
     def _open(self, index: int) -> int:
         path = self._files[index][0]

@@ -435,6 +435,12 @@ def _files(session: Session, name: str) -> Iterator[FolderFiles]:
     files = FolderFiles(client.location, found.id, on_bytes)
     try:
         yield files
+    except OSError as error:  # of this machine: what the server says is an ArgosyError
+        from argosy.model.errors import ArgosyError
+
+        raise ArgosyError(
+            "usage", f"`{error.filename}`: {error.strerror}", hint="name another place"
+        ) from None
     finally:
         session.screen.end_progress()
         files.close()

@@ -196,6 +196,10 @@ def _open_terminal(session: Session, name: str, id: str) -> Shell:
 
 
 def _show(data: bytes) -> None:
+    if sys.stderr.isatty():  # of whoever started the notebook
+        from argosy.client.escapes import LogFilter
+
+        data = LogFilter().add(data)
     sys.stderr.buffer.write(data)
     sys.stderr.buffer.flush()
 

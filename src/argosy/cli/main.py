@@ -272,13 +272,22 @@ def _say(error: ArgosyError, arguments: list[str]) -> int:
 
         sys.stderr.write(msgspec.json.encode(error.problem()).decode() + "\n")
         return error.exit_status
-    text = render_error(error)
+    text = _shown(render_error(error))
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         text = text.replace("error: ", "\x1b[31merror:\x1b[0m ", 1).replace(
             "\nhint: ", "\n\x1b[36mhint:\x1b[0m ", 1
         )
     sys.stderr.write(text + "\n")
     return error.exit_status
+
+
+def _shown(text: str) -> str:
+    """What is written of others, as a terminal may have it."""
+    if text.isprintable() or not sys.stderr.isatty():
+        return text
+    from argosy.client.escapes import shown
+
+    return shown(text)
 
 
 def _say_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> Any:
@@ -288,7 +297,7 @@ def _say_bug(kind: type[BaseException], error: BaseException, trace: TracebackTy
         last = last.tb_next
     where = f" ({last.tb_frame.f_code.co_filename}:{last.tb_lineno})" if last is not None else ""
     sys.stderr.write(
-        f"error: a bug in Argosy: {kind.__name__}: {error}{where}\n"
+        f"error: a bug in Argosy: {kind.__name__}: {_shown(str(error))}{where}\n"
         "hint: ARGOSY_DEBUG=1 shows the traceback; please report it\n"
     )
     sys.stderr.flush()

@@ -408,6 +408,6 @@ def export(session: Session, as_json: bool) -> None:
     if as_json:
         session.screen.json(reply.tenancy)
     elif reply.text:
-        session.screen.out.write(reply.text)
+        session.screen.print(reply.text.removesuffix("\n"))
     else:
         session.screen.say("There are no queues, groups or presets yet.", "dim")

@@ -1,7 +1,8 @@
 """What people see: tables, colours, progress. Plain aligned text when piped; API types as JSON for programs.
 
 Data goes to standard output; what is said about it (plans, progress, ends, warnings) to standard error, so
-that `argosy exec dev -- cat x > x` keeps a clean file.
+that `argosy exec dev -- cat x > x` keeps a clean file. What others wrote gives a terminal no orders: see
+`client.escapes`; files and programs get it as it is.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
+
+if TYPE_CHECKING:
+    from argosy.client.escapes import LogFilter
 
 _COLOURS: Final = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
 _OF_STATUS: Final = {
@@ -44,6 +48,7 @@ class Screen:
         self._progress_at_s = 0.0
         self._warned: set[str] = set()
         self._line_open = False  # what was shown last ended without a newline
+        self._log: LogFilter | None = None  # of a log on a terminal
 
     @property
     def out(self) -> TextIO:
@@ -88,7 +93,7 @@ class Screen:
 
     def print(self, text: str = "") -> None:
         """Data, or an answer, to standard output."""
-        self.out.write(text + "\n")
+        self.out.write(_painted(text, self.out) + "\n")
 
     def paragraph(self, text: str) -> None:
         """Sentences to standard output: broken between words on a terminal, as they are elsewhere."""
@@ -107,7 +112,7 @@ class Screen:
         if self._line_open and _same_place(self.out, self.err):
             self.err.write("\n")  # after a log without a final newline; a file keeps what the job wrote
         self._line_open = False
-        self.err.write(self.paint(text, colour) + "\n")
+        self.err.write(self.paint(_painted(text, self.err), colour) + "\n")
         self.err.flush()
 
     def warn(self, warnings: Iterable[str]) -> None:
@@ -131,9 +136,15 @@ class Screen:
         self.print(msgspec.json.format(msgspec.json.encode(complete(value)), indent=2).decode())
 
     def bytes(self, data: bytes) -> None:
-        """Output of a job, as it is: it need not be UTF-8."""
+        """Output of a job, as it is: it need not be UTF-8. A terminal gets its colours and progress."""
         if self._progress_shown:
             self.end_progress()
+        if self.out.isatty():
+            if self._log is None:
+                from argosy.client.escapes import LogFilter
+
+                self._log = LogFilter()
+            data = self._log.add(data)
         buffer = self.out.buffer
         buffer.write(data)
         buffer.flush()
@@ -144,7 +155,7 @@ class Screen:
         """Ask on a terminal; go on without asking elsewhere. Raises Abort on no."""
         if not yes and self.is_terminal():
             self.end_progress()
-            click.confirm(question, default=True, abort=True, err=True)
+            click.confirm(_plain(question, self.err), default=True, abort=True, err=True)
 
     def progress(self, text: str) -> None:
         """One line that overwrites itself; nothing when nobody looks."""
@@ -155,7 +166,7 @@ class Screen:
             return
         self._progress_at_s = now
         self._progress_shown = True
-        width = _columns(self._env) - 1
+        width, text = _columns(self._env) - 1, _plain(text, self.err)
         self.err.write(f"\r\x1b[K{self.paint('⚙', 'cyan')} {text[: width - 2]}")
         self.err.flush()
 
@@ -184,6 +195,7 @@ class Screen:
                 after them the last columns go.
         """
         stream = self.out if stream is None else stream
+        rows = [[_plain(cell, stream) for cell in row] for row in rows]
         keep = [
             index
             for index, name in enumerate(columns)
@@ -204,6 +216,24 @@ class Screen:
                     found = _OF_STATUS.get(row[index], "") if colour is None else colour
                     cells.append(self.paint(cell, found, stream) if found else cell)
                 stream.write("  ".join(cells).rstrip() + "\n")
+
+
+def _painted(text: str, stream: TextIO) -> str:
+    """Lines as this stream may have them: on a terminal nothing is obeyed but our own colours."""
+    if text.isprintable() or not stream.isatty():
+        return text
+    from argosy.client.escapes import shown
+
+    return shown(text, painted=True)
+
+
+def _plain(text: str, stream: TextIO) -> str:
+    """As `_painted`, for one line without colours."""
+    if text.isprintable() or not stream.isatty():
+        return text
+    from argosy.client.escapes import shown_in_line
+
+    return shown_in_line(text)
 
 
 def _widest(columns: Sequence[str], rows: Sequence[Sequence[str]], index: int) -> int:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import codecs
 import sys
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from argosy.client.frames import LogPiece, Prefixer
+
+if TYPE_CHECKING:
+    from argosy.client.escapes import LogFilter
 
 
 class Out(Protocol):
@@ -22,6 +25,11 @@ class Printer:
 
     def __init__(self, out: Out | None, label: str = "") -> None:
         self._out: Out = sys.stdout if out is None else out
+        self._filter: LogFilter | None = None  # of what a terminal is shown
+        if out is None and sys.stdout.isatty():
+            from argosy.client.escapes import LogFilter
+
+            self._filter = LogFilter()
         if out is None and hasattr(self._out, "buffer"):
             self._out.flush()  # what the program printed before
             self._out = self._out.buffer
@@ -38,6 +46,8 @@ class Printer:
             self.status = piece.frame.status
 
     def _write(self, data: bytes, *, final: bool = False) -> None:
+        if self._filter is not None:
+            data = self._filter.add(data)
         if self._decoder is None:
             try:
                 self._out.write(data)

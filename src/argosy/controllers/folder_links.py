@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, Protocol, cast
 
-from argosy.infra.agent_port import AgentDirectory, AgentPort, DataSink, Duplex, SendOrder
+from argosy.infra.agent_port import AgentDirectory, AgentPort, DataSink, Duplex, SendOrder, Shape
 from argosy.infra.border import BorderError, RequestRefused
 from argosy.infra.buckets import Bucket
 from argosy.model.kinds import task_of
@@ -47,6 +47,14 @@ class WentBack(NamedTuple):
     beside: tuple[tuple[str, str], ...] = ()  # changed on both sides: the path, and where the node's is now
     stayed: tuple[str, ...] = ()  # removed on the node, and not in the folder
     left: tuple[tuple[str, str], ...] = ()  # the path, and why it did not get there
+    links: int = 0
+    modes: int = 0  # of files whose bytes are as they were
+
+
+class HasShape(Protocol):
+    """A folder as a bucket: once it was listed, what there is besides bytes."""
+
+    shape: Shape
 
 
 class FolderSink(DataSink, Protocol):
@@ -188,6 +196,10 @@ def went_text(index: int, mount: StorageMount, went: WentBack) -> str:
     said = []
     if went.files:
         said.append(f"{many(went.files, 'file')} ({render_bytes(went.bytes)}) went back")
+    if went.links or went.modes:
+        kinds = [f"{many(went.links, 'link')}" if went.links else ""]
+        kinds += [f"the modes of {many(went.modes, 'file')}" if went.modes else ""]
+        said.append(f"{' and '.join(filter(None, kinds))} went back")
     if went.removed:
         said.append(f"{many(went.removed, 'file')} went there, too")
     if went.beside:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from argosy.controllers.folder_links import FolderCopies, FolderLinks, Mounted
-from argosy.infra.agent_port import AgentPort
+from argosy.controllers.folder_links import FolderCopies, FolderLinks, HasShape, Mounted
+from argosy.infra.agent_port import AgentPort, Shape
 from argosy.infra.border import RequestRefused
 from argosy.infra.buckets import Bucket, Encryption, OpensBuckets
 from argosy.model.mounts import ServedFolder, extra_of, is_written, options_of, url_of
@@ -24,6 +24,9 @@ class MountKind(Protocol):
 
     def opened(self, mount: StorageMount) -> tuple[Bucket, str]:
         """Its files. Raises `BucketError`, RequestRefused."""
+
+    def shape(self, bucket: Bucket) -> Shape | None:
+        """What a copy of a listed bucket has besides bytes; None: nothing."""
 
     def place(self, mount: StorageMount) -> str:
         """Where its files are, for comparing with others of its kind."""
@@ -62,6 +65,9 @@ class OfStore:
         wish = extra_of(mount).encryption
         opened = self._stores().open(url_of(mount), Encryption(type=wish.type, key_id=wish.key_id))
         return opened.bucket, opened.key
+
+    def shape(self, bucket: Bucket) -> Shape | None:
+        return None
 
     def place(self, mount: StorageMount) -> str:
         return url_of(mount)
@@ -104,6 +110,9 @@ class OfFolder:
     def opened(self, mount: StorageMount) -> tuple[Bucket, str]:
         folder = cast(ServedFolder, mount)
         return self._copies.bucket(folder), folder.sub_path
+
+    def shape(self, bucket: Bucket) -> Shape | None:
+        return cast(HasShape, bucket).shape
 
     def place(self, mount: StorageMount) -> str:
         """By its id: names of folders are not unique."""

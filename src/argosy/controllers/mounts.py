@@ -23,7 +23,9 @@ from argosy.infra.agent_port import (
     Fetched,
     FetchOrder,
     MountOrder,
+    Reshaped,
     SendOrder,
+    Shape,
 )
 from argosy.infra.border import RequestRefused, Transient
 from argosy.infra.bucket_entries import entries
@@ -80,6 +82,7 @@ class Listing(NamedTuple):
     files: tuple[DataFile, ...]
     keys: tuple[str, ...]
     single: bool
+    shape: Shape | None = None
 
 
 class Mounts:
@@ -289,7 +292,8 @@ class Mounts:
                 f"`argosy storage ls {bucket.url}/` shows what there is",
             )
         check_names(mount, [each.path for each in files])
-        return Listing(bucket, tuple(files), tuple(keys), False)
+        shape = self._kinds.of(mount).shape(bucket)
+        return Listing(bucket, tuple(files), tuple(keys), False, shape)
 
     def _lacking(self, bucket: Bucket, prefix: str, there: str, rules: SyncRules) -> Listing:
         """What another place lacks, by the rules of a copy between stores."""
@@ -326,6 +330,7 @@ class Mounts:
             md5=traits.md5_etags,
             encryption=wish.type,
             key_id=wish.key_id,
+            shape=listing.shape,
         )
         telling = asyncio.ensure_future(self._tell(job, node, mount, source))
         try:
@@ -396,8 +401,11 @@ class _Sink:
             )
         return f"{self._prefix.rstrip('/')}/{path}" if self._prefix else path
 
-    def was(self, path: str, etag: str) -> None:
+    def was(self, path: str, etag: str, mode: int) -> None:
         """All of it goes."""
+
+    def reshaped(self, change: Reshaped) -> None:
+        """Stores have neither modes nor links."""
 
     def removed(self, path: str, etag: str) -> None:
         """What is no more stays in the store."""

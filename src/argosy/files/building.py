@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 ARCHITECTURES = ("x86_64", "aarch64")
-LIMIT_BYTES = 64 << 10  # of each program that `ziglang` compiles: it travels to nodes
+LIMIT_BYTES = 64_000  # of each program that `ziglang` compiles: it travels to nodes
 _SMALL = (
     "-Oz",
     "-s",
@@ -33,7 +33,7 @@ _SMALL = (
     "-fno-stack-protector",
     "-fno-sanitize=all",
 )
-_MORE = {"aarch64": ("-moutline",)}
+_MORE = {"aarch64": ("-moutline", "-flto")}
 _PLAIN = ("-O2", "-s", "-pthread")
 
 

@@ -131,6 +131,7 @@ class Fetching:
             "target": order.target, "single": order.single, "full": order.full, "md5": order.md5
         }  # fmt: skip
         head |= {"encryption": order.encryption, "key_id": order.key_id} if order.encryption else {}
+        head |= {"shape": order.shape} if order.shape is not None else {}
         state = (await self._hear()).state if self._early else None
         old = _COPIES.get(state or "")
         if old is not None and not order.full and not order.single:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -19,6 +19,10 @@ from argosy.model.tree import Entry
 
 if TYPE_CHECKING:
     import asyncio  # decisions build orders from this module: at run time it loads no event loop
+
+#: As in `argosy.agent.shapes`.
+LINK: Final = "link:"
+UNTOLD: Final = -1
 
 
 class Channel(Protocol):
@@ -119,6 +123,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeFacts | None = None  # now and then
     sent: int = 0  # by the agent's own clock, in ms; 0: an older agent, which takes no answers
     beat_s: float = 5.0  # it says something at least so often
+    wall_ms: int = 0  # what the node's wall clock shows, which may be wrong; 0: an older agent
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -158,6 +163,26 @@ class DataFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     etag: str = ""
 
 
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What a copy has besides bytes. `mode`: of files that `modes` does not name; `links`: where each
+    leads."""
+
+    mode: int
+    modes: Mapping[str, int] = {}
+    links: Mapping[str, str] = {}
+
+
+class Reshaped(msgspec.Struct, frozen=True, array_like=True):
+    """A change in a copy that is not of bytes: a link to `link`, or (when that is "") a file with another
+    mode. `was`: as in `DataSink.was`."""
+
+    path: str
+    link: str
+    mode: int
+    was: str
+    was_mode: int
+
+
 class PlacedChange(msgspec.Struct, frozen=True, kw_only=True):
     """How the tree `since`, which lies at `target`, becomes the tree `digest` (`model.tree.TreeChange`)."""
 
@@ -181,6 +206,7 @@ class FetchOrder(msgspec.Struct, frozen=True, kw_only=True):
     md5: bool = False
     encryption: str = ""
     key_id: str = ""
+    shape: Shape | None = None  # None: modes and links are the node's
 
 
 class Fetched(msgspec.Struct, frozen=True, kw_only=True):
@@ -226,8 +252,12 @@ class DataSink(Protocol):
     def headers(self) -> Mapping[str, str]:
         """What a PUT says, too."""
 
-    def was(self, path: str, etag: str) -> None:
-        """Of changes: what this file was when it was fetched; "": it is new. Said before all else."""
+    def was(self, path: str, etag: str, mode: int) -> None:
+        """Of changes: what this file was when it was fetched; "": it is new, `link:TARGET`: a link. `mode`:
+        which it has now, -1: as it was told. Said before all else."""
+
+    def reshaped(self, change: Reshaped) -> None:
+        """Of changes: said after files have come. Blocks: called in a thread."""
 
     def removed(self, path: str, etag: str) -> None:
         """Of changes: a file that was fetched is no more. Said after all else. Blocks: called in a thread."""

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.agent_port import Channel, DataSink, SendOrder
+from argosy.infra.agent_port import Channel, DataSink, Reshaped, SendOrder
 
 _WINDOW: Final = 64  # addresses that the node has not used yet
 _SILENT_S: Final = 600.0  # a large file that is put says nothing meanwhile
@@ -22,6 +22,7 @@ _TRIES: Final = 3
 class _News(msgspec.Struct):
     count: int = -1
     removed: int = 0
+    reshaped: int = 0
     single: bool = False
     done: int = -1
     failed: int = -1
@@ -46,6 +47,7 @@ class Sending:
         head = await self._hear()
         files = [await self._file() for _ in range(max(0, head.count))]
         gone = [msgspec.json.decode(await self._line(), type=tuple[str, str]) for _ in range(head.removed)]
+        reshaped = [msgspec.json.decode(await self._line(), type=Reshaped) for _ in range(head.reshaped)]
         todo = collections.deque(
             index for index, (path, size) in enumerate(files) if self._sink.wants(path, size)
         )
@@ -76,6 +78,8 @@ class Sending:
             while not await self._take(index, files):
                 self._again(index, files)
             self._sink.sent(*files[index])
+        for change in reshaped:
+            await asyncio.to_thread(self._sink.reshaped, change)
         for path, etag in gone:
             await asyncio.to_thread(self._sink.removed, path, etag)
         self._say({"end": True})
@@ -84,7 +88,7 @@ class Sending:
     async def _file(self) -> tuple[str, int]:
         path, size, *was = msgspec.json.decode(await self._line(), type=list[str | int])
         if was:
-            self._sink.was(str(path), str(was[0]))
+            self._sink.was(str(path), str(was[0]), int(was[1]))
         return str(path), int(size)
 
     def _again(self, index: int, files: list[tuple[str, int]]) -> None:

@@ -19,10 +19,14 @@ _USED: Final = (
     (("",), ("persistentvolumeclaims",), ("create", "delete")),  # of a task, or of `argosy volumes`
     (("scheduling.k8s.io", "scheduling.volcano.sh"), ("podgroups",), ("get", "create", "delete")),
     (("autoscaling.x-k8s.io",), ("provisioningrequests",), ("get", "create", "delete")),
+    (("resource.k8s.io",), ("resourceclaimtemplates",), ("create", "delete")),
     (("networking.k8s.io",), ("ingresses",), ("get", "create", "delete")),
 )
 #: Of the whole cluster: what is free can only be told by who sees all pods.
-_WIDE: Final = ((("",), ("nodes", "pods"), ("get", "list", "watch")),)
+_WIDE: Final = (
+    (("",), ("nodes", "pods"), ("get", "list", "watch")),
+    (("resource.k8s.io",), ("resourceslices", "deviceclasses", "resourceclaims"), ("list",)),
+)
 _RBAC: Final = "rbac.authorization.k8s.io/v1"
 
 

@@ -271,9 +271,9 @@ class FolderMounts:
             )
 
     async def _copied(self, folder: Folder, beneath: Beneath, path: str) -> Tree:
-        """Its files as they are now, kept by content. Links are left out."""
+        """Its files as they are now, kept by content, and links, which lead where they say on a node."""
         entries: list[Entry] = []
-        walk = beneath.walk(path)
+        walk = beneath.walk(path, links=True)
         while (found := await asyncio.to_thread(next, walk, None)) is not None:
             name, fd, st = found
             if len(entries) == _FILES_MAX:
@@ -284,6 +284,11 @@ class FolderMounts:
                     f"a name in `{folder.name}` is no UTF-8: {name!a}",
                     hint="rename it, then launch again",
                 )
+            if stat.S_ISLNK(st.st_mode):
+                target = await asyncio.to_thread(beneath.read_link, f"{path}/{name}" if path else name)
+                if _is_text(target) and target:
+                    entries.append(Entry(path=name, kind="l", target=target))
+                continue
             if fd is None:
                 entries.append(Entry(path=name, kind="d", mode=st.st_mode & 0o777))
                 continue

@@ -8,9 +8,12 @@ loses it there, too. A file appears when all of it has come. What was changed on
 from __future__ import annotations
 
 import asyncio
+import collections
+import functools
 import hashlib
 import os
 import socket
+import stat
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar, cast
@@ -19,7 +22,7 @@ import msgspec
 
 from argosy.api.folders import FileView
 from argosy.controllers.folder_links import WentBack
-from argosy.infra.agent_port import Duplex
+from argosy.infra.agent_port import LINK, UNTOLD, Duplex, Reshaped, Shape
 from argosy.infra.border import BorderError
 from argosy.infra.buckets import (
     AccessRefused,
@@ -180,6 +183,7 @@ class OpenFolder:
         size: int,
         pieces: Iterable[bytes],
         placing: Callable[[Upload], Upload | None],
+        mode: int = UNTOLD,
     ) -> bool:
         """The bytes become a file when all have come, where `placing` says; None: they are not wanted. Raises
         what `pieces` raises."""
@@ -190,7 +194,7 @@ class OpenFolder:
             path=path,
             size=size,
             by=self.as_user,
-            mode=_mode_of(now.beneath, path),
+            mode=_mode_of(now.beneath, path) if mode == UNTOLD else (mode & 0o777) | 0o600,
             replace=True,
         )
         now.uploads.begin(upload)
@@ -296,6 +300,7 @@ class FolderAsBucket(ReadsOnly):
         self.url = mount.sources[0]
         self.region = ""
         self.traits = _TRAITS
+        self.shape = Shape(mode=0o660)  # as it was listed last
 
     def mount_keys(self, key: str, *, writes: bool) -> MountKeys:
         """No key: the agent makes one for the tool, and streams are opened from here."""
@@ -304,17 +309,25 @@ class FolderAsBucket(ReadsOnly):
         return MountKeys(settings={}, path=mount_root(self._mount), scoped=True, door="link")
 
     def page(self, *, prefix: str = "", delimiter: str = "", after: str = "", most: int = 1000) -> ObjectPage:
-        """All files below the folder `prefix`; links are left out."""
-        found = []
+        """All files below the folder `prefix`. Links are in `shape`, with modes."""
+        found, modes, links = [], dict[str, int](), dict[str, str]()
         with _as_bucket():
             below = prefix.strip("/")
-            for name, fd, st in self._opened.now(Access.READ).beneath.walk(below):
+            beneath = self._opened.now(Access.READ).beneath
+            for name, fd, st in beneath.walk(below, links=True):
+                if stat.S_ISLNK(st.st_mode) and _is_text(name):
+                    target = beneath.read_link(f"{below}/{name}" if below else name)
+                    links |= {name: target} if _is_text(target) and target else {}
                 if fd is not None and _is_text(name):
+                    modes[name] = st.st_mode & 0o777
                     key = f"{below}/{name}" if below else name
                     modified_ms = st.st_mtime_ns // 1_000_000
                     found.append(
                         ObjectInfo(key=key, size=st.st_size, etag=_etag(st), modified_ms=modified_ms)
                     )
+        common, _ = next(iter(collections.Counter(modes.values()).most_common(1)), (0o660, 0))
+        others = {name: mode for name, mode in modes.items() if mode != common}
+        self.shape = Shape(mode=common, modes=others, links=links)
         return ObjectPage(objects=tuple(found))
 
     def head(self, key: str) -> ObjectInfo:
@@ -352,7 +365,9 @@ class Changes:
     def __init__(self, opened: OpenFolder, sub_path: str, label: str) -> None:
         self._opened, self._sub, self._label = opened, sub_path, label
         self._was: dict[str, str] = {}
+        self._modes: dict[str, int] = {}
         self._files = self._bytes = self._removed = 0
+        self._links = self._reshaped = 0
         self._beside: list[tuple[str, str]] = []
         self._stayed: list[str] = []
         self._left: list[tuple[str, str]] = []
@@ -367,10 +382,12 @@ class Changes:
             tuple(self._beside),
             tuple(self._stayed),
             tuple(self._left),
+            self._links,
+            self._reshaped,
         )
 
-    def was(self, path: str, etag: str) -> None:
-        self._was[path] = etag
+    def was(self, path: str, etag: str, mode: int) -> None:
+        self._was[path], self._modes[path] = etag, mode
 
     def wants(self, path: str, size: int) -> bool:
         return True
@@ -386,26 +403,60 @@ class Changes:
         inside = f"{self._sub}/{path}".strip("/")
         try:
             now = self._opened.now(Access.WRITE)
-            if self._opened.take(now, inside, size, pieces, lambda upload: self._placed(now, upload, path)):
+            mode = self._modes.get(path, UNTOLD)
+            placing = functools.partial(self._placed, now, path)
+            if self._opened.take(now, inside, size, pieces, placing, mode):
                 self._files, self._bytes = self._files + 1, self._bytes + size
         except ArgosyError as error:
             if error.code == "transient":
                 raise
             self._left.append((path, f"{error.what}; {error.hint}" if error.hint else error.what))
 
-    def _placed(self, now: _Now, upload: Upload, path: str) -> Upload | None:
+    def _placed(self, now: _Now, path: str, upload: Upload) -> Upload | None:
         """Under its own name where nobody else has changed it, else beside; None: it is there already."""
         there = now.beneath.stat(upload.path)
-        if there is None or _etag(there) == self._was.get(path, ""):
+        if there is None or _is_as_it_was(now, upload.path, there, self._was.get(path, "")):
             return msgspec.structs.replace(upload, replace=there is not None)
         if now.beneath.size_of(upload.path) == upload.size and _same(now, upload):
             return None
+        return msgspec.structs.replace(upload, path=self._name_beside(now, path), replace=False)
+
+    def _name_beside(self, now: _Now, path: str) -> str:
+        """Where the node's goes, as both sides have changed it: a path of the folder."""
         number, beside = 1, f"{path}.{self._label}"
         while now.beneath.exists(f"{self._sub}/{beside}".strip("/")):
             number += 1
             beside = f"{path}.{self._label}-{number}"
         self._beside.append((path, beside))
-        return msgspec.structs.replace(upload, path=f"{self._sub}/{beside}".strip("/"), replace=False)
+        return f"{self._sub}/{beside}".strip("/")
+
+    def reshaped(self, change: Reshaped) -> None:
+        """A link under its own name or beside, as a file. A mode where nobody else has changed it."""
+        inside = f"{self._sub}/{change.path}".strip("/")
+        try:
+            now = self._opened.now(Access.WRITE)
+            there = now.beneath.stat(inside)
+            is_as_it_was = there is not None and _is_as_it_was(now, inside, there, change.was)
+            if change.link:
+                self._link(now, inside, change, there, is_as_it_was=is_as_it_was)
+            elif there is not None and is_as_it_was and there.st_mode & 0o777 == change.was_mode:
+                now.beneath.set_mode(inside, change.mode)
+                self._reshaped += 1
+        except ArgosyError as error:
+            if error.code == "transient":
+                raise
+            self._left.append((change.path, error.what))
+
+    def _link(
+        self, now: _Now, inside: str, change: Reshaped, there: os.stat_result | None, *, is_as_it_was: bool
+    ) -> None:
+        if now.beneath.read_link(inside) == change.link:
+            return
+        place = inside if there is None or is_as_it_was else self._name_beside(now, change.path)
+        now.beneath.make_link(place, change.link, replace=is_as_it_was)
+        self._links += 1
+        if there is not None and is_as_it_was and stat.S_ISREG(there.st_mode):
+            self._opened.add_used(now.folder, -there.st_size)
 
     def removed(self, path: str, etag: str) -> None:
         """Gone from the folder, too, when it is as it was, and may be removed."""
@@ -415,7 +466,7 @@ class Changes:
             there = now.beneath.stat(inside)
             if there is None:
                 return
-            if now.access < Access.REMOVE or _etag(there) != etag:
+            if now.access < Access.REMOVE or not _is_as_it_was(now, inside, there, etag):
                 self._stayed.append(path)
                 return
             gone = now.beneath.remove(inside)
@@ -430,6 +481,13 @@ def mount_root(mount: ServedFolder) -> str:
     """What the tool mounts: another text for another part of another folder."""
     part = hashlib.sha256(mount.sub_path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return f"{mount.folder}-{part}" if mount.sub_path else mount.folder
+
+
+def _is_as_it_was(now: _Now, path: str, there: os.stat_result, was: str) -> bool:
+    """Whether nobody has changed it since a copy was made. `was`: as in `DataSink.was`."""
+    if was.startswith(LINK):
+        return stat.S_ISLNK(there.st_mode) and now.beneath.read_link(path) == was[len(LINK) :]
+    return stat.S_ISREG(there.st_mode) and _etag(there) == was
 
 
 def _same(now: _Now, upload: Upload) -> bool:

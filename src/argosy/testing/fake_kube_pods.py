@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from argosy.agent.mux import GREETING, Mux
 from argosy.infra.mux import carry
+from argosy.testing.fake_kube_devices import Device, Devices
 from argosy.testing.fake_kube_rules import JSON, amount
 from argosy.testing.fake_kube_store import Key, Store, stamp
 
@@ -57,6 +58,7 @@ class Kubelets:
 
     def __init__(self, store: Store, folder: Path, *, paper: bool) -> None:
         self.store, self.folder, self.paper = store, folder, paper
+        self.devices = Devices(store)
         self.agent: Agent = paper_agent  # what an exec meets in a pod of paper
         self.images: set[str] | None = None
         self.kueue_room: int | None = None  # GPUs that Kueue may admit; None: there is no Kueue
@@ -124,15 +126,17 @@ class Kubelets:
             if gang is not None:
                 wanted = gang["spec"]["schedulingPolicy"]["gang"]["minCount"]
         placed: dict[Key, str] = {}
+        given: dict[Key, list[Device]] = {}
         for key in keys:
-            node = self._node_for(self.store.objects[key], placed)
+            node, devices = self._node_for(self.store.objects[key], placed, given)
             if node:
-                placed[key] = node
+                placed[key], given[key] = node, devices
         whole = len(placed) >= wanted
         for key in keys:
             if whole and key in placed:
                 self._waiting.pop(key, None)
                 self.store.objects[key]["spec"]["nodeName"] = placed[key]
+                self.devices.allot(self.store.objects[key], given[key])
                 self._condition(key, "PodScheduled", "True")
                 if placed[key] not in self.quiet:
                     self._spawn(self._start(key))
@@ -152,8 +156,10 @@ class Kubelets:
             news = {"type": type_, "status": status, "reason": reason, "message": message}
             self.store.change(key, conditions=[*others, news])
 
-    def _node_for(self, pod: JSON, placed: Mapping[Key, str]) -> str:
-        """The first node that has room, and that pod and node agree on."""
+    def _node_for(
+        self, pod: JSON, placed: Mapping[Key, str], given: Mapping[Key, list[Device]]
+    ) -> tuple[str, list[Device]]:
+        """The first node that has room, and that pod and node agree on, and which of its devices it gives."""
         for key, node in self.store.of("nodes"):
             ready = any(
                 each["type"] == "Ready" and each["status"] == "True" for each in node["status"]["conditions"]
@@ -166,9 +172,12 @@ class Kubelets:
                 if on == key[3] and one["status"]["phase"] in _OPEN:
                     for name, value in _requests(one).items():
                         left[name] = left.get(name, Decimal(0)) - value
-            if all(left.get(name, Decimal(0)) >= value for name, value in _requests(pod).items()):
-                return key[3]
-        return ""
+            devices = self.devices.fit(pod, key[3], given)
+            if devices is not None and all(
+                left.get(name, Decimal(0)) >= value for name, value in _requests(pod).items()
+            ):
+                return key[3], devices
+        return "", []
 
     # -- the kubelet -----------------------------------------------------------------------------------------
 

@@ -92,6 +92,27 @@ def _kind(name: str, plural: str, group: str, *, namespaced: bool = True, **fiel
     return Kind(name, plural, group, namespaced, whole)
 
 
+def _device_kinds(version: str) -> tuple[Kind, ...]:
+    """Kinds of dynamic resource allocation; requests of v1beta1 stand one level higher."""
+    group = f"resource.k8s.io/{version}"
+    wanted = _keys(
+        "deviceClassName allocationMode count adminAccess tolerations",
+        selectors=[{"cel": _keys("expression")}],
+    )
+    request = (
+        {"name": ANY, **wanted} if version == "v1beta1" else _keys("name firstAvailable", exactly=wanted)
+    )
+    spec = {"devices": _keys("constraints config", requests=[request])}
+    return (
+        _kind("ResourceSlice", "resourceslices", group, namespaced=False, spec=ANY),
+        _kind("DeviceClass", "deviceclasses", group, namespaced=False, spec=ANY),
+        _kind("ResourceClaim", "resourceclaims", group, spec=spec, status=ANY),
+        _kind(
+            "ResourceClaimTemplate", "resourceclaimtemplates", group, spec={"metadata": _META, "spec": spec}
+        ),
+    )
+
+
 _PORTS: Final = [_keys("name port targetPort protocol nodePort")]
 KINDS: Final = (
     _kind("Pod", "pods", "v1", spec=_POD_SPEC),
@@ -124,6 +145,7 @@ KINDS: Final = (
     _kind(
         "PodGroup", "podgroups", "scheduling.volcano.sh/v1beta1", spec=_keys("minMember queue minResources")
     ),
+    *(each for version in ("v1", "v1beta1") for each in _device_kinds(version)),
     _kind(
         "ProvisioningRequest",
         "provisioningrequests",

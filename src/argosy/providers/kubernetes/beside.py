@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from argosy.providers.kubernetes.devices import template_of
 from argosy.providers.kubernetes.pods import AGENT, CLAIM, DWS_CLASS, NODE, Order, marks_of, owner_of, pod_of
 
 JSON = dict[str, Any]
@@ -35,6 +36,19 @@ def group_of(order: Order) -> tuple[str, JSON] | None:
         version = "scheduling.volcano.sh/v1beta1"
         return f"/apis/{version}", _object("PodGroup", version, meta, {"minMember": claim.count})
     return None
+
+
+def devices_of(order: Order, version: str) -> JSON:
+    """The template of the claims on devices that its pods have."""
+    match = order.match
+    return template_of(
+        order.claim.id,
+        _marks(order),
+        version=version,
+        device_class=match.resource,
+        selector=match.selector,
+        count=match.units,
+    )
 
 
 def provisioning_of(order: Order) -> tuple[JSON, JSON]:

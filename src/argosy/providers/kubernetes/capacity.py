@@ -12,7 +12,8 @@ from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
 from argosy.providers.kubernetes.api import Api
-from argosy.providers.kubernetes.discovery import Discovery
+from argosy.providers.kubernetes.devices import DeviceClass, Lot, ResourceClaim, ResourceSlice, lots_of
+from argosy.providers.kubernetes.discovery import DEVICES, Discovery
 from argosy.providers.kubernetes.nodes import Ask, Machine, Match, machines_of, match_of, offers_of
 from argosy.providers.kubernetes.objects import ClusterNode, Load
 from argosy.providers.kubernetes.wishes import ContextConfig, NodeType
@@ -31,6 +32,7 @@ class Capacities:
         self._machines: list[Machine] | None = []
         self._at_s, self._took_s = float("-inf"), 0.0
         self._asking = asyncio.Lock()
+        self.hidden = ""  # why devices that pods claim are not known
 
     async def machines(self) -> list[Machine] | None:
         """Raises a border error; None: the nodes may not be listed."""
@@ -41,7 +43,7 @@ class Capacities:
                     nodes, _ = await self._api.items("/api/v1/nodes", into=ClusterNode)
                     query = [("fieldSelector", "status.phase!=Succeeded,status.phase!=Failed")]
                     loads, _ = await self._api.items("/api/v1/pods", into=Load, query=query)
-                    self._machines = machines_of(nodes, loads)
+                    self._machines = machines_of(nodes, loads, await self._lots())
                 except border.CredentialsRejected as error:
                     if "does not allow" not in str(error):
                         raise
@@ -49,6 +51,25 @@ class Capacities:
                 self._at_s = self._clock.monotonic_s()
                 self._took_s = self._at_s - began_s
             return self._machines
+
+    async def _lots(self) -> list[Lot]:
+        """Devices that pods claim; []: the cluster has none, or we may not list them (`hidden`)."""
+        try:
+            path = (await self._discovery.paths()).get(DEVICES)
+            if path is None:
+                return []
+            slices, _ = await self._api.items(f"{path}/resourceslices", into=ResourceSlice)
+            if not slices:
+                return []
+            classes, _ = await self._api.items(f"{path}/deviceclasses", into=DeviceClass)
+            claims, _ = await self._api.items(f"{path}/resourceclaims", into=ResourceClaim)
+        except border.CredentialsRejected as error:
+            if "does not allow" not in str(error):
+                raise
+            self.hidden = str(error)
+            return []
+        self.hidden = ""
+        return lots_of(slices, classes, claims)
 
     def forget(self) -> None:
         """Somebody has taken or given back something: the next question is asked anew."""

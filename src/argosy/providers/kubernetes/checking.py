@@ -68,6 +68,10 @@ async def findings_of(cluster: Cluster, provider: str) -> list[Diagnostic]:
         what = "may not list nodes: what is free is not known"
         hint = "`argosy kubernetes manifest --cluster-wide` lets us, or name `node_types` in kubernetes.yaml"
         return [*findings, finding(bool(cluster.config.node_types), what, hint)]
+    if cluster.capacity.hidden:
+        what = "may not list devices that pods claim (resource.k8s.io): they are not offered"
+        fix = "`argosy kubernetes manifest --cluster-wide --apply` lets us"
+        findings.append(finding(False, what, fix))
     findings += [finding(True, line) for line in total_text(machines)]
     findings += [finding(True, line) for line in await _quotas(cluster)]
     return findings + [finding(False, fact, fix) for fact, fix in _unused_cards(machines)]

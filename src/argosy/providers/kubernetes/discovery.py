@@ -7,11 +7,13 @@ from typing import Final
 
 from argosy.infra import border
 from argosy.providers.kubernetes.api import Api
+from argosy.providers.kubernetes.devices import VERSIONS
 from argosy.providers.kubernetes.objects import Group, Groups
 
 PODGROUP: Final = "podgroup"  # of the scheduler itself
 VOLCANO: Final = "volcano"
 REQUESTS: Final = "provisioningrequests"
+DEVICES: Final = "resourceclaimtemplates"  # claims on devices
 #: API groups of what makes nodes for pods that find none.
 _AUTOSCALERS: Final = ("karpenter.sh", "autoscaling.x-k8s.io", "eks.amazonaws.com")
 
@@ -38,6 +40,10 @@ class Discovery:
                 paths[VOLCANO] = f"/apis/{versions['scheduling.volcano.sh'][0]}"
             if versions.get("autoscaling.x-k8s.io"):
                 paths[REQUESTS] = "/apis/autoscaling.x-k8s.io/v1"
+            devices = versions.get("resource.k8s.io", [])
+            spoken = next((each for each in VERSIONS if f"resource.k8s.io/{each}" in devices), "")
+            if spoken:
+                paths[DEVICES] = f"/apis/resource.k8s.io/{spoken}"
             self._grows = any(name in versions for name in _AUTOSCALERS)
             self._paths = paths
         return self._paths

@@ -13,7 +13,7 @@ import msgspec
 from argosy.infra import border
 from argosy.providers.kubernetes import beside, pods
 from argosy.providers.kubernetes.api import Api
-from argosy.providers.kubernetes.discovery import PODGROUP, REQUESTS, VOLCANO, Discovery
+from argosy.providers.kubernetes.discovery import DEVICES, PODGROUP, REQUESTS, VOLCANO, Discovery
 from argosy.providers.kubernetes.objects import Pod
 from argosy.providers.kubernetes.pods import Gang, Order
 from argosy.providers.kubernetes.volumes import claims_of
@@ -39,6 +39,10 @@ class Making:
         group = beside.group_of(order)
         if group is not None:
             await self._post(f"{group[0]}/namespaces/{space}/podgroups", group[1])
+        if order.match.by_claim:
+            path = (await self._discovery.paths())[DEVICES]
+            body = beside.devices_of(order, path.rpartition("/")[2])
+            await self._post(f"{path}/namespaces/{space}/{DEVICES}", body)
         if order.wishes.dws.enabled:
             template, request = beside.provisioning_of(order)
             await self._post(f"/api/v1/namespaces/{space}/podtemplates", template)
@@ -135,7 +139,7 @@ class Making:
         """What no pod owns, because it was made before them."""
         kinds = await self._discovery.paths()
         for name, path in kinds.items():
-            plural = REQUESTS if name == REQUESTS else "podgroups"
+            plural = name if name in (REQUESTS, DEVICES) else "podgroups"
             await self._delete(f"{path}/namespaces/{namespace}/{plural}/{claim_id}")
         if REQUESTS in kinds:
             await self._delete(f"/api/v1/namespaces/{namespace}/podtemplates/{claim_id}")

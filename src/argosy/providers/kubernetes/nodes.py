@@ -10,6 +10,7 @@ import msgspec
 
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.providers.kubernetes.amounts import model_in, model_named, quantity
+from argosy.providers.kubernetes.devices import Lot
 from argosy.providers.kubernetes.objects import ClusterNode, Load
 
 #: Accelerators by the names under which device plug-ins give them.
@@ -58,7 +59,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     arch: str
     is_open: bool  # ready, and not cordoned
     spot: tuple[str, str] | None  # the label that says so
-    resource: str  # of its accelerators; "": it has none
+    resource: str  # of its accelerators, or the class of devices; "": it has none
     unit_milli: int  # of an accelerator in one unit of the resource
     model: str  # "": not known
     label: tuple[str, str]  # that tells the model
@@ -67,6 +68,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     free: Room
     has_card: bool
     free_milli: int | None = None  # of cards of which any part can be had; None: they are given as units
+    by_claim: bool = False  # pods get them by claims on devices
+    selector: str = ""  # that tells those devices from others of their class
 
 
 class Card(msgspec.Struct, frozen=True):
@@ -77,8 +80,11 @@ class Card(msgspec.Struct, frozen=True):
     health: bool = True
 
 
-def machines_of(nodes: Sequence[ClusterNode], loads: Sequence[Load]) -> list[Machine]:
-    """A node with several resources of accelerators is several machines."""
+def machines_of(
+    nodes: Sequence[ClusterNode], loads: Sequence[Load], lots: Sequence[Lot] = ()
+) -> list[Machine]:
+    """A node with several resources of accelerators, or kinds of devices (`lots`), is several machines. What
+    a device plug-in gives is asked for by its resource, whoever else lists it."""
     taken: dict[str, list[Load]] = {}
     for load in loads:
         if load.spec.node_name and load.status.phase not in ("Succeeded", "Failed"):
@@ -87,8 +93,10 @@ def machines_of(nodes: Sequence[ClusterNode], loads: Sequence[Load]) -> list[Mac
     for node in nodes:
         have = node.status.allocatable
         kinds = [name for name in have if name in RESOURCES or name.startswith(MIG)]
-        kinds = [name for name in kinds if quantity(have[name]) > 0] or [""]
-        found += [_machine(node, name, taken.get(node.metadata.name, ())) for name in kinds]
+        kinds = [name for name in kinds if quantity(have[name]) > 0]
+        mine = [each for each in lots if each.node == node.metadata.name] if not kinds else []
+        bare = [_machine(node, name, taken.get(node.metadata.name, ())) for name in kinds or [""]]
+        found += [_of_lot(bare[0], each) for each in mine] or bare
     return found
 
 
@@ -124,6 +132,22 @@ def _machine(node: ClusterNode, resource: str, loads: Sequence[Load]) -> Machine
     )
     cards = _cards_of(node) if resource == "nvidia.com/gpu" else []
     return _of_cards(made, cards, node, loads) if cards else made
+
+
+def _of_lot(machine: Machine, lot: Lot) -> Machine:
+    """A node with devices of one kind."""
+    replace = msgspec.structs.replace
+    return replace(
+        machine,
+        resource=lot.device_class,
+        unit_milli=_of_profile(lot.profile) or 1000,
+        model=lot.model,
+        device_bytes=lot.device_bytes,
+        whole=replace(machine.whole, units=lot.units),
+        free=replace(machine.free, units=lot.free),
+        by_claim=True,
+        selector=lot.selector,
+    )
 
 
 def _cards_of(node: ClusterNode) -> list[Card]:
@@ -165,14 +189,18 @@ def _milli_of(requests: dict[str, str], cards: Sequence[Card]) -> int:
 def _unit_milli(resource: str, labels: dict[str, str]) -> int:
     """A MIG instance is as many sevenths of a card as its name says; a card that programs take in turns
     counts as often as it is told to."""
-    profile = _PROFILE.search(resource) or _PROFILE.search(
-        labels.get("nvidia.com/gpu.product", "").partition("-MIG-")[2]
-    )
-    if profile:
-        return 1000 * min(7, int(profile[1])) // 7
+    product = labels.get("nvidia.com/gpu.product", "").partition("-MIG-")[2]
+    if part := _of_profile(resource) or _of_profile(product):
+        return part
     replicas = labels.get("nvidia.com/gpu.replicas", "1")
     shared = resource.startswith("nvidia.com/gpu") and replicas.isdigit() and int(replicas) > 1
     return 1000 // int(replicas) if shared else 1000
+
+
+def _of_profile(text: str) -> int:
+    """Thousandths of a card that a MIG profile in a name is; 0: there is none."""
+    found = _PROFILE.search(text)
+    return 1000 * min(7, int(found[1])) // 7 if found else 0
 
 
 def _asked(loads: Sequence[Load], resource: str, scale: int) -> int:
@@ -261,12 +289,14 @@ Expression = tuple[str, str, tuple[str, ...]]  # label, In or NotIn, values
 class Match(msgspec.Struct, frozen=True, kw_only=True):
     """Where such a pod can go."""
 
-    resource: str
+    resource: str  # of a device plug-in, or a class of devices
     units: int
     terms: tuple[tuple[Expression, ...], ...]  # labels of its node: all of one of them; (): any node
     most: int  # pods that fit when nothing else runs
     now: int  # that fit at present
     percent: int = 0  # of one card, where any part can be had; 0: cards or units as they are
+    by_claim: bool = False  # they are had by a claim on devices
+    selector: str = ""  # which devices; "": all of their class
 
 
 def match_of(machines: Sequence[Machine], ask: Ask) -> Match | None:
@@ -284,8 +314,7 @@ def match_of(machines: Sequence[Machine], ask: Ask) -> Match | None:
     best = min((each.unit_milli for each in mine), default=1000)
     first = next(each for each in mine if each.unit_milli == best)
     if ask.milli:
-        kind = (first.resource, first.free_milli is None)
-        mine = [each for each in mine if (each.resource, each.free_milli is None) == kind]
+        mine = [each for each in mine if _way(each) == _way(first)]
     units = (1 if ask.milli % 1000 else ask.milli // 1000) if ask.milli else 0
     size = Room(cpus_milli=ask.cpus_milli, memory_bytes=ask.memory_bytes, units=units)
     return Match(
@@ -295,7 +324,23 @@ def match_of(machines: Sequence[Machine], ask: Ask) -> Match | None:
         most=sum(_fits(each.whole, size) for each in mine),
         now=sum(_fits(each.free, size) for each in mine),
         percent=-(-ask.milli // 10) if ask.milli % 1000 and first.free_milli is not None else 0,
+        by_claim=first.by_claim and units > 0,
+        selector=_any_of({each.selector for each in mine}) if first.by_claim and units else "",
     )
+
+
+def _way(machine: Machine) -> tuple[str, bool, bool]:
+    """How a pod asks for accelerators of a node."""
+    return machine.resource, machine.free_milli is None, machine.by_claim
+
+
+def _any_of(selectors: set[str]) -> str:
+    """
+    >>> _any_of({"a == 1"}), _any_of({"a == 1", "a == 2"})
+    ('a == 1', '(a == 1) || (a == 2)')
+    """
+    several = sorted(selectors)
+    return several[0] if len(several) == 1 else " || ".join(f"({each})" for each in several)
 
 
 def _parted(machine: Machine, milli: int) -> Machine:

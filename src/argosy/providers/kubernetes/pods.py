@@ -10,6 +10,7 @@ import msgspec
 
 from argosy.infra import border
 from argosy.model.rows import Claim
+from argosy.providers.kubernetes.devices import REQUEST
 from argosy.providers.kubernetes.nodes import CORES_PART, MEMORY_PART, Match
 from argosy.providers.kubernetes.volumes import mount_volumes
 from argosy.providers.kubernetes.wishes import Wishes
@@ -116,16 +117,12 @@ def pod_of(order: Order, index: int) -> dict[str, Any]:
         spec["imagePullSecrets"] = [{"name": name} for name in wishes.pull_secrets]
     if order.match.terms:
         spec["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _terms(order)}}
+    if order.match.by_claim:
+        spec["resourceClaims"] = [{"name": REQUEST, "resourceClaimTemplateName": claim.id}]
     mount_volumes(spec, wishes.volumes, claim.count)
     _bring_python(spec, wishes.python_image)
     if gang.kind == "kueue":
-        marks |= {f"{_KUEUE}/queue-name": wishes.queue}
-        if claim.count > 1:
-            marks[f"{_KUEUE}/pod-group-name"] = claim.id
-            notes |= {
-                f"{_KUEUE}/pod-group-total-count": str(claim.count),
-                f"{_KUEUE}/retriable-in-group": "false",
-            }
+        _queue(order, marks, notes)
     elif gang.kind == "podgroup":
         spec["schedulingGroup"] = {"podGroupName": claim.id}
     elif gang.kind == "volcano":
@@ -151,6 +148,16 @@ def pod_of(order: Order, index: int) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", **pod}
 
 
+def _queue(order: Order, marks: dict[str, str], notes: dict[str, str]) -> None:
+    """Labels and annotations by which Kueue admits the pods of a claim together."""
+    claim = order.claim
+    marks[f"{_KUEUE}/queue-name"] = order.wishes.queue
+    if claim.count > 1:
+        marks[f"{_KUEUE}/pod-group-name"] = claim.id
+        notes[f"{_KUEUE}/pod-group-total-count"] = str(claim.count)
+        notes[f"{_KUEUE}/retriable-in-group"] = "false"
+
+
 def _container(order: Order) -> dict[str, Any]:
     choice, match, factor = order.claim.choice, order.match, order.wishes.limits
     asked: dict[str, str] = {}
@@ -160,7 +167,8 @@ def _container(order: Order) -> dict[str, Any]:
         asked["memory"] = str(choice.memory_bytes)
     if order.disk_bytes:
         asked["ephemeral-storage"] = str(order.disk_bytes)
-    devices = {match.resource: str(match.units)} if match.units else {}
+    devices = {match.resource: str(match.units)} if match.units and not match.by_claim else {}
+    claims = {"claims": [{"name": REQUEST}]} if match.by_claim else {}
     if match.percent:
         devices |= {MEMORY_PART: str(match.percent), CORES_PART: str(match.percent)}
     limits = dict(devices)
@@ -176,7 +184,7 @@ def _container(order: Order) -> dict[str, Any]:
         "image": order.wishes.image,
         "command": ["sh", "-c", SERVE],
         "env": env,
-        "resources": {"requests": asked | devices, "limits": limits},
+        "resources": {"requests": asked | devices, "limits": limits, **claims},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "argosy-agent", "mountPath": "/argosy", "readOnly": True},

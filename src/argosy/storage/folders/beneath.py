@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,11 +175,45 @@ class Beneath:
         with self.folder(parts[:-1]) as above, self.folder(target[:-1], make=True) as below, told(path):
             os.rename(parts[-1], target[-1], src_dir_fd=above, dst_dir_fd=below)
 
-    def walk(self, path: str) -> Iterator[tuple[str, int | None, os.stat_result]]:
-        """All below a folder, folders first: paths, descriptors of files (None: a folder or a link; good
-        until the next one), what they are. Other kinds are left out."""
+    def walk(self, path: str, *, links: bool = False) -> Iterator[tuple[str, int | None, os.stat_result]]:
+        """All below a folder, folders first: paths, descriptors of files (None: a folder, or with `links` a
+        link; good until the next one), what they are. Other kinds are left out."""
         with self.folder(split(path)) as fd:
-            yield from _walk(fd, "")
+            yield from _walk(fd, "", links)
+
+    def read_link(self, path: str) -> str:
+        """Where a link leads; "": it is none."""
+        parts = split(path)
+        try:
+            with self.folder(parts[:-1]) as above:
+                return os.readlink(parts[-1], dir_fd=above)
+        except (ArgosyError, OSError):
+            return ""
+
+    def make_link(self, path: str, target: str, *, replace: bool) -> None:
+        """A link that leads wherever `target` says: nothing here follows it. `replace`: a file or link that
+        is there."""
+        parts = split(path)
+        if not parts or not target or "\0" in target:
+            raise ArgosyError("usage", f"`{path}` leads nowhere", hint="name a target")
+        with self.folder(parts[:-1], make=True) as above, told(path):
+            if not replace:
+                os.symlink(target, parts[-1], dir_fd=above)
+                return
+            hidden = f"{HIDDEN}link-{os.getpid()}-{threading.get_ident()}"
+            with contextlib.suppress(FileNotFoundError):  # of an earlier try that was cut off
+                os.unlink(hidden, dir_fd=above)
+            os.symlink(target, hidden, dir_fd=above)
+            os.rename(hidden, parts[-1], src_dir_fd=above, dst_dir_fd=above)
+
+    def set_mode(self, path: str, mode: int) -> None:
+        """Of a regular file; the server itself always reads and writes it."""
+        fd, _ = self.open_file(path)
+        try:
+            with told(path):
+                os.fchmod(fd, (mode & 0o777) | 0o600)
+        finally:
+            os.close(fd)
 
 
 def split(path: str) -> tuple[str, ...]:
@@ -302,7 +337,7 @@ def _remove(above: int, name: str) -> int:
     return gone
 
 
-def _walk(fd: int, prefix: str) -> Iterator[tuple[str, int | None, os.stat_result]]:
+def _walk(fd: int, prefix: str, links: bool) -> Iterator[tuple[str, int | None, os.stat_result]]:
     for name in sorted(os.listdir(fd)):
         if name.startswith(HIDDEN):
             continue
@@ -313,9 +348,11 @@ def _walk(fd: int, prefix: str) -> Iterator[tuple[str, int | None, os.stat_resul
                 below = os.open(name, _DIR, dir_fd=fd)
                 try:
                     yield path, None, st
-                    yield from _walk(below, f"{path}/")
+                    yield from _walk(below, f"{path}/", links)
                 finally:
                     os.close(below)
+            elif links and stat.S_ISLNK(st.st_mode):
+                yield path, None, st
             elif stat.S_ISREG(st.st_mode):
                 file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
                 try:
