@@ -64,7 +64,7 @@ class Apps:
         os.makedirs(home, mode=0o700, exist_ok=True)
         self._note_home(rank, home)
         alone = level in sandbox.WALLED
-        self._check_network(level, app["network"])
+        check_network(level, app["network"], self._node.name)
         sockets = self._make_folder(rank, alone)
         tools = self._tools(rank, app["folder"])
         inner = dict(app, home=sandbox.HOME if alone else home, shell=self._shared.shell, alone=alone)
@@ -107,24 +107,6 @@ class Apps:
         uid = sandbox.id_of(app["owner"]) if app["isolation"] == "user" else 0
         files = sandbox.device_files(devices)
         return sandbox.command(agent, sockets, home, name, files, tools, uid)
-
-    def _check_network(self, level: str, network: str) -> None:
-        """Raises Refused for a network that this level cannot have."""
-        alone, name = level in sandbox.WALLED, self._node.name
-        if network == "host" and alone:
-            text = "network `host` is not to be had at level `%s`: nothing there reaches %s itself; ask for "
-            raise Refused("network", text % (level, name) + "`outbound`, or for isolation `process`")
-        if network == "nat":
-            if level != "sandbox":
-                text = "network `nat` is not to be had at level `%s`; ask for isolation `sandbox`" % level
-                raise Refused("network", text)
-            why = nat.why_not()
-            if why:
-                text = "network `nat` is not to be had on %s: %s; `outbound` goes through a proxy there"
-                raise Refused("network", text % (name, why))
-        if network in ("none", "outbound") and not alone:
-            text = "network `%s` is not to be had at level `%s`, which shares the network of %s; ask for "
-            raise Refused("network", text % (network, level, name) + "isolation `sandbox`")
 
     def _path(self, text: str) -> str:
         return self._shared.home + text[1:] if text.startswith("~") else text
@@ -368,6 +350,24 @@ def _seed_text(seed: str, home: str) -> str:
         "cp -a %(seed)s/. %(home)s/ && mkdir -p %(home)s/.argosy && : > %(home)s/.argosy/begun || exit 1\n"
         "fi\n"
     ) % words
+
+
+def check_network(level: str, network: str, name: str) -> None:
+    """Raises Refused for a network that a level cannot have on the node `name`."""
+    text, alone = "", level in sandbox.WALLED
+    if network == "host" and alone:
+        text = (
+            "at level `%s`: nothing there reaches %s itself; ask for `outbound`, or for isolation `process`"
+        )
+        text %= (level, name)
+    elif network in ("none", "outbound") and not alone:
+        text = "at level `%s`, which shares the network of %s; ask for isolation `sandbox`" % (level, name)
+    elif network == "nat" and level != "sandbox":
+        text = "at level `%s`; ask for isolation `sandbox`" % level
+    elif network == "nat" and nat.why_not():
+        text = "on %s: %s; `outbound` goes through a proxy there" % (name, nat.why_not())
+    if text:
+        raise Refused("network", "network `%s` is not to be had %s" % (network, text))
 
 
 def checked(given: object) -> AppOrder:
