@@ -35,9 +35,8 @@ class Replica:
 
     __slots__ = (
         "_board", "_failed", "_hung_until_s", "_now_s", "_probed", "_row", "_silent", "_since_s", "counters",
-        "drains_since_s", "elsewhere", "has_left", "in_flight", "limit", "pool", "region", "revision",
-        "route", "sockets",
-        "suspect", "taken",
+        "drains_since_s", "elsewhere", "has_left", "heard_s", "in_flight", "limit", "pool", "region",
+        "revision", "route", "sockets", "suspect", "taken", "work_elsewhere",
     )  # fmt: skip
 
     def __init__(
@@ -49,7 +48,9 @@ class Replica:
         self.limit = route.max_concurrency
         self.region = route.region
         self.in_flight = 0
-        self.elsewhere = 0  # in flight in the other workers of this gateway
+        self.elsewhere = 0  # in flight in the other workers of this gateway, and in other gateways
+        self.work_elsewhere = 0.0  # what is to be read of that
+        self.heard_s = 0.0  # since when that is known
         self.sockets: set[Exchange] = set()  # WebSockets
         self.drains_since_s = 0.0
         self.suspect = False
@@ -97,6 +98,13 @@ class Replica:
     def look_elsewhere(self) -> None:
         """See what the other workers have in flight."""
         self.elsewhere = self._board.elsewhere(self._row)
+        work = self._board.work_elsewhere(self._row)
+        if work != self.work_elsewhere:
+            self.work_elsewhere, self.heard_s = work, self._now_s()
+
+    def note_work(self, units: float) -> None:
+        """It has still to read so much of what this worker has sent there."""
+        self._board.note_work(self._row, units)
 
     @property
     def id(self) -> str:
