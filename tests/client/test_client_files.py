@@ -19,7 +19,8 @@ from argosy.api.location import Location
 from argosy.client import files
 from argosy.client.async_client import AsyncClient
 from argosy.client.client import Client
-from argosy.client.files import Scanned, peek, scan
+from argosy.client.files import Scanned, scan
+from argosy.client.looking import peek
 from argosy.client.progress import Progress
 from argosy.model.errors import ArgosyError
 from argosy.model.task import FileMount, Task
@@ -521,7 +522,7 @@ def test_a_workdir_arrives_and_only_once(server: FakeServer, client: Client, tmp
     requests = len(server.requests)
     again = client.send_files(Task(workdir="w", run="ls"), cwd=tmp_path)
     assert again.task.workdir_tree == sent.task.workdir_tree and again.sent_bytes == 0
-    assert [request.endpoint for request in server.requests[requests:]] == ["missing_chunks", "put_tree"]
+    assert [request.endpoint for request in server.requests[requests:]] == ["missing_chunks"]
     (tmp_path / "w" / "a.py").write_text("changed")
     assert client.send_files(Task(workdir="w", run="ls"), cwd=tmp_path).sent_bytes == len("changed")
 
@@ -546,7 +547,8 @@ def test_mounts_are_folders_files_or_elsewhere(server: FakeServer, client: Clien
 
 def test_a_home_folder_is_that_of_the_environment(server: FakeServer, tmp_path: Path) -> None:
     make(tmp_path, "home/w/a")
-    with Client(Location(server.socket), env={"HOME": str(tmp_path / "home")}) as client:
+    place = Location(server.socket, home=tmp_path / "state")
+    with Client(place, env={"HOME": str(tmp_path / "home")}) as client:
         sent = client.send_files(Task(workdir="~/w", run="x"), cwd=Path("/"))
     assert [entry.path for entry in server.trees[sent.task.workdir_tree or ""].entries] == ["a"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from argosy.api.endpoint import Done, Reply, Request, endpoint
-from argosy.model.tree import Tree
+from argosy.model.tree import Tree, TreeChange
 
 
 class ChunksRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -13,6 +13,7 @@ class ChunksRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
 
     digests: tuple[str, ...] = ()  # of chunks
     trees: tuple[str, ...] = ()
+    changing: str = ""  # of these trees the one of which a change may follow
 
 
 class ChunksReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -33,8 +34,11 @@ def _pack(chunks: Sequence[tuple[str, bytes]]) -> tuple[bytes, ...]:
 
 class FileCalls:
     @endpoint("POST", "/chunks/missing", ChunksRequest, permission="files.write")
-    def missing_chunks(self, digests: Sequence[str] = (), trees: Sequence[str] = ()) -> ChunksReply:
-        """Which of these chunks the server does not have, and which of these trees it has."""
+    def missing_chunks(
+        self, digests: Sequence[str] = (), trees: Sequence[str] = (), changing: str = ""
+    ) -> ChunksReply:
+        """Which of these chunks the server does not have, and which of these trees it has. `changing`: of
+        these trees the one of which a change may follow; nodes look meanwhile at what they have of it."""
 
     @endpoint("PUT", "/chunks", permission="files.write", pack=_pack)
     def put_chunks(self, chunks: Sequence[tuple[str, bytes]]) -> Done:
@@ -46,3 +50,7 @@ class FileCalls:
     @endpoint("POST", "/trees", Tree, permission="files.write")
     def put_tree(self, tree: Tree) -> TreeReply:
         """Store a tree whose chunks the server has."""
+
+    @endpoint("POST", "/trees/change", TreeChange, permission="files.write")
+    def change_tree(self, change: TreeChange) -> TreeReply:
+        """Store what becomes of a tree that the server has. Errors: "not-found" when it has not."""

@@ -169,6 +169,8 @@ ROWS: Final = (
      "PUT", "/chunks", "files.write"),
     ("files", "FileCalls", "put_tree",
      "POST", "/trees", "files.write"),
+    ("files", "FileCalls", "change_tree",
+     "POST", "/trees/change", "files.write"),
     ("storage", "StorageCalls", "buckets",
      "GET", "/buckets", "buckets.read"),
     ("storage", "StorageCalls", "make_bucket",

@@ -11,29 +11,36 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from argosy.client.ignore import Rules, is_ignored, parse_rules
+from argosy.client.looking import (
+    Look,
+    Notes,
+    Rows,
+    Said,
+    cache_file,
+    known_of,
+    noted,
+    render_said,
+    stamp_of,
+    write_cache,
+)
 from argosy.model.errors import ArgosyError
-from argosy.model.tree import CHUNK_BYTES, Entry, Tree
+from argosy.model.tree import CHUNK_BYTES, Entry, Tree, TreeChange
 
 IGNORE_FILES: Final = (".skyignore", ".argosyignore")  # in the folder itself; the last one speaks last
 GIT: Final = ".git"
 ASKS_FOR_GIT: Final = frozenset({"!.git", "!.git/", "!/.git", "!/.git/"})
-LINKS_NAMED: Final = 5  # in the warning about links that lead outside
+FOLDERS_AGAIN: Final = 500  # of which more differ, all of them are scanned
 READ_TRIES: Final = 5
 #: A file touched this shortly before it was hashed may change again without a new time stamp: not cached.
 SETTLED_NS: Final = 1_000_000_000
-
-
-#: Of each thing in a folder its name and stats; of a folder its name and mode.
-Rows = list[tuple[Any, ...]]  # Any: a text, then numbers
-FOLDER_ROW: Final = 2
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True):
@@ -59,32 +66,12 @@ class Scanned(NamedTuple):
         return sum(entry.size for entry in self.tree.entries)
 
 
-class Peeked(msgspec.Struct, frozen=True, array_like=True):
-    """A folder as it was when all of it was scanned: enough to tell whether it still is the same."""
+class Rescanned(NamedTuple):
+    """What has changed since a tree was noted, and where its files lie."""
 
-    signature: str  # of all names and stats that were looked at
-    digest: str  # of its tree
-    entries: int
-    warnings: tuple[str, ...]
-    rules: tuple[tuple[str, tuple[int, ...]], ...]  # ignore files, with their stats
-    left_out: frozenset[str]  # paths; those of folders end with `/`
-
-
-def _cache_file(home: Path, root: Path) -> Path:
-    return home / "cache" / "hashes" / hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
-
-
-def _write_cache(file: Path, data: bytes) -> None:
-    """A full disk or a read-only home is no error."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        for folder in file.parents[2::-1]:  # the state folder, `cache`, `hashes`: the owner's alone
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(file)
-    except OSError:
-        with suppress(OSError):
-            part.unlink()
+    change: TreeChange
+    scanned: Scanned  # what is new in it
+    notes: Notes  # for the next time, but for the digest of the tree
 
 
 class HashCache:
@@ -93,12 +80,12 @@ class HashCache:
     Losing it costs time only. A broken one counts as empty.
     """
 
-    def __init__(self, home: Path | None, root: Path) -> None:
+    def __init__(self, home: Path | None, root: Path, known: Mapping[str, Known] = {}) -> None:
         self.file: Path | None = None
-        self._known: dict[str, Known] = {}
+        self._known = dict(known)
         self._fresh: dict[str, Known] = {}
         if home is not None:
-            self.file = _cache_file(home, root)
+            self.file = cache_file(home, root)
             try:
                 self._known = msgspec.msgpack.decode(self.file.read_bytes(), type=dict[str, Known])
             except (OSError, msgspec.DecodeError):
@@ -125,63 +112,7 @@ class HashCache:
     def save(self) -> None:
         """Keep what the last scan saw."""
         if self.file is not None and self._fresh != self._known:
-            _write_cache(self.file, msgspec.msgpack.encode(self._fresh))
-
-
-def peek(source: Path, home: Path | None) -> Peeked | None:
-    """What the last scan found of a folder, when one look at all stats says that nothing has changed."""
-    if home is None or not source.is_dir():
-        return None
-    root = os.path.realpath(source)
-    try:
-        data = _cache_file(home, Path(root)).with_suffix(".whole").read_bytes()
-        peeked = msgspec.msgpack.decode(data, type=Peeked)
-        if all(_stamp(os.stat(path)) == stamp for path, stamp in peeked.rules):  # noqa: PTH116
-            return peeked if _signature(root, peeked.left_out) == peeked.signature else None
-    except (OSError, msgspec.MsgspecError):
-        pass
-    return None
-
-
-def _stamp(info: os.stat_result) -> tuple[int, ...]:
-    return info.st_mode, info.st_size, info.st_mtime_ns, info.st_ino, info.st_ctime_ns
-
-
-def _row_of(item: os.DirEntry[str], below: str, left_out: Collection[str]) -> tuple[Any, ...]:
-    """Empty: it is left out. Raises OSError."""
-    if item.is_dir(follow_symlinks=False):
-        is_out = f"{below}{item.name}/" in left_out
-        return () if is_out else (item.name, item.stat(follow_symlinks=False).st_mode)
-    if below + item.name in left_out:
-        return ()
-    return (item.name, *_stamp(item.stat(follow_symlinks=False)))
-
-
-def _signature(root: str, left_out: Collection[str]) -> str:
-    """Of all names and stats below `root`, without those left out. Raises OSError."""
-
-    def look(below: str) -> Rows:
-        # Names below a handle are found in half the time that whole paths take.
-        handle = os.open(f"{root}/{below}", os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            with os.scandir(handle) as items:
-                rows = [_row_of(item, below, left_out) for item in items]
-        finally:
-            os.close(handle)
-        return [row for row in rows if row]
-
-    return _signed(look)
-
-
-def _signed(look: Callable[[str], Rows]) -> str:
-    found = hashlib.blake2b()
-    left = [""]
-    while left:
-        below = left.pop()
-        rows = sorted(look(below))
-        found.update(repr(rows).encode("utf-8", "surrogateescape"))
-        left += [f"{below}{row[0]}/" for row in rows if len(row) == FOLDER_ROW]
-    return found.hexdigest()
+            write_cache(self.file, msgspec.msgpack.encode(self._fresh))
 
 
 def check_source(source: Path, what: str) -> os.stat_result:
@@ -226,6 +157,29 @@ def scan(
     return scanner.single(real, source.name)
 
 
+def rescan(
+    seen: Look,
+    given: Path,
+    *,
+    what: str = "workdir",
+    now_ns: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Rescanned | None:
+    """What has changed in a folder (`given` names it) since the notes were written; None: it has to be
+    scanned as a whole. Errors: as of `scan`."""
+    if len(seen.differing) + len(seen.gone) > FOLDERS_AGAIN:
+        return None
+    known = {
+        path: Known(size, mtime_ns, inode, ctime_ns, chunks)
+        for path, ((_, size, mtime_ns, inode, ctime_ns), chunks) in known_of(
+            seen.notes, seen.differing
+        ).items()
+    }
+    cache = HashCache(None, Path(seen.root), known)
+    name = os.path.abspath(given)  # noqa: PTH100  absolute links may be written with it
+    return _Scanner(Path(seen.root), name, cache, what, now_ns, progress).again(seen)
+
+
 class _Scanner:
     def __init__(
         self,
@@ -244,6 +198,7 @@ class _Scanner:
         self._now_ns = now_ns
         self._progress = progress
         self._entries: list[Entry] = []
+        self._visited = 0  # entries
         self._warnings: list[str] = []
         self._hashed_bytes = 0
         self._own_rules: list[Rules] = []  # of the ignore files in the folder itself, which speak last
@@ -251,10 +206,56 @@ class _Scanner:
         self._sends_git = False
         self._left_out: set[str] = set()
         self._leaving: list[str] = []  # links that lead outside
-        self._rows: dict[str, Rows] = {}  # what was seen in each folder, for the next `peek`
-        self._is_settled = True
+        self._said: dict[str, Said] = {}
+        self._folders: dict[str, tuple[str, msgspec.Raw]] = {}  # what was seen in each, for the next look
 
     def folder(self) -> Scanned:
+        left = [
+            ("", self._load_top_rules())
+        ]  # a list, not recursion: folders may be deeper than Python's stack
+        while left:
+            left += self._visit(*left.pop())
+        self._entries.sort(key=lambda entry: entry.path)
+        return self._finish(Tree(entries=tuple(self._entries)), self._root)
+
+    def again(self, seen: Look) -> Rescanned | None:
+        """Only the folders that differ; None: all of it has to be scanned."""
+        top = self._load_top_rules()
+        known, files = seen.notes.folders, {path for path, _ in seen.notes.rules}
+        for below in seen.differing:
+            rules = list(top)
+            above = [each + "/" for each in _above(below)] if below else []
+            for folder in ["", *above] if below else []:
+                path = self._root / folder / ".gitignore"
+                if os.fspath(path) in files:
+                    rules.append(self._load_rules(path, folder))
+            inner = self._visit(below, rules)
+            if below not in self._folders or not files.issuperset(self._rule_files):
+                return None
+            if any(folder not in known and folder not in seen.differing for folder, _ in inner):
+                return None  # it came while we looked
+        before = {
+            entry.path: entry
+            for below in (*seen.differing, *seen.gone)
+            if below in known
+            for entry in seen.notes.note(below).entries
+        }
+        count = len(before)
+        entries = [entry for entry in self._entries if before.pop(entry.path, None) != entry]
+        change = TreeChange(since=seen.notes.digest, entries=tuple(entries), removed=tuple(before))
+        self._entries = sorted(entries, key=lambda entry: entry.path)
+        tree = Tree(entries=tuple(self._entries))
+        gone = {*seen.gone, *seen.differing}
+        notes = msgspec.structs.replace(
+            seen.notes,
+            entries=seen.notes.entries + self._visited - count,
+            left_out=seen.notes.left_out | self._left_out,
+            folders={path: each for path, each in known.items() if path not in gone} | self._folders,
+            said={path: each for path, each in seen.notes.said.items() if path not in gone} | self._said,
+        )
+        return Rescanned(change, Scanned(tree, self._root, notes.warnings, self._hashed_bytes), notes)
+
+    def _load_top_rules(self) -> list[Rules]:
         rules: list[Rules] = []
         for path in (self._root / ".git" / "info" / "exclude", *(self._root / name for name in IGNORE_FILES)):
             if path.is_file():
@@ -265,15 +266,7 @@ class _Scanner:
             if (self._root / name).is_file()
             for line in (self._root / name).read_text("utf-8", "surrogateescape").splitlines()
         )
-        left = [("", rules)]  # a list, not recursion: folders may be deeper than Python's stack
-        while left:
-            left += self._visit(*left.pop())
-        self._entries.sort(key=lambda entry: entry.path)
-        if self._leaving:
-            names = ", ".join(self._leaving[:LINKS_NAMED])
-            more = f" and {len(self._leaving) - LINKS_NAMED} more" if len(self._leaving) > LINKS_NAMED else ""
-            self._warnings.append(f"links that lead outside travel as they are: {names}{more}")
-        return self._finish(Tree(entries=tuple(self._entries)), self._root)
+        return rules
 
     def single(self, real: Path, name: str) -> Scanned:
         info = real.stat()
@@ -287,22 +280,22 @@ class _Scanner:
 
     def _finish(self, tree: Tree, root: Path) -> Scanned:
         self._cache.save()
-        if self._cache.file is not None and self._rows and self._is_settled:
-            self._save_peeked(self._cache.file.with_suffix(".whole"), tree)
+        if self._cache.file is not None and any(signature for signature, _ in self._folders.values()):
+            with suppress(OSError):  # an ignore file went while we looked
+                rules = tuple((path, stamp_of(os.stat(path))) for path in self._rule_files)  # noqa: PTH116
+                notes = Notes(
+                    tree.digest(),
+                    len(tree.entries),
+                    rules,
+                    frozenset(self._left_out),
+                    self._folders,
+                    self._said,
+                )
+                write_cache(self._cache.file.with_suffix(".whole"), msgspec.msgpack.encode(notes))
         if self._progress:
             self._progress(len(tree.entries), self._hashed_bytes)
-        return Scanned(tree, root, tuple(self._warnings), self._hashed_bytes)
-
-    def _save_peeked(self, file: Path, tree: Tree) -> None:
-        try:
-            rules = tuple((path, _stamp(os.stat(path))) for path in self._rule_files)  # noqa: PTH116
-            signature = _signed(lambda below: self._rows[below])
-        except (OSError, KeyError):
-            return  # something went while we looked
-        warnings = tuple(self._warnings)
-        left_out = frozenset(self._left_out)
-        peeked = Peeked(signature, tree.digest(), len(tree.entries), warnings, rules, left_out)
-        _write_cache(file, msgspec.msgpack.encode(peeked))
+        warnings = (*render_said(self._said), *self._warnings)
+        return Scanned(tree, root, warnings, self._hashed_bytes)
 
     def _load_rules(self, path: Path, below: str = "") -> Rules:
         self._rule_files.append(os.fspath(path))
@@ -325,7 +318,9 @@ class _Scanner:
         if any(item.name == ".gitignore" for item in items):
             rules = [*rules, self._load_rules(self._root / below / ".gitignore", below)]
         asked = [*rules, *self._own_rules]
-        rows = self._rows[below] = []
+        rows: Rows = []
+        young: set[str] = set()
+        begun = len(self._entries)
         for item in items:
             path = below + item.name
             is_folder = item.is_dir(follow_symlinks=False)
@@ -343,8 +338,9 @@ class _Scanner:
             if is_folder:
                 rows.append((item.name, info.st_mode))
             else:
-                rows.append((item.name, *_stamp(info)))
-                self._is_settled &= max(info.st_mtime_ns, info.st_ctime_ns) <= self._now_ns - SETTLED_NS
+                rows.append((item.name, *stamp_of(info)))
+                if max(info.st_mtime_ns, info.st_ctime_ns) > self._now_ns - SETTLED_NS:
+                    young.add(item.name)
             if is_folder:
                 self._entries.append(Entry(path=path, kind="d", mode=info.st_mode & 0o777))
                 folders.append((path + "/", rules))
@@ -358,6 +354,11 @@ class _Scanner:
                 self._warnings.append(f"{path} is left out: it is a {_kind(info.st_mode)}")
             if self._progress and len(self._entries) % 512 == 0:
                 self._progress(len(self._entries), self._hashed_bytes)
+        self._folders[below] = noted(rows, self._entries[begun:], young)
+        self._visited += len(self._entries) - begun
+        if self._warnings or self._leaving:
+            self._said[below] = Said(tuple(self._warnings), tuple(self._leaving))
+            self._warnings, self._leaving = [], []
         return folders
 
     def _file(self, path: str, info: os.stat_result, full: str) -> Entry | None:
@@ -462,6 +463,12 @@ def _checked_name(path: str, what: str) -> str:
             hint="rename it, or list it in `.argosyignore`",
         ) from None
     return path
+
+
+def _above(below: str) -> list[str]:
+    """The folders on the way to `below`, which ends with `/`, without the first and the last."""
+    pieces = below.rstrip("/").split("/")
+    return ["/".join(pieces[:count]) for count in range(1, len(pieces))]
 
 
 def _kind(mode: int) -> str:

@@ -7,14 +7,15 @@ before all of it is there, so stopping anywhere leaves only chunks that the serv
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
 import msgspec
 
 from argosy.api.files import FileCalls
-from argosy.client.files import READ_TRIES, Scanned, check_source, peek, read_chunks, scan
+from argosy.client.files import READ_TRIES, Rescanned, Scanned, check_source, read_chunks, rescan, scan
+from argosy.client.looking import load_notes, look, save_notes
 from argosy.client.progress import OnProgress, Progress, Sent, is_local
 from argosy.model.errors import ArgosyError
 from argosy.model.patterns import travels
@@ -23,6 +24,9 @@ from argosy.model.tree import CHUNK_BYTES
 
 PACK_BYTES: Final = 32 << 20
 ASK_AT_ONCE: Final = 20_000  # digests in one question
+
+
+_Tell = Callable[[str, int, int, int], None]  # stage, files, bytes done, bytes in all
 
 
 class _Names(NamedTuple):
@@ -118,10 +122,17 @@ async def _send_folder(
         if on_progress is not None:
             on_progress(Progress(label, stage, files, done_bytes, total_bytes))
 
-    peeked = peek(path, home) if not (rules.include or rules.exclude) else None
-    if peeked is not None and (await FileCalls.missing_chunks(trees=[peeked.digest])).trees:
-        tell("done", peeked.entries, 0, 0)
-        return _Folder(peeked.digest, False, peeked.entries, peeked.warnings, 0)
+    notes = load_notes(path, home) if not (rules.include or rules.exclude) else None
+    held = notes and (await FileCalls.missing_chunks(trees=[notes.digest], changing=notes.digest)).trees
+    if notes is not None and home is not None and held:
+        seen = look(path, notes)
+        if seen is not None and seen.is_same:
+            tell("done", notes.entries, 0, 0)
+            return _Folder(notes.digest, False, notes.entries, notes.warnings, 0)
+        found = rescan(seen, path, what=what, now_ns=now_ns) if seen is not None else None
+        folder = await _send_change(found, home, tell) if found is not None else None
+        if folder is not None:
+            return folder
     sent_bytes = 0
     for again in range(READ_TRIES):
         scanned = scan(
@@ -132,32 +143,10 @@ async def _send_folder(
             progress=lambda files, size: tell("scan", files, size, 0),
         )
         scanned = _chosen(scanned, rules)
-        sizes = _chunk_sizes(scanned)
-        digests = list(sizes)
-        missing: set[str] = set()
-        for start in range(0, len(digests), ASK_AT_ONCE):
-            reply = await FileCalls.missing_chunks(digests[start : start + ASK_AT_ONCE])
-            missing.update(reply.missing)
-        missing &= sizes.keys()
         files = len(scanned.tree.entries)
-        total_bytes = sum(sizes[digest] for digest in missing)
-        done_bytes = 0
-        pack: list[tuple[str, bytes]] = []
-        pack_bytes = 0
-        for digest, data in read_chunks(scanned, missing):
-            if pack and pack_bytes + len(data) > PACK_BYTES:
-                await FileCalls.put_chunks(pack)
-                done_bytes += pack_bytes
-                tell("send", files, done_bytes, total_bytes)
-                pack, pack_bytes = [], 0
-            pack.append((digest, data))
-            pack_bytes += len(data)
-        if pack:
-            await FileCalls.put_chunks(pack)
-            done_bytes += pack_bytes
-            tell("send", files, done_bytes, total_bytes)
+        done_bytes, is_all = await _send_chunks(scanned, tell)
         sent_bytes += done_bytes
-        if done_bytes < total_bytes:
+        if not is_all:
             continue  # a file changed since the scan: what it is now is found by the next one
         stored = await FileCalls.put_tree(scanned.tree)
         tell("done", files, sent_bytes, sent_bytes)
@@ -167,6 +156,54 @@ async def _send_folder(
         f"{what} `{path}` keeps changing while it is sent",
         hint="wait for what writes there, or list it in `.argosyignore`",
     )
+
+
+async def _send_change(found: Rescanned, home: Path, tell: _Tell) -> _Folder | None:
+    """None: it cannot be told as a change."""
+    scanned, change, notes = found.scanned, found.change, found.notes
+    digest, sent_bytes = change.since, 0
+    if change.entries or change.removed:
+        sent_bytes, is_all = await _send_chunks(scanned, tell)
+        if not is_all:
+            return None
+        try:
+            digest = (await FileCalls.change_tree(change)).digest
+        except ArgosyError as error:
+            if error.code not in ("not-found", "conflict", "unsupported"):
+                raise
+            return None
+    save_notes(msgspec.structs.replace(notes, digest=digest), scanned.root, home)
+    tell("done", notes.entries, sent_bytes, sent_bytes)
+    return _Folder(digest, False, notes.entries, notes.warnings, sent_bytes)
+
+
+async def _send_chunks(scanned: Scanned, tell: _Tell) -> tuple[int, bool]:
+    """Bytes that were sent, and whether these are all that the server lacked: files may have changed."""
+    sizes = _chunk_sizes(scanned)
+    digests = list(sizes)
+    missing: set[str] = set()
+    for start in range(0, len(digests), ASK_AT_ONCE):
+        reply = await FileCalls.missing_chunks(digests[start : start + ASK_AT_ONCE])
+        missing.update(reply.missing)
+    missing &= sizes.keys()
+    files = len(scanned.tree.entries)
+    total_bytes = sum(sizes[digest] for digest in missing)
+    done_bytes = 0
+    pack: list[tuple[str, bytes]] = []
+    pack_bytes = 0
+    for digest, data in read_chunks(scanned, missing):
+        if pack and pack_bytes + len(data) > PACK_BYTES:
+            await FileCalls.put_chunks(pack)
+            done_bytes += pack_bytes
+            tell("send", files, done_bytes, total_bytes)
+            pack, pack_bytes = [], 0
+        pack.append((digest, data))
+        pack_bytes += len(data)
+    if pack:
+        await FileCalls.put_chunks(pack)
+        done_bytes += pack_bytes
+        tell("send", files, done_bytes, total_bytes)
+    return done_bytes, done_bytes == total_bytes
 
 
 def _chosen(scanned: Scanned, rules: SyncRules) -> Scanned:

@@ -16,7 +16,6 @@ for "either".
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import hashlib
 import itertools
@@ -31,13 +30,12 @@ import msgspec
 from argosy.model.errors import ArgosyError
 from argosy.model.tree import CHUNK_BYTES, Tree, TreeChange, change_between
 from argosy.storage.disk import INLINE_BYTES, full_disk_said, is_digest, write_all, write_whole
+from argosy.storage.tree_text import Changes, TreeText
 
 _EMPTY: Final = hashlib.sha256(b"").hexdigest()
 _GATHER_BYTES: Final = 1 << 20  # bytes of an upload held in memory before they go to disk
 _HEADER_BYTES: Final = 64 + 1 + 20 + 1
 _TREE_ENTRIES_MAX: Final = 1_000_000
-_CHANGES: Final = 64  # of trees that are remembered ...
-_CHANGE_ENTRIES_MAX: Final = 5_000  # ... unless they are larger
 
 
 class _Incoming:
@@ -119,8 +117,7 @@ class BlobStore:
         self._temporary = root / "blobs" / "tmp"
         self._count = itertools.count()
         self.elsewhere: Elsewhere | None = None
-        self._changes: collections.OrderedDict[tuple[str, str], TreeChange] = collections.OrderedDict()
-        self._expecting: list[Callable[[str], None]] = []
+        self.changes = Changes()
         for folder in (self._blobs, self._trees, self._temporary):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for (
@@ -280,16 +277,43 @@ class BlobStore:
         except msgspec.DecodeError as error:
             raise ArgosyError("spec-invalid", f"not JSON: {error}") from None
         check_tree(tree)
-        missing = self._missing(tree.chunk_digests())
+        self._refuse_missing(tree.chunk_digests())
+        digest = tree.digest()
+        write_whole(self._trees / f"{digest}.json", msgspec.json.encode(tree, order="deterministic"))
+        return digest
+
+    async def change_tree(self, change: TreeChange) -> str:
+        """Store what becomes of a tree that is here; its digest. Raises `not-found` when it is not here, and
+        what `put_tree` raises."""
+        try:
+            body = await self.own_tree(change.since)
+            digest, full = await asyncio.to_thread(self._change_tree, body, change)
+        except KeyError:
+            text = "the tree that has changed is not on the server"
+            raise ArgosyError(
+                "not-found", text, hint="send all of it; repeating the command does that"
+            ) from None
+        self.changes.keep(digest, full)
+        return digest
+
+    def _change_tree(self, body: bytes, change: TreeChange) -> tuple[str, TreeChange]:
+        check_tree(Tree(entries=change.entries))
+        tree = TreeText(body)
+        full = tree.change(change)
+        self._refuse_missing({chunk for entry in change.entries for chunk in entry.chunks})
+        text = tree.text()
+        digest = hashlib.sha256(text).hexdigest()
+        write_whole(self._trees / f"{digest}.json", text)
+        return digest, full
+
+    def _refuse_missing(self, chunks: Iterable[str]) -> None:
+        missing = self._missing(chunks)
         if missing:
             raise ArgosyError(
                 "conflict",
                 f"{len(missing)} chunks of the tree are not on the server",
                 hint="upload them first; repeating the command does that",
             )
-        digest = tree.digest()
-        write_whole(self._trees / f"{digest}.json", msgspec.json.encode(tree, order="deterministic"))
-        return digest
 
     async def tree(self, digest: str) -> bytes:
         """A stored tree as JSON, as the agent takes it. Raises KeyError (`infra.tree_source.TreeSource`)."""
@@ -331,23 +355,16 @@ class BlobStore:
 
     async def change(self, since: str, digest: str) -> TreeChange:
         """How one tree becomes another. Raises KeyError when either is not here."""
-        known = self._changes.get((since, digest))
+        known = self.changes.get(since, digest)
         if known is None:
             texts = await self.own_tree(since), await self.own_tree(digest)
             known = await asyncio.to_thread(_change_between, *texts, since)
-            self._remember(digest, known)
+            self.changes.keep(digest, known)
         return known
-
-    def _remember(self, digest: str, change: TreeChange) -> None:
-        if len(change.entries) + len(change.removed) > _CHANGE_ENTRIES_MAX:
-            return
-        self._changes[change.since, digest] = change
-        while len(self._changes) > _CHANGES:
-            self._changes.popitem(last=False)
 
     def when_expected(self, call: Callable[[str], None]) -> None:
         """`call` hears the digest of each tree that a client is about to change."""
-        self._expecting.append(call)
+        self.changes.expecting.append(call)
 
     async def drop_tree(self, digest: str) -> None:
         """Forget a tree of which a chunk is gone, so that the next launch uploads what is missing."""

@@ -104,6 +104,8 @@ class FakeAnswers(FakeMemory):
                 return self._put_chunks(body)
             case "put_tree":
                 return self._put_tree(body)
+            case "change_tree":
+                return self._change_tree(body)
         return (
             self.checkpoints.answer(name, path)
             or self.folders.answer(name, path, query)

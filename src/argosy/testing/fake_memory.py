@@ -24,7 +24,7 @@ from argosy.model.offer import Capacity, Choice, Offer, Plan, Rejection, Shape, 
 from argosy.model.resources import Autostop, Infra
 from argosy.model.task import Task
 from argosy.model.tenancy import Tenancy
-from argosy.model.tree import Tree
+from argosy.model.tree import Tree, TreeChange, changed
 from argosy.model.units import GIB
 from argosy.testing import shared_answers
 from argosy.testing.shared_answers import STARTED_MS
@@ -260,6 +260,12 @@ class FakeMemory:
         digest = tree.digest()
         self.trees[digest] = tree
         return TreeReply(digest=digest)
+
+    def _change_tree(self, body: bytes) -> TreeReply:
+        change = msgspec.json.decode(body, type=TreeChange)
+        if change.since not in self.trees:
+            raise ArgosyError("not-found", "the tree that has changed is not on the server")
+        return self._put_tree(msgspec.json.encode(changed(self.trees[change.since], change)))
 
 
 OFFER: Final = Offer(

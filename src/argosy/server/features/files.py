@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argosy.api.endpoint import CHUNK_PACK_LIMIT_BYTES, Done
 from argosy.api.files import ChunksReply, ChunksRequest, TreeReply
+from argosy.model.tree import TreeChange
 from argosy.server.exchange import Exchange
 from argosy.server.services import Services
 
@@ -15,6 +16,8 @@ class FileFeature:
     async def missing_chunks(self, exchange: Exchange) -> ChunksReply:
         request = await exchange.decode(ChunksRequest)
         trees = [digest for digest in request.trees if await self._blobs.holds_tree(digest)]
+        if request.changing in trees:
+            self._blobs.changes.expect(request.changing)
         return ChunksReply(missing=await self._blobs.missing(request.digests), trees=tuple(trees))
 
     async def put_chunks(self, exchange: Exchange) -> Done:
@@ -24,3 +27,6 @@ class FileFeature:
 
     async def put_tree(self, exchange: Exchange) -> TreeReply:
         return TreeReply(digest=await self._blobs.put_tree(await exchange.body()))
+
+    async def change_tree(self, exchange: Exchange) -> TreeReply:
+        return TreeReply(digest=await self._blobs.change_tree(await exchange.decode(TreeChange)))
