@@ -52,8 +52,8 @@ def drivers() -> list[str]:
 
 def making_ms(name: str, folder: Path) -> float:
     command = [sys.executable, "-c", _MAKE, name, str(folder)]
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    return float(subprocess.run(command, check=True, capture_output=True, text=True, env=kept).stdout)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=machine.environ())
+    return float(done.stdout)
 
 
 class Home:

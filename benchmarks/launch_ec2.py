@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from machine import cpu_s, describe
+from machine import cpu_s, describe, environ
 from report import Figure, render_table, save
 
 import argosy
@@ -45,7 +45,7 @@ class Bench:
 
     def __init__(self, cloud: FakeEc2, hosts: Ec2Hosts, folder: Path) -> None:
         self.cloud, self.hosts, self.folder = cloud, hosts, folder
-        self.env = dict(os.environ) | cloud.environ()
+        self.env = environ() | cloud.environ()
         self.env |= {"ARGOSY_HOME": str(folder / "state"), "ARGOSY_INFRA": "local,aws", "NO_COLOR": "1"}
 
     def run(self, *words: str) -> str:

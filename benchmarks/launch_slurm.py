@@ -1,14 +1,13 @@
 """Launch and exec on a real Slurm of this machine, beside the floor `srun echo`. Prints a table; --json
 keeps samples.
 
-    python benchmarks/launch_slurm.py [--runs 7] [--nodes 4] [--json FILE]
+    python benchmarks/launch_slurm.py [--runs 15] [--nodes 4] [--json FILE]
 
 Needs root and the packages slurmctld, slurmd, slurm-client and munge. A batch job of Slurm starts on a tick
-of its
-controller, once a second: the first line of a launch holds half a second of that on average, `srun` none.
-Processor
-time is that of the command, of the server with the commands of Slurm that it runs, and of the agent on the
-node; Slurm's daemons are not counted.
+of its controller, once a second: the first line of a launch holds half a second of that on average, `srun`
+none. A launch begins at any moment between two ticks (seeded): right after a job has ended, as it would be
+here without that, is right after a tick, and the worst of all. Processor time is that of the command, of the
+server with the commands of Slurm that it runs, and of the agent on the node; Slurm's daemons are not counted.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from machine import describe
+from machine import describe, environ
 from report import Figure, render_table
 
 import argosy
@@ -44,7 +44,7 @@ class Bench:
             prefix="argosy-bench-", dir="/tmp", ignore_cleanup_errors=True
         )
         self.env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("ARGOSY_")},
+            **{name: value for name, value in environ().items() if not name.startswith("ARGOSY_")},
             **self.slurm.environ,
             "ARGOSY_HOME": f"{self._folder.name}/state",
             "ARGOSY_INFRA": "slurm",
@@ -117,8 +117,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--nodes", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if missing := what_is_missing():
@@ -131,12 +132,14 @@ def main() -> None:
     run_cpu = Figure("exec-cpu", "exec: processor time", "CPU-s", 1.5, peers="SkyPilot: 13.2 CPU-s")
     figures = [floor, launch, launch_cpu, run, run_cpu]
     machine = describe()
+    moments = random.Random(options.seed)
     bench = Bench(options.nodes)
     try:
         for number in range(options.runs + 1):
             words = ["srun", "-n1", "--mem=10", "echo", "first-line"]
             floor_s, _ = bench.first_line(words)
             name = f"b{number}"
+            time.sleep(moments.random())
             place = ("--infra", "slurm/lab/low", "--cpus", "1", "--memory", "0.1")
             line_s, cpu_s = bench.first_line(
                 [str(ARGOSY), "launch", "-y", "-c", name, *place, "--", "echo first-line"]

@@ -30,6 +30,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from machine import environ
+
 from argosy.client.async_client import AsyncClient
 from argosy.client.client import Client
 from argosy.client.tasks import Resources, Task
@@ -48,7 +50,7 @@ class Place:
         self.state.mkdir(mode=0o700)
         names = ", ".join(host.name for host in lab.hosts)
         (self.state / "pools.yaml").write_text(f"lab:\n  ssh_config: {lab.config_file}\n  hosts: [{names}]\n")
-        self.env = {**os.environ, "HOME": str(self.home), "ARGOSY_HOME": str(self.state), "NO_COLOR": "1"}
+        self.env = {**environ(), "HOME": str(self.home), "ARGOSY_HOME": str(self.state), "NO_COLOR": "1"}
 
     def run(self, *words: str) -> str:
         done = subprocess.run([ARGOSY, *words], env=self.env, capture_output=True, text=True)

@@ -26,6 +26,12 @@ def describe() -> dict[str, object]:
     }
 
 
+def environ() -> dict[str, str]:
+    """That of this process, for programs whose modules are compiled once, as they are where pip installs
+    them."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+
+
 def _lines(path: str) -> list[str]:
     try:
         return Path(path).read_text().splitlines()

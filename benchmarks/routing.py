@@ -61,6 +61,7 @@ CASES = {
     "routers4-alone": Case(routers=4),
     "routers2": Case(routers=2, shared=True),
     "routers4": Case(routers=4, shared=True),
+    "routers4-500ms": Case(routers=4, shared=True, lag_s=0.5),
     "routers4-1s": Case(routers=4, shared=True, lag_s=1.0),
 }
 

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import json
+import os
+import shutil
+import signal
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import msgspec
 import pytest
 from agent_process import AgentProcess
 from walls import ATTACK, ENDED, MARK, NINE, VICTIM, appears, order, pid_of, ready, run_in, wait_for_rank
 
-from argosy.agent import sandbox
+from argosy.agent import nat, sandbox
 from argosy.infra import border
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import Enter
+from argosy.testing.hosts import HostLab, why_no_hosts
 
 GOOD, GAPS = sandbox.levels()
 needs_sandbox = pytest.mark.skipif("sandbox" not in GOOD, reason=GAPS.get("sandbox", ""))
 needs_user = pytest.mark.skipif("user" not in GOOD, reason=GAPS.get("user", ""))
+needs_pasta = pytest.mark.skipif(bool(nat.why_not()), reason=nat.why_not())
 needs_lite = pytest.mark.skipif("sandbox-lite" not in GOOD, reason=GAPS.get("sandbox-lite", ""))
 
 
@@ -29,14 +38,20 @@ needs_lite = pytest.mark.skipif("sandbox-lite" not in GOOD, reason=GAPS.get("san
         ("process", NINE),
         pytest.param("sandbox-lite", {"pid", "tcp", "unix"}, marks=needs_lite),
         pytest.param("sandbox", set(), marks=needs_sandbox),
+        pytest.param("sandbox nat", set(), marks=[needs_sandbox, needs_pasta]),
         pytest.param("user", set(), marks=needs_user),
     ],
 )
 def test_nine_ways_to_another_session(agent: AgentProcess, level: str, reached: set[str]) -> None:
     """What each level lets through, as docs/sessions.md tells it."""
+    level, _, network = level.partition(" ")
 
     async def scenario(client: AgentClient) -> None:
-        await client.prepare([order("victim.0", level, VICTIM), order("attacker.0", level)])
+        orders = (
+            order("victim.0", level, VICTIM, network=network),
+            order("attacker.0", level, network=network),
+        )
+        await client.prepare(orders)
         await ready(client, "victim.0")
         await ready(client, "attacker.0")
         home = agent.root / "home" / "victim.0"
@@ -50,6 +65,9 @@ def test_nine_ways_to_another_session(agent: AgentProcess, level: str, reached: 
         if level == "process":
             assert found == NINE  # the probes themselves work
         await client.stop(["victim.0", "attacker.0"], 1.0)
+        async with asyncio.timeout(90):
+            while list(agent.root.glob("nat-*")):
+                await asyncio.sleep(0.01)
 
     agent.use(scenario)
 
@@ -385,3 +403,102 @@ def test_the_last_use_is_told_when_it_is_over() -> None:
     assert told == [0, 99_700, 129_700, 143_700]
     assert not news.take((0, ""), told[-1])
     assert not news.take((200_000, "cpu"), 195_000) and news.take((0, ""), 195_000)
+
+
+#: What a program in there finds by itself, without a proxy.
+STRAIGHT = """
+import socket
+def by_tcp(host):
+    try: socket.create_connection((host, 22), 30).close(); return "open"
+    except OSError as error: return error.strerror or "timed out"
+def by_udp(host):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(1)
+        for _ in range(30):
+            try: asking.sendto(b"hello", (host, 9009)); return asking.recv(100).decode()
+            except TimeoutError: pass
+print([line.split()[0] for line in open("/proc/net/route")][1], open("/etc/resolv.conf").read().split()[1])
+shut = [by_tcp(host) for host in ("127.0.0.1", "@OWN@", "@BRIDGE@", "169.254.169.254")]
+print([by_tcp("@THERE@"), by_udp("@THERE@"), *shut])
+"""
+ECHO = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as echo:
+    echo.bind(("", 9009))
+    while True:
+        data, who = echo.recvfrom(100)
+        echo.sendto(data.upper(), who)
+"""
+
+
+@needs_sandbox
+@needs_pasta
+@pytest.mark.skipif(bool(why_no_hosts()), reason=why_no_hosts() or "hosts can be made")
+def test_nat_leads_out_by_every_protocol_and_never_to_the_node(agent: AgentProcess) -> None:
+    """Another machine is reached by TCP and UDP; this one by no address, nor that of clouds' credentials."""
+
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([order("a.0", "sandbox", network="nat")])
+        await ready(client, "a.0")
+        text = STRAIGHT.replace("@THERE@", lab.hosts[0].ip).replace("@OWN@", own_address())
+        text = text.replace("@BRIDGE@", f"{lab.subnet}.1")
+        (agent.root / "home" / "a.0" / "reach.py").write_text(text)
+        _, said = await run_in(client, "a.0", "python3 ~/reach.py")
+        first, second = said.replace("\r", "").splitlines()
+        assert first == f"eth0 {nat.DNS}"
+        shut = ["Connection refused"] * 2 + ["Invalid argument"] * 2
+        assert ast.literal_eval(second) == ["open", "HELLO", *shut]
+        pid = (agent.root / "nat-a.0").read_text().strip()
+        agent.end()
+        os.kill(sandbox_of(agent), signal.SIGKILL)
+        agent.start()
+        async with asyncio.timeout(90):  # the next agent has found that its session has ended
+            while Path(f"/proc/{pid}").exists():
+                await asyncio.sleep(0.01)
+
+    with HostLab(1) as lab:
+        space = ["ip", "netns", "exec", lab.hosts[0].space]
+        echo = subprocess.Popen([*space, sys.executable, "-c", ECHO])
+        try:
+            agent.use(scenario)
+        finally:
+            echo.kill()
+            echo.wait()
+
+
+def sandbox_of(agent: AgentProcess) -> int:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if words[0].endswith(b"bwrap") and any(str(agent.root).encode() in word for word in words):
+                return int(path.parent.name)
+    raise AssertionError("there is no sandbox")
+
+
+@pytest.mark.parametrize(
+    ("level", "told"),
+    [
+        pytest.param(
+            "sandbox",
+            "network `nat` is not to be had on node-7: the program `pasta` is not installed (package passt); "
+            "`outbound` goes through a proxy there",
+            marks=needs_sandbox,
+        ),
+        ("process", "network `nat` is not to be had at level `process`; ask for isolation `sandbox`"),
+    ],
+)
+def test_nat_that_cannot_be_had_is_refused(
+    agent: AgentProcess, tmp_path: Path, level: str, told: str
+) -> None:
+    agent.end()
+    for name in ("bwrap", "sh", "bash"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "/bin/" + name)
+    agent.environ["PATH"] = str(tmp_path)
+    agent.start()
+
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([order("a.0", level, network="nat")])
+        fact = await wait_for_rank(client, "a.0", lambda fact: fact.phase in ENDED)
+        assert fact.detail == told
+
+    agent.use(scenario)

@@ -72,3 +72,26 @@ def test_tasks_of_a_job_group_start_together_and_end_with_the_primary_one(house:
     number = next(job["number"] for job in house.jobs() if job["name"] == "pair")
     told = house.json("jobs", "queue", "--tasks", str(number))
     assert [task["status"] for task in told["tasks"]] == ["succeeded", "cancelled"]
+
+
+POOL = """
+pool: {workers: 2}
+resources: {cpus: 0.1, memory: 0.1}
+setup: echo set up > ~/set-up
+"""
+
+
+def test_jobs_of_a_pool_run_on_workers_that_are_set_up(house: House) -> None:
+    def workers() -> list[str]:
+        return [each["name"] for each in house.clusters()]
+
+    house.run("jobs", "pool", "apply", "warm", house.file("pool.yaml", POOL))
+    words = ("--pool", "warm", "--num-jobs", "5", "--", "cat ~/set-up; hostname > /dev/null")
+    done = house.run("jobs", "launch", "-y", "-n", "five", *words)
+    assert done.stdout.count("set up") == 5, done.stdout
+    assert sorted(workers()) == ["warm-1", "warm-2"], "they stay for what comes next"
+    [pool] = house.json("jobs", "pool", "status")["pools"]
+    assert (pool["name"], len(pool["workers"])) == ("warm", 2)
+    house.run("jobs", "pool", "down", "-y", "warm")
+    house.wait("its workers have gone", lambda: not workers())
+    assert house.run("jobs", "launch", "-y", "--pool", "warm", "--", "true", ok=False).returncode != 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,25 @@ def pool(hosts: HostLab) -> Iterator[House]:
     house.run("pool", "add", "lab", "--hosts", names, "--ssh-config", str(hosts.config_file))
     yield house
     house.close()
+
+
+def test_times_of_a_host_whose_clock_is_an_hour_off_are_told_by_the_servers(
+    pool: House, hosts: HostLab
+) -> None:
+    host = hosts.hosts[1]
+    host.skew(3600)
+    try:
+        began_ms = int(time.time() * 1000)
+        words = ("-n", "late", "--infra", f"ssh/lab/{host.name}", "--max-duration", "20m")
+        done = pool.run("jobs", "launch", "-y", *words, "--", "echo here it is $(date +%s)")
+        ended_ms = int(time.time() * 1000)
+    finally:
+        host.skew(0)
+    shown_s = int(next(line for line in done.stdout.splitlines() if "here it is" in line).split()[-1])
+    assert shown_s * 1000 > ended_ms + 3_000_000, "that host is an hour ahead"
+    [job] = [job for job in pool.jobs() if job["name"] == "late"]
+    assert job["status"] == "succeeded"
+    assert began_ms <= job["started_ms"] <= job["ended_ms"] <= ended_ms + 1000
 
 
 def test_a_host_that_is_switched_off_closes_and_comes_back(pool: House, hosts: HostLab) -> None:
@@ -43,6 +63,7 @@ def test_a_host_that_is_switched_off_closes_and_comes_back(pool: House, hosts: H
     assert states()[first.name] == "open"
     assert first.name in pool.run("exec", "dev", "--", "hostname").stdout
     pool.run("down", "-y", "dev", "other")
+    pool.wait("both have gone", lambda: not pool.clusters())
 
 
 def test_a_pool_is_made_and_runs_what_a_cloud_would_run(pool: House, hosts: HostLab) -> None:
@@ -68,11 +89,13 @@ def test_a_pool_is_made_and_runs_what_a_cloud_would_run(pool: House, hosts: Host
 
     job = pool.run("jobs", "launch", "-y", "-d", "--infra", f"ssh/lab/{third}", "--", "sleep 100")
     assert job.returncode == 0
-    pool.wait_job(None, 2, "running")
+    number = max(each["number"] for each in pool.jobs())
+    pool.wait_job(None, number, "running")
     pool.run("pool", "drain", third)
-    pool.wait("the job left", lambda: pool.job(None, 2)["status"] != "running")
-    pool.wait("it says why", lambda: f"lab/{third} is drained" in pool.run("explain", "2", ok=False).stdout)
-    pool.run("jobs", "cancel", "-y", "2")
+    pool.wait("the job left", lambda: pool.job(None, number)["status"] != "running")
+    said = f"lab/{third} is drained"
+    pool.wait("it says why", lambda: said in pool.run("explain", str(number), ok=False).stdout)
+    pool.run("jobs", "cancel", "-y", str(number))
 
     pool.run("pool", "cordon", second)
     pool.run("stop", "-y", "dev")

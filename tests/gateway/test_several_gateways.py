@@ -17,7 +17,14 @@ from test_gateway_process import Process
 
 from argosy.gateway.merging import largest
 from argosy.gateway.peers import _weight
-from argosy.model.routes import GatewayCounters, KeyRoute, RevisionCounters, ServiceCounters, ServiceRoute
+from argosy.model.routes import (
+    GatewayCounters,
+    KeyRoute,
+    Policy,
+    RevisionCounters,
+    ServiceCounters,
+    ServiceRoute,
+)
 from argosy.model.service_keys import Prices
 from argosy.server.gateway_process import GatewayProcess
 from argosy.server.gateways import Gateways, Ledger
@@ -166,6 +173,30 @@ def test_what_is_in_flight_at_the_other_gateway_counts_for_the_choice() -> None:
         assert board.own_in_flight() == {}
 
     run_house(main, 2)
+
+
+def test_what_the_other_gateway_has_to_read_counts_for_the_choice_of_prompts() -> None:
+    """Equally many requests are there; where they are long, the next one does not go."""
+
+    async def main(house: House) -> None:
+        board, [one, other] = house.router.board, house.router.table.services[0].revisions[0].replicas
+        names = f"replica/{one.id}", f"replica/{other.id}"
+        prompt = b'{"model": "m", "messages": [{"role": "user", "content": "' + b"word " * 2000 + b'"}]}'
+        for long, heads in ((0, [0, 2]), (1, [2, 2])):
+            board.note_peers(dict.fromkeys(names, 1), {names[long]: 1e6, names[1 - long]: 10.0})
+            house.router.look_elsewhere()
+            for _ in range(2):
+                await house.gate.get("/s/web/x", method=b"POST", body=prompt)
+            assert [len(replica.heads) for replica in house.replicas] == heads
+        house.replica.scripts[b"hang"] = b""
+        board.note_peers({})
+        asking = asyncio.create_task(house.gate.get("/s/web/hang", method=b"POST", body=prompt))
+        await _until(lambda: sum(len(replica.heads) for replica in house.replicas) > 4)
+        assert len(board.own_work()) == 1
+        asking.cancel()
+        await _until(lambda: board.own_work() == {})
+
+    run_house(main, 2, policy=Policy(name="prefix-aware"))
 
 
 def test_nobody_else_says_that_a_request_was_passed_on() -> None:

@@ -61,6 +61,15 @@ def test_it_is_kept_until_it_must_not_be(tmp_path: Path) -> None:
     assert ensure_certificate(tmp_path, ["a"], now_s)[0].read_bytes().startswith(b"-----BEGIN")
 
 
+def test_who_reads_it_may_have_a_clock_that_is_hours_behind(tmp_path: Path) -> None:
+    """A node, say, on which nobody has set the time."""
+    soon_s = time.time() + 2 * 3600
+    certificate, key = ensure_certificate(tmp_path / "alone", ["gpu-box"], soon_s)
+    assert shake_hands(certificate, key, "gpu-box") == "TLSv1.3"
+    certificate, key = ensure_signed(tmp_path / "signed", ["gpu-box"], soon_s)
+    assert shake_hands(certificate, key, "gpu-box", tmp_path / "signed" / "ca.pem") == "TLSv1.3"
+
+
 def test_an_authority_of_the_folder_signs_for_ten_years(tmp_path: Path) -> None:
     now_s = time.time()
     certificate, key = ensure_signed(tmp_path, ["gpu-box", "10.0.0.5"], now_s)

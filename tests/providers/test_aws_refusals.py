@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,29 @@ def test_no_credentials(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.Monkey
     assert finding.hint.startswith("run `aws configure` or `aws sso login`")
 
 
+def test_profiles_and_their_roles_are_used(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the tools of AWS find them: keys in a file, a profile in a variable, a role that it takes on."""
+    key, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+    (tmp_path / "keys").write_text(f"[base]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
+    role = "arn:aws:iam::123456789012:role/builder"
+    (tmp_path / "config").write_text(f"[profile work]\nrole_arn = {role}\nsource_profile = base\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "keys"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for profile, roles in (("base", 0), ("work", 1)):
+        monkeypatch.setenv("AWS_PROFILE", profile)
+        cloud.fake.calls.clear()
+        provider, claim = a_provider(tmp_path / profile, cloud.clock, Account()), an_order()
+        asyncio.run(provider.ensure(claim))
+        assert len(cloud.fake.tagged(CLAIM, claim.id)) == 1
+        taken = [call for call in cloud.fake.calls if call.action == "AssumeRole"]
+        assert [call.params["RoleArn"] for call in taken] == [role] * roles
+        asyncio.run(provider.release(claim.id))
+
+
 def test_a_region_that_is_not_enabled(cloud: Cloud, tmp_path: Path) -> None:
     cloud.fake.disabled.add("me-south-1")
     said = refused_without_look(cloud, tmp_path, an_order(region="me-south-1"))
@@ -171,6 +195,34 @@ def test_the_network_of_the_secure_task_is_joined(cloud: Cloud, tmp_path: Path) 
     (fact,) = asyncio.run(provider.observe([claim.id]))
     assert fact.nodes[0].ip.startswith("10.9.1.")
     asyncio.run(provider.release(claim.id))
+
+
+def test_ports_are_opened_by_a_group_of_their_own(cloud: Cloud, tmp_path: Path) -> None:
+    """Machines that ask for the same ports share it; a rule that a crash left out is added."""
+    backend = cloud.fake.backend(REGION)
+    provider = a_provider(tmp_path, cloud.clock, cloud.account)
+    name, found = "argosy-ports-8000-9000to9010", []
+    for turn in range(2):
+        claim = with_wish(an_order(), ports=("9000-9010", "8000"))
+        asyncio.run(provider.ensure(claim))
+        (machine,) = cloud.fake.tagged(CLAIM, claim.id)
+        groups = {each.name: each for each in machine.security_groups}
+        assert set(groups) == {"argosy", name}
+        rules = groups[name].ingress_rules
+        open_to_all = [(each.from_port, each.to_port, each.ip_range) for each in rules]
+        assert sorted(open_to_all, key=str) == [
+            (8000, 8000, {"CidrIp": "0.0.0.0/0"}),
+            (9000, 9010, {"CidrIp": "0.0.0.0/0"}),
+        ]
+        ssh = [(each.from_port, each.to_port) for each in groups["argosy"].ingress_rules if each.ip_range]
+        assert ssh == [(22, 22)], "of the others only machines of the group see anything"
+        found.append(groups[name].id)
+        asyncio.run(provider.release(claim.id))
+        if not turn:
+            rules.pop()
+            provider = a_provider(tmp_path, cloud.clock, cloud.account)
+    assert found[0] == found[1]
+    assert [each.name for each in backend.describe_security_groups()].count(name) == 1
 
 
 def test_a_key_that_does_not_exist(cloud: Cloud, tmp_path: Path) -> None:

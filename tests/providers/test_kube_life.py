@@ -524,24 +524,22 @@ def test_a_server_in_a_pod_uses_its_own_cluster(tmp_path: Path) -> None:
     assert context.token_file == str(account / "token")
 
 
-def test_making_the_driver_costs_nothing_and_loads_nothing(tmp_path: Path) -> None:
+def test_making_the_driver_loads_nothing(tmp_path: Path) -> None:
+    """What it costs is measured by `benchmarks/drivers.py`."""
     import subprocess
     import sys
 
     code = (
-        "import sys, time\n"
+        "import sys\n"
         "from argosy.infra.provider import Setting\nfrom argosy.infra.system import SystemClock, SystemIds\n"
-        "from pathlib import Path\nbegan = time.process_time()\n"
+        "from pathlib import Path\n"
         "import argosy.providers.kubernetes as it\n"
         f"it.create(Setting(root=Path({str(tmp_path)!r}), clock=SystemClock(), ids=SystemIds(), "
         f"environ={{}}))\n"
-        "print(time.process_time() - began, *(m for m in ('aiohttp', 'yaml', 'websockets') if m in "
-        "sys.modules))\n"
+        "print(*(m for m in ('aiohttp', 'yaml', 'websockets') if m in sys.modules))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    took, *loaded = done.stdout.split()
-    assert loaded == []
-    assert float(took) < 0.25, "0.04 on a quiet machine; the rest is for busy ones"
+    assert done.stdout.split() == []
 
 
 def test_the_agent_is_brought_once(tmp_path: Path) -> None:

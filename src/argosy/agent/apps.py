@@ -14,7 +14,7 @@ import shlex
 import sys
 import time
 
-from argosy.agent import sandbox
+from argosy.agent import nat, sandbox
 from argosy.agent.addresses import socket_address
 from argosy.agent.joining import join
 from argosy.agent.orders import Busy, Refused
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _FIRST_LOOK_S, _LOOK_MAX_S = 0.01, 0.25  # until the app answers
 _SOON_S, _SOON_LOOK_S = 10.0, 0.04  # in the first seconds somebody waits: look more often
+_NAT = "nat-"  # files of the programs that carry packets of sessions, by rank
 _HOMES = "app-homes"  # a link for each rank with an app, to where its files lie
 _ANSWER_S = 5.0
 _ANSWER_BYTES = 1 << 20
@@ -64,11 +65,11 @@ class Apps:
         os.makedirs(home, mode=0o700, exist_ok=True)
         self._note_home(rank, home)
         alone = level in sandbox.WALLED
-        self._check_network(level, app["network"])
+        check_network(level, app["network"], self._node.name)
         sockets = self._make_folder(rank, alone)
         tools = self._tools(rank, app["folder"])
         inner = dict(app, home=sandbox.HOME if alone else home, shell=self._shared.shell, alone=alone)
-        inner["has_outlet"] = alone and app["network"] != "none"
+        inner["has_outlet"] = alone and app["network"] in ("", "outbound")
         if level == "sandbox-lite":
             own = home + "/.argosy/tmp"
             os.makedirs(own, mode=0o700, exist_ok=True)
@@ -77,6 +78,9 @@ class Apps:
             inner["writable"] = ["/dev"]
         if level == "container":
             inner["told"] = True
+        if app["network"] == "nat":
+            inner["nat"] = True
+            sandbox.write_resolver(sockets, nat.DNS)
         self._write_order(sockets, inner)
         # Whoever is told to end is `inside`, which tells the app; what carries it must not go first.
         seed = _seed_text(self._path(app["seed"]), home) if app["seed"] else ""
@@ -104,16 +108,6 @@ class Apps:
         uid = sandbox.id_of(app["owner"]) if app["isolation"] == "user" else 0
         files = sandbox.device_files(devices)
         return sandbox.command(agent, sockets, home, name, files, tools, uid)
-
-    def _check_network(self, level: str, network: str) -> None:
-        """Raises Refused for a network that this level cannot have."""
-        alone, name = level in sandbox.WALLED, self._node.name
-        if network == "host" and alone:
-            text = "network `host` is not to be had at level `%s`: nothing there reaches %s itself; ask for "
-            raise Refused("network", text % (level, name) + "`outbound`, or for isolation `process`")
-        if network in ("none", "outbound") and not alone:
-            text = "network `%s` is not to be had at level `%s`, which shares the network of %s; ask for "
-            raise Refused("network", text % (network, level, name) + "isolation `sandbox`")
 
     def _path(self, text: str) -> str:
         return self._shared.home + text[1:] if text.startswith("~") else text
@@ -157,6 +151,16 @@ class Apps:
         for name in os.listdir(folder):
             os.unlink(folder + "/" + name)
         return folder
+
+    def _nat_file(self, rank: Rank) -> str:
+        return "%s/%s%s" % (self._shared.root, _NAT, rank.id)
+
+    def sweep(self) -> None:
+        """End what carries packets of sessions that ended while no agent was there."""
+        for name in os.listdir(self._shared.root):
+            rank = self._shared.by_id.get(name[len(_NAT) :]) if name.startswith(_NAT) else None
+            if name.startswith(_NAT) and (rank is None or rank.ended):
+                nat.end(self._shared.root + "/" + name)
 
     def _folder(self, rank: Rank) -> str:
         own = self._own_folder(rank)
@@ -203,6 +207,7 @@ class Apps:
         except OSError:
             pass  # of an earlier version
         folder = self._folder(rank)
+        nat.end(self._nat_file(rank))
         if (self._order_of(rank) or {}).get("told"):
             from argosy.agent import containers
 
@@ -231,8 +236,11 @@ class Apps:
                 except OSError as error:
                     warn("%s has no way out: %s" % (rank.id, error.strerror))
             look_s, begun_s = _FIRST_LOOK_S, time.monotonic()
+            has_network = not order.get("nat")
             while not rank.ended:
-                if rank.phase == RUNNING and await self._answers(rank, order):
+                if not has_network:
+                    has_network = await self._begin_nat(rank)
+                if has_network and rank.phase == RUNNING and await self._answers(rank, order):
                     rank.ready_ms = now_ms()
                     self._shared.changed(rank)
                     break
@@ -247,6 +255,14 @@ class Apps:
                 outlet.close()
             self._attended.discard(rank.id)
             self.clean(rank)
+
+    async def _begin_nat(self, rank: Rank) -> bool:
+        """Give it its way out, once its programs can be reached; whether they can."""
+        if await self._ask(rank, "status") is None:
+            return False
+        begin = self._shared.loop.run_in_executor
+        await begin(None, nat.begin, self._folder(rank), self._nat_file(rank))
+        return True
 
     async def _answers(self, rank: Rank, order: Dict[str, object]) -> bool:
         """Whether the app can be used."""
@@ -344,6 +360,24 @@ def _seed_text(seed: str, home: str) -> str:
     ) % words
 
 
+def check_network(level: str, network: str, name: str) -> None:
+    """Raises Refused for a network that a level cannot have on the node `name`."""
+    text, alone = "", level in sandbox.WALLED
+    if network == "host" and alone:
+        text = (
+            "at level `%s`: nothing there reaches %s itself; ask for `outbound`, or for isolation `process`"
+        )
+        text %= (level, name)
+    elif network in ("none", "outbound") and not alone:
+        text = "at level `%s`, which shares the network of %s; ask for isolation `sandbox`" % (level, name)
+    elif network == "nat" and level != "sandbox":
+        text = "at level `%s`; ask for isolation `sandbox`" % level
+    elif network == "nat" and nat.why_not():
+        text = "on %s: %s; `outbound` goes through a proxy there" % (name, nat.why_not())
+    if text:
+        raise Refused("network", "network `%s` is not to be had %s" % (network, text))
+
+
 def checked(given: object) -> AppOrder:
     """An AppOrder, filled in. Raises Refused."""
     found = given if isinstance(given, dict) else {}
@@ -366,8 +400,8 @@ def checked(given: object) -> AppOrder:
     if text("listens") not in ("", "socket", "port"):
         raise Refused("app", "`listens` of an app is socket or port, or empty")
     network = text("network")
-    if network not in ("", "none", "outbound", "host"):
-        raise Refused("app", "`network` of an app is none, outbound or host, or empty")
+    if network not in ("", "none", "outbound", "nat", "host"):
+        raise Refused("app", "`network` of an app is none, outbound, nat or host, or empty")
     return {
         "name": text("name", "app"),
         "command": text("command"),

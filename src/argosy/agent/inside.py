@@ -131,6 +131,19 @@ class Inside:
         self.env["no_proxy"] = self.env["NO_PROXY"] = "localhost,127.0.0.1,::1"
         return server
 
+    async def wait_for_network(self) -> None:
+        """Until the agent has given us one that leads out, where that was asked for. Raises OSError."""
+        from argosy.agent import nat
+
+        place = self._folder + "/" + nat.READY
+        while self._order.get("nat") and not os.path.exists(place):  # noqa: ASYNC110  made by the agent
+            await asyncio.sleep(0.01)
+        if self._order.get("nat"):
+            with open(place, encoding="utf-8") as file:
+                why = file.read()
+            if why:
+                raise OSError(0, "there is no way out of here: " + why)
+
     async def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = await reader.readline()
@@ -238,6 +251,7 @@ async def _live(folder: str, order: dict[str, object]) -> int:
     server = await inside.serve()
     try:
         outlet = await inside.serve_outlet()
+        await inside.wait_for_network()
         inside.start_app()
     except OSError as error:
         sys.stderr.write("argosy: the app cannot be started: %s\n" % error.strerror)

@@ -125,9 +125,13 @@ async def of_gcp(service: Metadata) -> Notice | None:
     service.etag = told["etag"]
     instance = json.loads(text)
     if str(instance.get("preempted", "")).upper() == "TRUE":
-        service.news = service.news or _notice("terminate", _now_ms() + _PREEMPTED_IN_MS, "preempted")
+        service.news = service.news or _notice(
+            "terminate", _now_ms() + _PREEMPTED_IN_MS, "preempted", by_node=True
+        )
     elif str(instance.get("maintenanceEvent", "")).startswith("TERMINATE"):
-        service.news = _notice("maintenance", _now_ms() + 3_600_000, "TERMINATE_ON_HOST_MAINTENANCE")
+        service.news = _notice(
+            "maintenance", _now_ms() + 3_600_000, "TERMINATE_ON_HOST_MAINTENANCE", by_node=True
+        )
     else:
         service.news = None
     return service.news
@@ -151,7 +155,7 @@ async def of_azure(service: Metadata) -> Notice | None:
         if kind in _AZURE and (not service.machine or service.machine in names):
             parsed = parsedate_tz(str(event.get("NotBefore", "")))
             at_ms = int(mktime_tz(parsed)) * 1000 if parsed else _now_ms()
-            return _notice(_AZURE[kind], at_ms, "scheduled event: %s" % kind)
+            return _notice(_AZURE[kind], at_ms, "scheduled event: %s" % kind, by_node=not parsed)
     return None
 
 
@@ -162,7 +166,7 @@ async def of_file(service: Metadata) -> Notice | None:
             told = json.load(file)
     except FileNotFoundError:
         return None
-    return _notice(str(told["code"]), int(told["at_ms"]), str(told.get("text", "")))
+    return _notice(str(told["code"]), int(told["at_ms"]), str(told.get("text", "")), by_node=True)
 
 
 SOURCES: dict[str, tuple[Source, float]] = {
@@ -203,8 +207,12 @@ async def follow(name: str, url: str, told: Callable[[Notice | None], None]) -> 
         await asyncio.sleep(every_s)
 
 
-def _notice(code: str, at_ms: int, text: str) -> Notice:
-    return {"code": code, "at_ms": at_ms, "text": text}
+def _notice(code: str, at_ms: int, text: str, by_node: bool = False) -> Notice:
+    """`by_node`: `at_ms` is by the wall clock of this machine."""
+    notice: Notice = {"code": code, "at_ms": at_ms, "text": text}
+    if by_node:
+        notice["by_node"] = True
+    return notice
 
 
 def _iso_ms(text: str) -> int:

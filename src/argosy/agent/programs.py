@@ -38,7 +38,8 @@ def answer_of(
     os.close(feed)
     actions = [(os.POSIX_SPAWN_DUP2, begin, 0), (os.POSIX_SPAWN_DUP2, sink, 1), (os.POSIX_SPAWN_DUP2, 1, 2)]
     try:
-        pid = os.posix_spawn(argv[0], argv, environ or dict(os.environ), file_actions=actions)
+        env, normal = environ or dict(os.environ), (signal.SIGPIPE,)
+        pid = os.posix_spawn(argv[0], argv, env, file_actions=actions, setsigdef=normal)
     except OSError:
         os.close(source)
         return ""

@@ -174,7 +174,8 @@ def command(
             argv += ["--ro-bind", path, path]
     for each in _ETC:
         argv += ["--ro-bind-try", "/etc/" + each, "/etc/" + each]
-    for each in ("passwd", "group", "hosts"):
+    own = [each for each in ("resolv.conf",) if os.path.exists(sockets + "/" + each)]
+    for each in ("passwd", "group", "hosts", *own):
         argv += ["--ro-bind", sources.of(sockets) + "/" + each, "/etc/" + each]
     argv += [
         "--proc",
@@ -213,6 +214,12 @@ def write_names(sockets: str, name: str) -> None:
         handle = os.open(sockets + "/" + file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "w", encoding="ascii", errors="replace") as sink:
             sink.write(text)
+
+
+def write_resolver(sockets: str, server: str) -> None:
+    """Whom it asks for names, instead of whom the node asks. Raises OSError."""
+    with open(sockets + "/resolv.conf", "w", encoding="ascii") as sink:
+        sink.write("nameserver %s\n" % server)
 
 
 def device_files(chosen: List[Dict[str, object]]) -> List[str]:

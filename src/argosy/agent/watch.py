@@ -7,7 +7,7 @@ import json
 import time
 
 from argosy.agent import wire
-from argosy.agent.rank import RUNNING, Observer, Rank, clock_ms, warn
+from argosy.agent.rank import RUNNING, Observer, Rank, clock_ms, now_ms, warn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Watch(Observer):
                 del self._news[rank_id]
             facts.append(fact)
         head: dict[str, object] = {"complete": self._first, "ranks": facts, "logs": logs}
-        head["sent"], head["beat"] = clock_ms(), self._beat_s
+        head["sent"], head["wall"], head["beat"] = clock_ms(), now_ms(), self._beat_s
         if node is not None:
             head["node"] = node
         self._first = False

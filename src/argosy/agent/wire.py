@@ -32,9 +32,10 @@ have the field names of `argosy.model.facts`. Paths below `PREFIX`:
 A failure is `{"error": refused | transient | busy, "field": ..., "text": ...}` with a 4xx or 5xx status.
 
 A report frame is `FRAME` (length of head, length of body), a JSON head
-`{"complete", "ranks", "logs": [[rank id, offset, size], ...], "node", "sent", "beat"}` and the log bytes in
-the order of `logs`. `sent` is the agent's own clock in ms, which never goes back; `beat` is how often it says
-something at least, in seconds. The reader of a watch may answer a report by a line of JSON,
+`{"complete", "ranks", "logs": [[rank id, offset, size], ...], "node", "sent", "wall", "beat"}` and the log
+bytes in the order of `logs`. `sent` is the agent's own clock in ms, which never goes back; `wall` is the wall
+clock of its node, by which all other times are; `beat` is how often it says something at least, in seconds.
+The reader of a watch may answer a report by a line of JSON,
 `{"sent": of that report, "beat": from now on, "leases": [attempt id, ...]}`, which gives ranks of these
 attempts that have a lease their whole time again, from `sent` on; an older agent takes no notice of it.
 A terminal frame is `TERMINAL` (kind, length) and its payload.

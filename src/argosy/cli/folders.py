@@ -392,9 +392,10 @@ def mount(session: Session, name: str, target: Path, read_only: bool) -> None:
 Examples:
   argosy folder volumes
   argosy folder volumes --add nas /mnt/nas/argosy --on-nodes /nas/argosy
+  argosy folder volumes --add team s3://team/folders
 """
 )
-@click.option("--add", nargs=2, metavar="NAME PATH", help="A path of the server for folders.")
+@click.option("--add", nargs=2, metavar="NAME PATH", help="A path of the server, or the URL of a bucket.")
 @click.option("--on-nodes", default="", metavar="PATH", help="With --add: where nodes see the same bytes.")
 @click.option("--remove", metavar="NAME", help="Forget a volume without folders.")
 @json_option

@@ -108,7 +108,7 @@ The first word is an app (`argosy session apps`), or the name of a session that 
 @click.option("--image", metavar="IMAGE", help="Run it in a container of this image. [--isolation container]")
 @click.option(
     "--network",
-    type=click.Choice(("none", "outbound", "host")),
+    type=click.Choice(("none", "outbound", "nat", "host")),
     help="What its programs reach. [default: outbound, in a sandbox]",
 )
 @click.option("--from", "snapshot", metavar="SNAPSHOT", help="Begin with the files of this snapshot.")

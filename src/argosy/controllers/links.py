@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from argosy.controllers.fences import ROWS_AGE_S, Fences
+from argosy.controllers.node_clocks import NodeClocks
 from argosy.controllers.observed import Facts
 from argosy.controllers.view import Rows
 from argosy.infra.agent_port import Ack, AgentDirectory, Report
@@ -60,6 +61,7 @@ class Links:
         self._nodes: dict[str, Node] = {}
         self._full_s: dict[str, float] = {}  # by node: since when the disk has no room for its logs
         self._rows: Rows | None = None
+        self._clocks = NodeClocks()
 
     def follow(self, rows: Rows) -> None:
         """Start and end watches so that they match the rows."""
@@ -120,6 +122,7 @@ class Links:
         retry_s = _FIRST_RETRY_S
         while True:
             self._full_s.pop(node_id, None)
+            self._clocks.forget(node_id)
             began_s = self._clock.monotonic_s()
             silent_s = 0.0
             try:
@@ -133,6 +136,7 @@ class Links:
                         await self._take(node_id, report)
                         if first:
                             first = False
+                            facts = self._clocks.facts(node_id, facts)
                             self._facts.link_up(node_id, facts, self._clock.now_ms())
                             self._wake(node_id)
                 finally:
@@ -173,6 +177,7 @@ class Links:
                     self._logs.mask(f"{attempt.id}.{place.rank}", list(secrets.values()))
 
     async def _take(self, node_id: str, report: Report) -> None:
+        report = self._clocks.report(node_id, report, self._clock.now_ms())
         over = [rank for rank in report.ranks if rank.phase in (RankPhase.EXITED, RankPhase.VANISHED)]
         await self._keep_logs(node_id, report.logs, [rank.id for rank in over])
         if report.ranks or report.complete:

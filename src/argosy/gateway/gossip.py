@@ -1,5 +1,6 @@
-"""What gateways tell each other twice a second: requests in flight at each replica, and what is left of the
-limits of keys. It comes from the other's control socket, also while the server is away.
+"""What gateways tell each other four times a second: requests in flight at each replica, what is to be
+read of them, and what is left of the limits of keys. It comes from the other's control socket, also while the
+server is away.
 
 So a gateway that dies leaves what its keys have used with the others, not older than one second.
 """
@@ -17,7 +18,8 @@ from argosy.gateway.peers import others_of
 from argosy.gateway.shared import Board, Buckets, Spent
 from argosy.model.routes import RouteTable
 
-GOSSIP_S: Final = 0.5
+#: The choice of replicas for prompts needs it so often: `benchmarks/routing.py`.
+GOSSIP_S: Final = 0.25
 _ASK_S: Final = 1.0
 
 
@@ -25,13 +27,19 @@ class Shared(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What one gateway tells the others, by name of a row of its board. Times are of the machine's clock."""
 
     in_flight: dict[str, int] = {}
+    work: dict[str, float] = {}
     buckets: dict[str, Buckets] = {}
     spent: dict[str, Spent] = {}
 
 
 def told_by(board: Board) -> Shared:
     """What a gateway tells of itself."""
-    return Shared(in_flight=board.own_in_flight(), buckets=board.buckets(), spent=board.spendings())
+    return Shared(
+        in_flight=board.own_in_flight(),
+        work=board.own_work(),
+        buckets=board.buckets(),
+        spent=board.spendings(),
+    )
 
 
 class Gossip:
@@ -62,9 +70,12 @@ class Gossip:
             self._board.adopt_buckets(shared.buckets)
             self._board.adopt_spendings(shared.spent)
         sums: Counter[str] = Counter()
+        work: dict[str, float] = {}
         for shared in self._heard.values():
             sums.update(shared.in_flight)
-        self._board.note_peers(sums)
+            for name, units in shared.work.items():
+                work[name] = work.get(name, 0.0) + units
+        self._board.note_peers(sums, work)
         self._news()
 
 

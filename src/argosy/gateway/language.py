@@ -40,8 +40,6 @@ class Language:
         self._among: Sequence[Replica] = ()  # of the last choice
         self._loads: list[Load] = []  # theirs
         self.work_s = 0.0  # reading of prompts, and a part of the replica while an answer is made
-        self._units = 0.0  # of all requests that were sent
-        self._count = 0
 
     def choose(self, exchange: Exchange, ready: Sequence[Replica]) -> Replica:
         weighed = self._weigh(exchange)
@@ -50,10 +48,8 @@ class Language:
             self._take_replicas(ready)
         for replica, load in zip(ready, self._loads, strict=True):
             if replica.elsewhere or load.other_requests:
-                mean = self._units / self._count if self._count else 0.0
                 load.other_requests = replica.elsewhere
-                load.other_units = mean * replica.elsewhere / 2  # the other half is being answered
-                load.heard_s = now_s
+                load.other_units, load.heard_s = replica.work_elsewhere, replica.heard_s
         return ready[self._chooser.choose_among(weighed.prompt, self._loads, now_s)]
 
     def _take_replicas(self, ready: Sequence[Replica]) -> None:
@@ -72,13 +68,13 @@ class Language:
     def sent(self, exchange: Exchange, replica: Replica) -> None:
         weighed = self._weigh(exchange)
         sent = weighed.sent = self._chooser.sent(weighed.prompt, replica.id, self._now_s())
-        self._units += sent.units
-        self._count += 1
+        replica.note_work(sent.load.units)
 
     def first_byte(self, exchange: Exchange, replica: Replica) -> None:
         weighed = exchange.weighed
         if isinstance(weighed, Weighed) and weighed.sent is not None and 200 <= exchange.status < 300:
             self._chooser.first_byte(weighed.sent, self._now_s())  # a refusal says nothing of its speed
+            replica.note_work(weighed.sent.load.units)
 
     def ended(self, exchange: Exchange, replica: Replica) -> None:
         weighed = exchange.weighed
@@ -88,4 +84,7 @@ class Language:
             self.work_s += sent.units * sent.load.speed.unit_s
             if exchange.first_s:
                 self.work_s += max(0.0, self._now_s() - exchange.first_s) / BATCH
+            was_reading = sent.reading
             self._chooser.ended(sent)
+            if was_reading:
+                replica.note_work(sent.load.units)

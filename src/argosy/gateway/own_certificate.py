@@ -131,7 +131,7 @@ def _make(
         .issuer_name(called if signer is None else signer.certificate.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_before(now - datetime.timedelta(days=1))  # clocks of who reads it may be wrong
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(
             x509.BasicConstraints(ca=is_authority, path_length=0 if is_authority else None), critical=True

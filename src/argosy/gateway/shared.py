@@ -3,8 +3,9 @@
 A `Board` is memory that all of them map. A row belongs to a name (a key, a replica, another gateway); it
 holds the level and time of two token buckets, what was spent in one period (its number, micro-USD, and the
 pico-USD that are left over), one count of requests in flight for each worker, so that the counts of a worker
-that died can be taken back, and one for all other gateways, and, for each worker, the micro-USD that its
-requests in flight may cost. The process that steers the workers gives out the rows, with each table.
+that died can be taken back, and one for all other gateways; for each worker the micro-USD that its requests
+in flight may cost; and, as in flight, what replicas still have to read of prompts. The process that steers
+the workers gives out the rows, with each table.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _BUCKETS: Final = 4  # two levels, two times
 _SPENT: Final = _BUCKETS  # period, micro-USD, pico-USD
 _FLIGHT: Final = _SPENT + 3
 _NEVER: Final = 0.0
+_NO_WORK: Final[Mapping[str, float]] = {}
 _KEYS: Final = "key/"
 
 
@@ -48,6 +50,7 @@ class Board:
         self._width = width_of(workers)
         self._workers = workers
         self._worker = worker
+        self._work = _FLIGHT + 2 * workers + 1
         self._lock = _Lock(lock_fd)
         self._own: list[float] = []
         self._cells: Cells = self._own if cells is None else cells
@@ -153,11 +156,26 @@ class Board:
         """Of the other workers and gateways."""
         return self.in_flight(row) - int(self._cells[row + _FLIGHT + self._worker])
 
+    # --- what is to be read --------------------------------------------------------------------------
+
+    def note_work(self, row: int, units: float) -> None:
+        """A replica has still to read so much of what this worker has sent there."""
+        self._cells[row + self._work + self._worker] = units
+
+    def work_elsewhere(self, row: int) -> float:
+        """So much of what the other workers and gateways have sent there."""
+        first = row + self._work
+        if self._workers == 1:
+            return self._cells[first + 1]
+        whole = sum(self._cells[at] for at in range(first, first + self._workers + 1))
+        return whole - self._cells[first + self._worker]
+
     def forget_worker(self, worker: int) -> None:
         """A worker has died: nothing of it is in flight any more."""
         for row in range(0, len(self._cells) - self._width + 1, self._width):
             self._cells[row + _FLIGHT + worker] = 0.0
             self._cells[row + _FLIGHT + self._workers + 1 + worker] = 0.0
+            self._cells[row + self._work + worker] = 0.0
 
     # --- other gateways ------------------------------------------------------------------------------
 
@@ -170,6 +188,17 @@ class Board:
                 count = int(sum(self._cells[at] for at in range(first, first + self._workers)))
                 if count:
                     found[name] = count
+        return found
+
+    def own_work(self) -> dict[str, float]:
+        """By name, where this gateway has any."""
+        found = {}
+        for name, row in self._rows.items():
+            first = row * self._width + self._work
+            if first + self._workers < len(self._cells):
+                units = sum(self._cells[at] for at in range(first, first + self._workers))
+                if units > 0:
+                    found[name] = round(units, 1)
         return found
 
     def buckets(self) -> dict[str, Buckets]:
@@ -225,13 +254,14 @@ class Board:
         """Another gateway was heard of."""
         self._cells[self.row(name)] = now_s
 
-    def note_peers(self, in_flight: Mapping[str, int]) -> None:
-        """What all other gateways have in flight, by name."""
+    def note_peers(self, in_flight: Mapping[str, int], work: Mapping[str, float] = _NO_WORK) -> None:
+        """What all other gateways have in flight, by name, and what of it is to be read."""
         names = {name for name in in_flight if name in self._rows}
         for name in names | self._heard:
-            at = self._rows[name] * self._width + _FLIGHT + self._workers
-            if at < len(self._cells):
-                self._cells[at] = float(in_flight.get(name, 0))
+            row = self._rows[name] * self._width
+            if row + self._width <= len(self._cells):
+                self._cells[row + _FLIGHT + self._workers] = float(in_flight.get(name, 0))
+                self._cells[row + self._work + self._workers] = work.get(name, 0.0)
         self._heard = names
 
 
@@ -254,4 +284,4 @@ class _Lock:
 
 def width_of(workers: int) -> int:
     """Numbers in a row."""
-    return _FLIGHT + 2 * workers + 1
+    return _FLIGHT + 3 * workers + 2

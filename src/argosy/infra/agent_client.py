@@ -196,6 +196,7 @@ class _Head(msgspec.Struct, frozen=True):
     node: NodeFacts | None = None
     sent: int = 0
     beat: float = wire.HEARTBEAT_S
+    wall: int = 0
 
 
 class AgentClient:
@@ -501,6 +502,7 @@ async def _read_report(ear: Ear) -> Report:
         node=head.node,
         sent=head.sent,
         beat_s=head.beat,
+        wall_ms=head.wall,
     )
 
 

@@ -123,6 +123,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeFacts | None = None  # now and then
     sent: int = 0  # by the agent's own clock, in ms; 0: an older agent, which takes no answers
     beat_s: float = 5.0  # it says something at least so often
+    wall_ms: int = 0  # what the node's wall clock shows, which may be wrong; 0: an older agent
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

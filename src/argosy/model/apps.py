@@ -24,6 +24,7 @@ class Network(StrEnum):
     DEFAULT = ""  # outbound in a sandbox, else host
     NONE = "none"  # nothing but themselves
     OUTBOUND = "outbound"  # other machines, through a proxy of the node; never the node itself
+    NAT = "nat"  # as outbound, by every protocol: where the node has pasta
     HOST = "host"  # as programs of the node do: no sandbox has that
 
 

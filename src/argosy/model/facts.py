@@ -39,8 +39,9 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a machine was told about its own end: a spot machine that is taken back, maintenance."""
 
     code: str  # terminate | stop | hibernate | maintenance: it ends; rebalance: it may soon
-    at_ms: int  # when, by the machine's wall clock
+    at_ms: int  # when
     text: str = ""  # in the words of who says so
+    by_node: bool = False  # `at_ms` is by the node's own wall clock, which may be wrong
 
     @property
     def ends(self) -> bool:

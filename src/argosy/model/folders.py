@@ -61,15 +61,19 @@ class Invitation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Volume(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="volume"):
-    """A place where folders are: a path of the server, perhaps of a NAS that nodes also see."""
+    """A place where folders are: a path of the server, perhaps of a NAS that nodes also see, or a bucket."""
 
     name: str
-    path: str  # absolute, on the server
+    path: str  # absolute, on the server; a URL: of a bucket, or of a prefix in one
     node_path: str = ""  # where nodes see the same bytes; "": they do not
 
     @property
     def unique(self) -> str:
         return f"volume:{self.name}" if self.is_live else ""
+
+    @property
+    def is_bucket(self) -> bool:
+        return "://" in self.path
 
 
 class Folder(Entry, frozen=True, kw_only=True, omit_defaults=True, tag="folder"):

@@ -247,7 +247,7 @@ class Application:
 def _objects(store: Store, folder: Path, clock: Clock, ids: Ids) -> Objects:
     objects = Objects(folder, clock, ids, os.environ)
     objects.made = MadeBuckets(store, objects.open_stores, clock, ids)
-    folders = Folders(store, clock, ids, str(folder.parent))
+    folders = Folders(store, clock, ids, str(folder.parent), objects.open_stores)
     objects.folders = NodeFolders(folders, FolderTraffic(clock), ids)
     return objects
 

@@ -28,7 +28,7 @@ class FolderCounting:
 
     async def look(self) -> None:
         """Count what is due, one after another."""
-        seen = {each.name: bool(each.node_path) for each in await self._folders.volumes()}
+        seen = {each.name: bool(each.node_path) for each in await self._folders.volumes.all()}
         rows = (await self._store.snapshot()).people.values()
         wanted = [row for row in rows if isinstance(row, Folder) and _may_change(row, seen)]
         self._due_s = {row.id: self._due_s.get(row.id, 0.0) for row in wanted}

@@ -180,7 +180,10 @@ class FolderMounts:
         """The folder, and where nodes see it; "": they get a copy. Raises as `resolved`."""
         least = Access.READ if wanted.read_only else Access.WRITE
         folder = await self._folders.find(caller, wanted.folder, least)
-        volume, beneath = await self._folders.volume(folder.volume), await self._folders.beneath(folder)
+        volume, beneath = (
+            await self._folders.volumes.named(folder.volume),
+            await self._folders.beneath(folder),
+        )
         parts = split(wanted.sub_path)
         await asyncio.to_thread(beneath.list, wanted.sub_path)  # it is there
         writes = self._folders.access_of(folder, caller) >= Access.WRITE
@@ -250,7 +253,7 @@ class FolderMounts:
 
         def count() -> tuple[int, int]:
             files = size = 0
-            for _, fd, st in beneath.walk(path):
+            for _, fd, st in beneath.walk(path, opens=False):
                 if fd is not None:
                     files, size = files + 1, size + st.st_size
                 if files > most:

@@ -218,10 +218,10 @@ class FolderUploads:
     async def sweep(self) -> int:
         """Forget uploads that nobody goes on with, on every volume; how many."""
         gone = 0
-        for volume in await self._folders.volumes():
+        for volume in await self._folders.volumes.all():
             if volume.name == OWN_VOLUME and not self._folders.keeping.is_here:
                 continue
-            uploads = self._folders.disk_of(volume).uploads
+            uploads = self._folders.volumes.disk_of(volume).uploads
             gone += await asyncio.to_thread(uploads.sweep, self._clock.now_ms())
         return gone
 

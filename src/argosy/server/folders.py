@@ -7,12 +7,14 @@ the folder is used next.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from argosy.identity.deciding import may, visible
+from argosy.infra.buckets import OpensBuckets
 from argosy.model.access import NOBODY, Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.folders import (
@@ -23,13 +25,13 @@ from argosy.model.folders import (
     Folder,
     FolderGrant,
     Turn,
-    Volume,
     access,
     answered,
     check_folder_name,
     check_room,
 )
 from argosy.model.ids import Clock, Ids
+from argosy.server.folder_volumes import FolderVolumes, no_stores
 from argosy.server.guarding import forbidden
 from argosy.server.keeping import Keeping
 from argosy.storage.folders.beneath import Beneath
@@ -42,12 +44,18 @@ _TRIES: Final = 20  # when several change one folder at a time
 
 
 class Folders:
-    """`state_dir`: the volume `server` is a folder of it."""
+    """`state_dir`: the volume `server` is a folder of it; `stores`: object stores as they are now."""
 
-    def __init__(self, store: Store, clock: Clock, ids: Ids, state_dir: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        state_dir: str,
+        stores: Callable[[], OpensBuckets] = no_stores,
+    ) -> None:
         self._store, self._clock, self._ids = store, clock, ids
-        self._own = Path(state_dir) / "folders"
-        self._disks: dict[str, VolumeDisk] = {}
+        self.volumes = FolderVolumes(store, clock, ids, Path(state_dir), stores)
         self.keeping = Keeping()
 
     # -- which is meant, and what the caller may -----------------------------------------------------
@@ -265,75 +273,20 @@ class Folders:
         disk = await self.disk(folder)
         return await self._note(folder, counted=await asyncio.to_thread(disk.used_bytes, folder.id))
 
-    # -- volumes --------------------------------------------------------------------------------------
-
-    async def volumes(self) -> list[Volume]:
-        rows = await self._store.snapshot()
-        made = [each for each in rows.people.values() if isinstance(each, Volume)]
-        own = Volume(id=OWN_VOLUME, created_ms=0, name=OWN_VOLUME, path=str(self._own))
-        return sorted([own, *made], key=lambda each: each.name)
-
-    async def volume(self, name: str) -> Volume:
-        """Raises "not-found"."""
-        for each in await self.volumes():
-            if each.name == name:
-                return each
-        raise ArgosyError(
-            "not-found", f"there is no volume `{name}`", hint="`argosy folder volumes` lists them"
-        )
-
-    async def add_volume(self, name: str, path: str, node_path: str) -> Volume:
-        """Raises "usage", "conflict"."""
-        check_folder_name(name)
-        root = Path(path)
-        if not root.is_absolute() or not root.is_dir():
-            raise ArgosyError(
-                "usage",
-                f"`{path}` is no folder of the server",
-                hint="an absolute path that is there, or mount it",
-            )
-        if any(each.name == name or each.path == str(root) for each in await self.volumes()):
-            raise ArgosyError("conflict", f"the volume `{name}` or its path is there already")
-        new = Volume(
-            id=self._ids.new("vol"),
-            created_ms=self._clock.now_ms(),
-            name=name,
-            path=str(root),
-            node_path=node_path,
-        )
-        [made] = await self._store.commit([new])
-        assert isinstance(made, Volume)
-        return made
-
-    async def remove_volume(self, name: str) -> None:
-        """Raises "not-found", "conflict"."""
-        volume = await self.volume(name)
-        rows = await self._store.snapshot()
-        held = [
-            each.name for each in rows.people.values() if isinstance(each, Folder) and each.volume == name
-        ]
-        if volume.id == OWN_VOLUME or held:
-            why = f"folders are on it, such as `{held[0]}`" if held else "it is the server's own"
-            raise ArgosyError(
-                "conflict", f"the volume `{name}` stays: {why}", hint="remove its folders first"
-            )
-        await self._store.commit([msgspec.structs.replace(volume, removed_ms=self._clock.now_ms())])
+    # -- their bytes ------------------------------------------------------------------------------------
 
     async def disk(self, folder: Folder) -> VolumeDisk:
         """Raises Elsewhere."""
         if folder.volume == OWN_VOLUME:
             self.keeping.check()
-        return self.disk_of(await self.volume(folder.volume))
-
-    def disk_of(self, volume: Volume) -> VolumeDisk:
-        return self._disks.setdefault(volume.path, VolumeDisk(Path(volume.path)))
+        return self.volumes.disk_of(await self.volumes.named(folder.volume))
 
     async def beneath(self, folder: Folder) -> Beneath:
         """Its files; it is made on the disk when it is not there yet."""
         if folder.trashed_ms:
             raise in_trash(folder)
         disk = await self.disk(folder)
-        if not await asyncio.to_thread(disk.path(folder.id).exists):
+        if not await asyncio.to_thread(disk.is_made, folder.id):
             await asyncio.to_thread(disk.make, folder.id, folder.quota_bytes)
         return disk.beneath(folder.id)
 

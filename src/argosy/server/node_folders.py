@@ -314,7 +314,7 @@ class FolderAsBucket(ReadsOnly):
         with _as_bucket():
             below = prefix.strip("/")
             beneath = self._opened.now(Access.READ).beneath
-            for name, fd, st in beneath.walk(below, links=True):
+            for name, fd, st in beneath.walk(below, links=True, opens=False):
                 if stat.S_ISLNK(st.st_mode) and _is_text(name):
                     target = beneath.read_link(f"{below}/{name}" if below else name)
                     links |= {name: target} if _is_text(target) and target else {}
@@ -339,7 +339,7 @@ class FolderAsBucket(ReadsOnly):
             fd, size = now.beneath.open_file(key)
         sent = 0
         try:
-            if etag and _etag(os.fstat(fd)) != etag:
+            if etag and _etag(now.beneath.facts(fd, key)) != etag:
                 raise ChangedMeanwhile(f"{self.url}: `{key}` changed while it was read")
             last = size if count < 0 else min(size, first + count)
             while first < last:

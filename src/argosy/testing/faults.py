@@ -46,6 +46,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     agent_dies_at_start: float = 0.0  # per start of a rank: its agent is killed in that moment
     replacements_per_h: float = 0.0  # the state folder of a server is replaced while it runs
     clock_drift: float = 0.0  # how much faster or slower than ours the clock of a machine runs, at most
+    wall_off_h: float = 0.0  # how much the wall clock of a machine is wrong, at most, in hours
     client_deaths: float = 0.0  # per submission: the client is gone before it is answered
     hosts_close_per_h: float = (
         0.0  # a named machine of ours takes nothing new for a while: what runs there stays
@@ -88,6 +89,7 @@ _FULL_LATER: Final[dict[str, float]] = {
     "client_deaths": 0.5,
     "clock_drift": 0.04,
     "hosts_close_per_h": 8.0,
+    "wall_off_h": 2.0,
 }
 
 

@@ -87,6 +87,7 @@ class Machine:
         self.written: tuple[str, ...] = ()  # what its programs leave to be sent, of one byte each
         self.boot_timer: asyncio.TimerHandle | None = None
         self.rate = 1.0  # how fast its clock runs
+        self.wall_off_ms = 0  # how much its wall clock is ahead
         self.boots = 0
         self.returns = False  # after it died it boots again, with its disk
 

@@ -130,7 +130,8 @@ class SimAgent:
                 if machine.facts is not told:
                     told = machine.facts
                     report = msgspec.structs.replace(report, node=told)
-                report = msgspec.structs.replace(report, sent=machine.clock_ms(world.now_s), beat_s=beat_s)
+                report = _dated(report, machine, world)
+                report = msgspec.structs.replace(report, beat_s=beat_s)
                 for _ in range(2 if world.chance("watch", world.faults.watch_repeat) else 1):
                     if world.chance("watch", world.faults.watch_cut * beat_s / 5):
                         if world.dice("watch").random() < 0.5:
@@ -304,6 +305,23 @@ class SimAgent:
 
     async def close(self) -> None:
         return None
+
+
+def _dated(report: Report, machine: Machine, world: World) -> Report:
+    """The report as the machine's own wall clock dates it."""
+    off_ms = machine.wall_off_ms
+    ranks = report.ranks
+    if off_ms:
+        ranks = tuple(
+            msgspec.structs.replace(
+                rank,
+                started_ms=rank.started_ms and rank.started_ms + off_ms,
+                ended_ms=rank.ended_ms and rank.ended_ms + off_ms,
+            )
+            for rank in ranks
+        )
+    wall_ms = world.clock.now_ms() + off_ms
+    return msgspec.structs.replace(report, ranks=ranks, sent=machine.clock_ms(world.now_s), wall_ms=wall_ms)
 
 
 async def _until_set(event: asyncio.Event, limit_s: float) -> None:

@@ -365,9 +365,11 @@ class SimProvider:
 
 
 def _give_character(machine: Machine, provider: SimProvider) -> None:
-    """Whether it comes back after it died, and how fast its clock runs."""
+    """Whether it comes back after it died, how fast its clock runs, and how wrong what that shows is."""
     machine.returns = provider.manifest.may_return
     machine.rate = 1 + provider.world.dice("drift").uniform(-1, 1) * provider.world.faults.clock_drift
+    off_h = provider.world.dice("wall").uniform(-1, 1) * provider.world.faults.wall_off_h
+    machine.wall_off_ms = int(off_h * 3_600_000)
 
 
 def _check_reachable(provider: SimProvider, claim_id: str) -> None:

@@ -32,19 +32,23 @@ _PYTHON: Final = (
 )
 _NO_PYTHON: Final = "argosy: the image has no python3 of 3.8 or newer"
 _SOCKET: Final = "/argosy-root/agent.sock"
+_ENDING: Final = "/argosy-root/ending"  # the pod was told to end
 #: Its shell stays process 1: it takes up children that programs leave. When the pod is told to end, so is
-#: every process in it, and they have the pod's grace for that. (Where it is not process 1, others are not
-#: its own.)
+#: every process in it, and they have the pod's grace for that; it ends with the last of them. (Where it is
+#: not process 1, others are not its own.)
 SERVE: Final = (
     f'{_PYTHON}; [ -n "$p" ] || {{ echo "{_NO_PYTHON}" >&2; exit 78; }}; '
     f'unset LD_PRELOAD; "$p" -I -S /argosy/agent.pyz serve --root /argosy-root --socket {_SOCKET} '
     '--name "$HOSTNAME" & a=$!; t=; '
-    "trap 't=1; if [ $$ = 1 ]; then kill -s TERM -- -1; else kill -s TERM $a; fi' TERM; wait $a; s=$?; "
+    f"trap 't=1; : > {_ENDING}; if [ $$ = 1 ]; then kill -s TERM -- -1; else kill -s TERM $a; fi' TERM; "
+    "wait $a; s=$?; "
     '[ -z "$t" ] || while [ $$ = 1 ] && kill -s 0 -- -1 2>/dev/null; do sleep 0.05; done; exit $s'
 )
-#: Waits for the agent, which may be starting, and carries streams to it.
+#: Waits for the agent, which may be starting, and carries streams to it. Into a pod that ends nobody comes:
+#: who waited there would hold it up.
 CONNECT: Final = (
-    f"i=0; while [ ! -S {_SOCKET} ] && [ $i -lt 200 ]; do sleep 0.05; i=$((i+1)); done; {_PYTHON}; "
+    f"i=0; while [ ! -S {_SOCKET} ] && [ ! -e {_ENDING} ] && [ $i -lt 200 ]; "
+    f"do sleep 0.05; i=$((i+1)); done; [ ! -e {_ENDING} ] || exit 1; {_PYTHON}; "
     f'unset LD_PRELOAD; exec "$p" -I -S /argosy/agent.pyz connect --mux --socket {_SOCKET}'
 )
 _TOLERATED: Final = (

@@ -226,7 +226,7 @@ class FolderFeature:
         self._folders.keeping.check()  # the room on its own volume is that of who keeps it
         held = [folder for folder, has in await self._folders.all(exchange.caller) if has]
         rows = []
-        for each in await self._folders.volumes():
+        for each in await self._folders.volumes.all():
             mine = [folder.id for folder in held if folder.volume == each.name]
             seen = _volume(each, len(mine))
             nfs = await self._traffic.nfs(each.path)
@@ -248,15 +248,17 @@ class FolderFeature:
 
     async def make_volume(self, exchange: Exchange) -> VolumeView:
         request = await exchange.decode(VolumeRequest)
-        return _volume(await self._folders.add_volume(request.name, request.path, request.node_path), 0)
+        return _volume(await self._folders.volumes.add(request.name, request.path, request.node_path), 0)
 
     async def remove_volume(self, exchange: Exchange) -> Done:
-        await self._folders.remove_volume(exchange.path["volume"])
+        await self._folders.volumes.remove(exchange.path["volume"])
         return Done(names=(exchange.path["volume"],))
 
 
 def _volume(volume: Volume, folders: int) -> VolumeView:
     try:
+        if volume.is_bucket:
+            raise OSError("a bucket has no end")
         usage = shutil.disk_usage(
             next(each for each in (Path(volume.path), *Path(volume.path).parents) if each.exists())
         )

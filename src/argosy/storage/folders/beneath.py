@@ -135,7 +135,7 @@ class Beneath:
         """Raises "not-found"."""
         found = self.stat(path)
         if found is None:
-            raise _error(path, FileNotFoundError(errno.ENOENT, ""))
+            raise error_of(path, FileNotFoundError(errno.ENOENT, ""))
         return _found(split(path)[-1], found)
 
     def size_of(self, path: str) -> int:
@@ -175,11 +175,18 @@ class Beneath:
         with self.folder(parts[:-1]) as above, self.folder(target[:-1], make=True) as below, told(path):
             os.rename(parts[-1], target[-1], src_dir_fd=above, dst_dir_fd=below)
 
-    def walk(self, path: str, *, links: bool = False) -> Iterator[tuple[str, int | None, os.stat_result]]:
+    def walk(
+        self, path: str, *, links: bool = False, opens: bool = True
+    ) -> Iterator[tuple[str, int | None, os.stat_result]]:
         """All below a folder, folders first: paths, descriptors of files (None: a folder, or with `links` a
-        link; good until the next one), what they are. Other kinds are left out."""
+        link; good until the next one; any number where they need not be open), what they are. Other kinds
+        are left out."""
         with self.folder(split(path)) as fd:
             yield from _walk(fd, "", links)
+
+    def facts(self, fd: int, path: str) -> os.stat_result:
+        """What `open_file` has opened there, as `stat` and `walk` tell it."""
+        return os.fstat(fd)
 
     def read_link(self, path: str) -> str:
         """Where a link leads; "": it is none."""
@@ -235,10 +242,10 @@ def told(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _error(path, error) from None
+        raise error_of(path, error) from None
 
 
-def _error(path: str, error: OSError) -> ArgosyError:
+def error_of(path: str, error: OSError) -> ArgosyError:
     number = error.errno or 0
     if number == errno.ENOENT:
         return ArgosyError(

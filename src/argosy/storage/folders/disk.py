@@ -38,6 +38,9 @@ class VolumeDisk:
     def path(self, folder_id: str) -> Path:
         return self.root / folder_id
 
+    def is_made(self, folder_id: str) -> bool:
+        return self.path(folder_id).exists()
+
     def beneath(self, folder_id: str) -> Beneath:
         """Its files. Raises "not-found" when the volume does not have it."""
         return Beneath(str(self.path(folder_id)))
