@@ -88,6 +88,7 @@ ThreadingHTTPServer(("127.0.0.1", given.port), Handler).serve_forever()
 """
 
 
+@pytest.mark.nightly
 def test_three_replicas_of_a_language_model_run_on_one_machine_at_one_port(house: House) -> None:
     """The file of a textbook; what a laptop lacks (cards, vLLM itself) is replaced, all else is as it is."""
     text = (REPO / "tests" / "spec" / "seeds" / "serve.yaml").read_text("utf-8")
