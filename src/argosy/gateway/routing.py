@@ -244,6 +244,17 @@ class Router:
                 trip.replica.sockets.add(exchange)
             trip.service.balancer.first_byte(exchange, trip.replica)
 
+    def waits(self, exchange: Exchange, waited_s: float, goes_on: bool) -> None:
+        """A request has waited so long for its first byte; or, `goes_on`, bytes of its answer come."""
+        trip = exchange.memo
+        replica = trip.replica if isinstance(trip, Trip) else None
+        if replica is None or not isinstance(trip, Trip):
+            return
+        if goes_on:
+            replica.moved()
+        elif len(replica.revision.ready) > 1 and replica.waits(waited_s):
+            trip.service.settle(self._tiers)
+
     def ended(self, exchange: Exchange) -> None:
         trip, now_s = exchange.memo, self._now_s()
         if isinstance(trip, Trip):
