@@ -49,9 +49,10 @@ def live_once(name: str, config: pytest.Config, folder: Path) -> None:
 
 def _cheapest(name: str, most: float, kind: str) -> list[Offer]:
     limit_micro = most * 1e6 * 60 / MINUTES
+    table = Table.open(SHIPPED)
     rows = [
         row
-        for row in rows_of(Table.open(SHIPPED).block(name))
+        for row in (rows_of(table.block(name)) if name in table.providers else ())
         if row.capacity is Capacity.ON_DEMAND
         and 0 < row.price_micro_usd <= limit_micro
         and kind in ("", row.instance_type)
@@ -81,9 +82,10 @@ async def _live(provider: Provider, offers: list[Offer], limit_micro: float) -> 
         assert finding.ok, f"{finding.what}: {finding.hint}"
     quoted = await provider.quote(Want())
     if not provider.manifest.priced_by_catalog:  # what is offered is only what is offered now
-        fit = [each for each in quoted if not each.closed and 0 < each.price_micro_usd <= limit_micro]
-        rented = [each for each in fit if each.capacity is Capacity.ON_DEMAND]
-        offers = sorted(rented, key=lambda each: each.price_micro_usd)[:8]
+        fit = [each for each in quoted if not each.closed and each.price_micro_usd <= limit_micro]
+        if not provider.manifest.own:
+            fit = [each for each in fit if each.price_micro_usd and each.capacity is Capacity.ON_DEMAND]
+        offers = sorted(fit, key=lambda each: each.price_micro_usd)[:8]
     refused = []
     for offer in offers:
         claim = _claim(offer)

@@ -16,3 +16,14 @@ def test_each_promise_names_tests_that_are_there() -> None:
         f"{path}::{name}" for path, name in named if f"def {name}(" not in (REPO / path).read_text("utf-8")
     ]
     assert gone == []
+
+
+def test_a_thin_driver_is_thin() -> None:
+    """What makes a vendor's calls fits on a few pages; what several need is in `infra/`."""
+    drivers = REPO / "src" / "argosy" / "providers"
+    large = {
+        path.parent.name: lines
+        for path in drivers.glob("*/provider.py")
+        if "(Vendor)" in (text := path.read_text("utf-8")) and (lines := text.count("\n")) > 350
+    }
+    assert large == {}

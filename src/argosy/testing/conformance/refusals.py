@@ -72,6 +72,31 @@ async def a_quota_of_zero_leaves_nothing(subject: CloudSubject) -> None:
     assert list(await subject.provider.observe([])) == []
 
 
+async def an_account_that_nobody_pays_for_is_told(subject: CloudSubject) -> None:
+    error = await _refused(subject, 403, "Forbidden", "The billing account of this project is suspended")
+    assert isinstance(error, (border.QuotaExceeded, border.CredentialsRejected)), type(error)
+    assert "billing" in str(error), error
+
+
+async def what_an_order_may_not_say_is_told_in_its_words(subject: CloudSubject) -> None:
+    """A name, a label or a field that the API does not take."""
+    error = await _refused(subject, 400, "InvalidParameter", "the name may have letters and digits only")
+    assert isinstance(error, border.RequestRefused), type(error)
+    assert "the name may have letters and digits only" in str(error), error
+
+
+async def _refused(subject: CloudSubject, status: int, code: str, text: str) -> border.BorderError:
+    """What `ensure` makes of such an answer to its order. Nothing is left."""
+    for call in subject.calls:
+        subject.cloud.refuse(call, subject.cloud.error(status, code, text), 100)
+    error = await _error(border.BorderError, subject.provider.ensure(subject.claim()))
+    subject.cloud.refusals.clear()
+    assert subject.provider.manifest.title in str(error), error
+    assert subject.truth() == set()
+    assert list(await subject.provider.observe([])) == []
+    return error
+
+
 REFUSALS: Final[tuple[Case, ...]] = (
     rejected_credentials_say_what_to_do,
     a_clock_that_is_off_is_named,
@@ -79,6 +104,8 @@ REFUSALS: Final[tuple[Case, ...]] = (
     too_many_calls_wait_as_long_as_they_are_told,
     no_room_leaves_nothing,
     a_quota_of_zero_leaves_nothing,
+    an_account_that_nobody_pays_for_is_told,
+    what_an_order_may_not_say_is_told_in_its_words,
 )
 
 
