@@ -154,6 +154,9 @@ class Router:
                 exchange, trip.service, readers, lambda body: self._answer_split(exchange, trip, body)
             ):
                 return None
+            if readers is not None and not readers.is_open and readers.route.holding is not None:
+                readers.miss()
+                self.on_want()
         return self._send_or_hold(exchange, trip)
 
     def _answer_split(self, exchange: Exchange, trip: Trip, body: bytes) -> None:
@@ -308,9 +311,9 @@ class Router:
     def wanted(self) -> tuple[Wanted, ...]:
         """The services whose requests wait."""
         return tuple(
-            Wanted(service=id, held=len(service.queue), oldest_s=round(service.queue.oldest_s, 3))
+            Wanted(service=id, held=service.held, oldest_s=round(service.queue.oldest_s, 3))
             for id, service in self._services.items()
-            if len(service.queue)
+            if service.held
         )
 
     def look_elsewhere(self) -> None:
