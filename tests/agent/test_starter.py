@@ -118,7 +118,9 @@ def test_orders_are_done_by_processes_of_their_own_and_agents_outlive_the_starte
 
 def test_a_node_without_an_agent_is_told_from_a_starter_that_is_gone(host: Host) -> None:
     async def scenario() -> None:
-        with pytest.raises(border.Unreachable, match=r"no agent answers at .*x of .*: no agent listens there"):
+        with pytest.raises(
+            border.Unreachable, match=r"no agent answers at .*x of .*: no agent listens there"
+        ):
             await host.starter.through(host.ssh, _TO, host.answer["socket"] + "x")
         with pytest.raises(StarterGone):  # of another folder it knows nothing
             await host.starter.through(host.ssh, _TO, "/run/other.s")
