@@ -20,7 +20,7 @@ def plan_pipeline(
     session: Session, tasks: Sequence[Task], *, edges: Sequence[Edge], objective: str, as_json: bool
 ) -> None:
     """All tasks together: a row for each, the data that travels, the sum, and why."""
-    reply = session.client.plan_pipeline(tasks, edges=edges, objective=objective)
+    reply = session.client.plan_pipeline(tasks, edges=edges, objective=objective, user=session.user)
     screen = session.screen
     screen.warn(reply.warnings)
     if as_json:
@@ -62,6 +62,8 @@ def plan_pipeline(
         right=("NODES", "$/H", "TIME", "COST", "INPUT", "EGRESS"),
         spare=("KIND", "TIME", "NODES", "$/H", "LAUNCH"),
     )
+    for line in reply.folders:
+        screen.print(line)
     if reply.moves:
         screen.print()
         screen.table(
