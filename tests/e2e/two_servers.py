@@ -128,9 +128,10 @@ class Server:
 
 
 class Pair:
-    """Two servers `a` and `b`, with `a` first to decide, and the balancer in front of them."""
+    """Two servers `a` and `b`, with `a` first to decide, and the balancer in front of them. `older`: where
+    the sources of an older release lie, which `a` runs; `b` is not started then."""
 
-    def __init__(self, postgres: PostgresServer) -> None:
+    def __init__(self, postgres: PostgresServer, older: str = "") -> None:
         self._folder = tempfile.TemporaryDirectory(
             prefix="argosy-2s-", dir="/tmp", ignore_cleanup_errors=True
         )
@@ -149,9 +150,12 @@ class Pair:
             "OMP_NUM_THREADS": "1",
         }
         self.a, self.b = (Server(self.root, name, env) for name in "ab")
+        if older:
+            self.a.env["PYTHONPATH"] = older
         for server in (self.a, self.b):
             server.state.mkdir()
-            server.start()
+            if not older or server is self.a:
+                server.start()
         self.balancer = Balancer([self.a.port, self.b.port])
         self.url = f"http://127.0.0.1:{self.balancer.port}"
         done = subprocess.run(
