@@ -91,8 +91,8 @@ def test_both_answer_until_the_older_one_is_gone(pair: Pair) -> None:
         assert ask(first, "POST", f"/users/{name}", {"is_disabled": True}, pair.token)[0] == 200
         for each in (first, second):
             wait("they are out", lambda each=each, t=token: ask(each, "GET", "/whoami", token=t)[0] == 401)
-        if not turn:
-            a.stop()  # and it may be started again
+        if not turn and int(HEAD) > 7:  # releases that know 0007 may be started again
+            a.stop()
             a.start()
     a.stop()
     a.env = {**b.env, "ARGOSY_HOME": str(a.state), "ARGOSY_PEER": a.env["ARGOSY_PEER"]}  # the newer one

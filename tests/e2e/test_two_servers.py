@@ -20,6 +20,10 @@ from two_servers import PATIENCE_S, Pair, Server, run, wait
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from argosy.model.errors import ArgosyError
+from argosy.model.resources import Bound, Resources
+from argosy.model.scheduling import Scheduling
+from argosy.model.task import Task
 from argosy.testing.postgres_server import PostgresServer, find_postgres
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
@@ -435,6 +439,37 @@ def test_a_launch_reads_a_folder_of_the_other_server(pair: Pair) -> None:
         done = run(server.env, "launch", "-y", "-c", f"reads-{server.name}", str(task), log=pair.logs)
         assert "a file of a folder" in done.stdout, done.stdout
         pair.run("down", "-y", f"reads-{server.name}")
+
+
+@pytest.mark.nightly
+def test_a_limit_holds_for_jobs_that_come_to_both_at_the_same_time(pair: Pair) -> None:
+    """Sixteen that wait for a file, eight at each server at once; the queue takes five."""
+    gate, told = pair.root / "gate", list[str]()
+    limit = ("--limit", "jobs=5", "--over-limit", "refuse", "-y")
+    run(pair.a.env, "quota", "set", "lab", *limit, log=pair.logs)
+    task = Task(
+        run=f"while [ ! -e {gate} ]; do sleep 0.2; done", scheduling=Scheduling(queue="lab"),
+        resources=(Resources(cpus=Bound(100)),),
+    )  # fmt: skip
+
+    def submit(server: Server) -> None:
+        with server.client() as client:
+            for _ in range(8):
+                try:
+                    client.jobs_launch([task])
+                    told.append("taken")
+                except ArgosyError as error:
+                    told.append(error.what)
+
+    threads = [threading.Thread(target=submit, args=(each,)) for each in pair.servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with pair.b.client() as client:
+        client.cancel(None, all=True)
+    assert told.count("taken") == 5, told
+    assert {each.partition(", over by")[0] for each in told} == {"taken", "queue lab: 5 + 1 > 5 jobs"}
 
 
 def _slowness() -> float:
