@@ -17,7 +17,7 @@ from argosy.client.files import scan
 from argosy.model.task import Task
 from argosy.testing.fake_server import FakeServer
 
-STEPS = 80
+STEPS = 50
 NAMES = ("a.py", "b.log", "lib/c.py", "lib/deep/d.py", "lib/deep/e.log", "out/f", "é/g", "lib/h")
 
 
@@ -72,7 +72,7 @@ def disturb(root: Path, dice: random.Random) -> None:
         path.rename(path.with_name("renamed"))
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_by_a_model_a_change_makes_the_tree_that_a_scan_finds(
     server: FakeServer, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
