@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import machine
@@ -63,6 +63,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--latency-us", type=int, default=500)
     parser.add_argument("--local", type=Path, help="a folder on a local disk")
+    parser.add_argument("--local-files", type=int, default=100_000, help="there")
+    parser.add_argument("--only", default="", help="on the local disk: names of tools, with commas")
     parser.add_argument("--filer", action="store_true", help="a filer by FUSE")
     parser.add_argument("--skip-slow", action="store_true", help="not the filer whose calls sleep")
     parser.add_argument("--no-copies", action="store_true", help="without cp and rm on the local disk")
@@ -237,19 +239,22 @@ def in_python(command: tuple[str, ...], tool: str, tree: Path, copy: Path, envir
 
 
 def local_disk(options: argparse.Namespace, program: Path) -> Iterator[Row]:
-    """100,000 files; GNU and ours in turns, cold where caches can be dropped, then cached."""
+    """GNU and ours in turns, cold where caches can be dropped, then cached."""
     folder, runs = options.local, options.runs
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as made:
         tree, copies = Path(made) / "tree", Path(made)
-        make_tree(tree, 1000)
+        make_tree(tree, options.local_files // 100)
         os.sync()
         cold = os.access("/proc/sys/vm/drop_caches", os.W_OK)
         for state in ("local disk, cold", "cached") if cold else ("cached",):
             for name, command, tool in TOOLS:
                 if (state == "cached" or options.no_copies) and tool in ("cp", "rm"):
                     continue
-                yield beside(state, name, command, tool, tree, copies, program, runs)
+                if options.only and tool not in options.only.split(","):
+                    continue
+                row = beside(state, name, command, tool, tree, copies, program, runs)
+                yield replace(row, files=options.local_files)
 
 
 def beside(

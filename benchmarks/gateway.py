@@ -251,7 +251,7 @@ def wrk(port: int, path: str, seconds: int, connections: int, script: Path | Non
     """Requests, and the median time of one in milliseconds."""
     more, url = ["-s", str(script)] if script else [], f"http://127.0.0.1:{port}{path}"
     told = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", *more, url],
+        ["wrk", "--timeout", "30s", "-t1", f"-c{connections}", f"-d{seconds}", "--latency", *more, url],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert "Non-2xx" not in told and "Socket errors" not in told, told

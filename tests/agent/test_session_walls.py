@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -62,6 +65,9 @@ def test_nine_ways_to_another_session(agent: AgentProcess, level: str, reached: 
         if level == "process":
             assert found == NINE  # the probes themselves work
         await client.stop(["victim.0", "attacker.0"], 1.0)
+        async with asyncio.timeout(90):
+            while list(agent.root.glob("nat-*")):
+                await asyncio.sleep(0.01)
 
     agent.use(scenario)
 
@@ -443,9 +449,10 @@ def test_nat_leads_out_by_every_protocol_and_never_to_the_node(agent: AgentProce
         shut = ["Connection refused"] * 2 + ["Invalid argument"] * 2
         assert ast.literal_eval(second) == ["open", "HELLO", *shut]
         pid = (agent.root / "nat-a.0").read_text().strip()
-        await client.stop(["a.0"], 1.0)
-        await wait_for_rank(client, "a.0", lambda fact: fact.phase in ENDED)
-        async with asyncio.timeout(90):
+        agent.end()
+        os.kill(sandbox_of(agent), signal.SIGKILL)
+        agent.start()
+        async with asyncio.timeout(90):  # the next agent has found that its session has ended
             while Path(f"/proc/{pid}").exists():
                 await asyncio.sleep(0.01)
 
@@ -457,6 +464,15 @@ def test_nat_leads_out_by_every_protocol_and_never_to_the_node(agent: AgentProce
         finally:
             echo.kill()
             echo.wait()
+
+
+def sandbox_of(agent: AgentProcess) -> int:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if words[0].endswith(b"bwrap") and any(str(agent.root).encode() in word for word in words):
+                return int(path.parent.name)
+    raise AssertionError("there is no sandbox")
 
 
 @pytest.mark.parametrize(

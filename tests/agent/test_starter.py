@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from agent_process import gone, wait_for
 
+from argosy.infra import border
 from argosy.infra.agent_client import AgentClient, StreamChannel, unix_channel
 from argosy.infra.agent_port import RankOrder
 from argosy.infra.bootstrap import AgentPlan, Errand, receiver_input
@@ -117,10 +118,13 @@ def test_orders_are_done_by_processes_of_their_own_and_agents_outlive_the_starte
 
 def test_a_node_without_an_agent_is_told_from_a_starter_that_is_gone(host: Host) -> None:
     async def scenario() -> None:
-        for socket in (host.answer["socket"] + "x", "/run/other.s"):
-            with pytest.raises(StarterGone):
-                await host.starter.through(host.ssh, _TO, socket)
-            assert host.starter.socket
+        with pytest.raises(
+            border.Unreachable, match=r"no agent answers at .*x of .*: no agent listens there"
+        ):
+            await host.starter.through(host.ssh, _TO, host.answer["socket"] + "x")
+        with pytest.raises(StarterGone):  # of another folder it knows nothing
+            await host.starter.through(host.ssh, _TO, "/run/other.s")
+        assert host.starter.socket
         pids = await host.pids()
         os.kill(pids["parent"], signal.SIGKILL)
 

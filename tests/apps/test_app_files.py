@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -84,3 +87,55 @@ def test_what_is_needed_is_installed_by_content() -> None:
     assert folder_name(app) in text and "'jupyterlab>=4.2,<5'" in text and "PIP_NO_INDEX=1" in text
     assert text.endswith("pip install mine")
     assert install_text(SHIPPED["terminal"], "mine") == "mine" and folder_name(SHIPPED["terminal"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "told"),
+    [
+        ("rstudio", "rserver", {"--www-address=127.0.0.1", "--www-port=8123", "--auth-none=1"}),
+        ("desktop", "kasmvncserver", {"-interface", "127.0.0.1", "-websocketPort", "8123"}),
+    ],
+)
+def test_a_program_that_must_be_there_is_told_to_listen_for_the_proxy_alone(
+    tmp_path: Path, name: str, program: str, told: set[str]
+) -> None:
+    """By a stand-in for the program, which notes its arguments."""
+    app, stand_in = SHIPPED[name], tmp_path / "bin" / program
+    assert app.program == program
+    stand_in.parent.mkdir()
+    stand_in.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/arguments\n')
+    stand_in.chmod(0o755)
+    env = {
+        "PATH": f"{stand_in.parent}:/usr/bin:/bin",
+        "ARGOSY_APP_PORT": "8123",
+        "ARGOSY_APP_DIR": str(tmp_path),
+    }
+    subprocess.run(["bash", "-euc", app.command], env=env, check=True, cwd=tmp_path)
+    assert told <= set((tmp_path / "arguments").read_text().split("\n"))
+    if name == "rstudio":
+        key = tmp_path / "key"
+        assert key.stat().st_mode & 0o777 == 0o600 and len(key.read_text()) == 64
+
+
+@pytest.mark.nightly
+def test_a_folder_of_wheels_is_all_that_is_asked(tmp_path: Path) -> None:
+    """Installed once, with no index to ask; the next start finds it."""
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    with zipfile.ZipFile(wheels / "my_board-2.1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("my_board.py", "print('from the folder')\n")
+        about = "my_board-2.1.dist-info/"
+        wheel.writestr(about + "METADATA", "Metadata-Version: 2.1\nName: my-board\nVersion: 2.1\n")
+        wheel.writestr(
+            about + "WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr(about + "RECORD", "")
+    app = parse_app("board", 'listens = "port"\nneeds = ["my-board>=2"]\ncommand = "b"\n', "board.toml")
+    env = {
+        "PATH": os.environ["PATH"], "HOME": str(tmp_path), "ARGOSY_WHEELS": str(wheels),
+        "PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_CONFIG_FILE": os.devnull,
+    }  # fmt: skip
+    text = install_text(app, '"$app/bin/python" -m my_board')
+    for said in ("installing 'my-board>=2' (once on this node)\nfrom the folder\n", "from the folder\n"):
+        done = subprocess.run(["bash", "-c", text], env=env, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, said), done.stderr

@@ -340,6 +340,24 @@ def test_every_changed_byte_is_noticed() -> None:
             Table(bytes(changed)).check()
 
 
+def test_a_slice_over_several_hosts_is_told_by_its_hosts(catalog: Catalog) -> None:
+    """Each of them is a node: prices, processors and memory are of one."""
+    block = catalog.market.block("gcp")
+    (small,), (large,) = block.of_type("tpu-v5p-8"), block.of_type("tpu-v5p-128")
+    assert block.shape(small).memory_bytes == block.shape(large).memory_bytes
+    assert block.shape(small).cpus_milli == block.shape(large).cpus_milli
+    slices = Accelerator(model="tpu-v5p-128", milli=1000)
+    wish = Resources(infra=Infra(provider="gcp"), accelerator=slices, use_spot=False)
+    (best,) = rank([wish], 16, catalog.market, limit=1).plan.choices
+    assert best.price_micro_usd == 16 * best.offer.price_micro_usd == 268_800_000
+    (refused,) = [
+        each
+        for each in rank([wish], 4, catalog.market).plan.rejected
+        if (each.provider, each.code) == ("gcp", "slice")
+    ]
+    assert refused.text == "tpu-v5p-128 has 16 hosts, and each is a node: asked for 4 (`num_nodes: 16`)"
+
+
 # --- against the price files -----------------------------------------------------------------------
 
 

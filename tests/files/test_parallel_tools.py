@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -155,12 +156,18 @@ def test_access_lists_and_attributes_travel_with_cp_a(engine: Engine, tmp_path: 
     source = tmp_path / "tree"
     source.mkdir()
     (source / "file").write_text("x")
+    entries = ((1, 6, 2**32 - 1), (2, 4, 1234), (4, 4, 2**32 - 1), (16, 4, 2**32 - 1), (32, 0, 2**32 - 1))
+    access = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *each) for each in entries)
     try:
         os.setxattr(source / "file", "user.origin", b"camera 3")
+        os.setxattr(source / "file", "system.posix_acl_access", access)
     except OSError:
-        pytest.skip("this file system has no attributes")
+        pytest.skip("this file system has no attributes or no access lists")
     assert engine("cp", "-a", "tree", "copy", cwd=tmp_path).returncode == 0
     assert os.getxattr(tmp_path / "copy" / "file", "user.origin") == b"camera 3"
+    assert os.getxattr(tmp_path / "copy" / "file", "system.posix_acl_access") == access
+    assert engine("sync", "tree", "synced", cwd=tmp_path).returncode == 0
+    assert os.getxattr(tmp_path / "synced" / "file", "system.posix_acl_access") == access
     assert engine("cp", "-r", "tree", "plain", cwd=tmp_path).returncode == 0
     assert "user.origin" not in os.listxattr(tmp_path / "plain" / "file")
 
@@ -169,12 +176,23 @@ def test_access_lists_and_attributes_travel_with_cp_a(engine: Engine, tmp_path: 
 def test_a_dry_run_changes_nothing(engine: Engine, tmp_path: Path) -> None:
     make_tree(tmp_path / "tree", 3)
     before = run(["find", "tree", "-printf", "%p %m %T@ %C@\\n"], cwd=tmp_path).stdout
-    for words in (("rm", "-r"), ("chmod", "-R", "0"), ("chown", "-R", "1:1"), ("find", "-delete")):
-        path = ("tree",) if words[0] != "find" else ()
+    copies = (("cp", "-a"), ("sync", "--delete"))
+    for words in (("rm", "-r"), ("chmod", "-R", "0"), ("chown", "-R", "1:1"), ("find", "-delete"), *copies):
+        path = ("tree", "copy") if words in copies else ("tree",) if words[0] != "find" else ()
         order = ("find", "tree", "-delete") if words[0] == "find" else (*words, *path)
         done = engine(*order, "--dryrun", cwd=tmp_path)
         assert done.returncode == 0 and b"would " in done.stdout, words
     assert run(["find", "tree", "-printf", "%p %m %T@ %C@\\n"], cwd=tmp_path).stdout == before
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.process
+def test_progress_tells_how_far_it_is_and_changes_no_result(engine: Engine, tmp_path: Path) -> None:
+    flat(tmp_path / "tree", 5, 20)
+    plain = engine("du", "-s", "tree", cwd=tmp_path)
+    told = engine("du", "-s", "--progress", "tree", cwd=tmp_path)
+    assert told.stdout == plain.stdout and told.returncode == 0
+    assert b"thread" in told.stderr and not plain.stderr, told.stderr
 
 
 @pytest.mark.process

@@ -200,6 +200,7 @@ async def _house(count: int, fields: dict[str, Any]) -> AsyncIterator[House]:
     addresses = await house.add(count) if count else []
     house.gate = await Gate(house.router).start()
     house.gate.door.now_s = house.clock
+    house.gate.door.waits = house.router.waits
     house.router.take_table(table(service(*addresses, **fields)))
     try:
         yield house

@@ -4,7 +4,9 @@ more requests."""
 from __future__ import annotations
 
 import asyncio
+import bisect
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -12,12 +14,14 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from gateway_house import House, run_house, service, table
+from gateway_house import OK, House, run_house, service, table
 
 from argosy.gateway import addresses, pools
 from argosy.gateway.addresses import parse_address
-from argosy.gateway.replicas import HUNG_S
-from argosy.model.routes import Holding, Policy, ReplicaRoute, RevisionRoute
+from argosy.gateway.doubt import ALONE_S, is_silent
+from argosy.model.routes import LATENCY_BOUNDS_MS, Holding, Policy, ReplicaRoute, RevisionRoute
+from argosy.testing.language_replica import Engine, Query
+from argosy.testing.language_replica import Replica as LanguageReplica
 
 
 async def _until(condition: object) -> None:
@@ -161,7 +165,7 @@ def test_one_that_says_it_is_ready_and_answers_nothing_is_left_alone() -> None:
         assert [len(replica.heads) for replica in house.replicas] == [0, 6]
         assert house.router.tell().services[0].replicas[0].state == "suspect"
         del lies.scripts[b"work"]
-        house.clock.now += HUNG_S
+        house.clock.now += ALONE_S
         await sweep()
         await sweep()
         for _ in range(6):
@@ -184,6 +188,121 @@ def test_one_that_is_alone_is_asked_again_also_when_it_was_silent() -> None:
         assert (await house.gate.get("/s/web/")).endswith(b"ok")
 
     run_house(test, answer_timeout_s=3)
+
+
+async def _seconds(house: House, count: int) -> None:
+    """Time passes at the gateway."""
+    for _ in range(count):
+        house.clock.now += 1
+        house.gate.door.sweep()
+
+
+def test_one_that_hangs_is_doubted_long_before_its_time_and_trusted_when_it_answers() -> None:
+    async def test(house: House) -> None:
+        for _ in range(24):
+            await house.gate.get("/s/web/x")
+        hangs = house.replicas[0]
+        hangs.scripts[b"work"] = b""
+        waiting = []
+        while b"/work" not in hangs.heads[-1]:
+            waiting.append(asyncio.create_task(house.gate.get("/s/web/work")))
+            await _until(lambda: sum(len(each.heads) for each in house.replicas) == 24 + len(waiting))
+        await _seconds(house, 4)
+        assert _states(house) == ["ready"] * 3
+        await _seconds(house, 1)
+        assert _states(house) == ["suspect", "ready", "ready"], "five seconds without a byte"
+        for _ in range(6):
+            await house.gate.get("/s/web/work")
+        assert sum(b"/work" in head for head in hangs.heads) == 1, "others get what comes"
+        assert [task.done() for task in waiting[-1:]] == [False], "what is there waits on"
+        for writer in hangs._writers:
+            writer.write(OK)
+        assert (await waiting[-1]).endswith(b"ok")
+        await _until(lambda: house.router.sweep() or _states(house)[0] == "ready")
+
+    run_house(test, 3)
+
+
+def test_a_slow_one_whose_other_answers_go_on_is_not_doubted() -> None:
+    async def test(house: House) -> None:
+        for _ in range(24):
+            await house.gate.get("/s/web/x")
+        slow = house.replicas[0]
+        streams = []
+        while b"stream" not in slow.heads[-1]:
+            reader, writer = await house.gate.connect()
+            writer.write(b"GET /s/web/stream HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readuntil(b"data: 1\n\n")
+            streams.append(writer)
+        client = next(
+            each for each in house.gate.door.clients
+            if each._exchange is not None and each._exchange.memo.replica.id == "r0"  # type: ignore[attr-defined]
+        )  # fmt: skip
+        waiting = []
+        while b"hang" not in slow.heads[-1]:
+            waiting.append(asyncio.create_task(house.gate.get("/s/web/hang")))
+            await _until(
+                lambda: sum(len(each.heads) for each in house.replicas) == 24 + len(streams + waiting)
+            )
+        for _ in range(8):
+            client._ticks = 0  # as if a token had come
+            await _seconds(house, 1)
+        assert _states(house)[0] == "ready"
+        await _seconds(house, 7)
+        assert _states(house)[0] == "suspect", "no token came any more"
+        for task in waiting:
+            task.cancel()
+
+    run_house(test, 3)
+
+
+def test_nothing_is_doubted_while_nobody_knows_what_is_usual() -> None:
+    async def test(house: House) -> None:
+        asking = [asyncio.create_task(house.gate.get("/s/web/hang")) for _ in range(2)]
+        await _until(lambda: sum(len(each.heads) for each in house.replicas) == 2)
+        await _seconds(house, 60)
+        assert _states(house) == ["ready"] * 2
+        for task in asking:
+            task.cancel()
+
+    run_house(test, 2)
+
+
+@pytest.mark.parametrize(("streams", "soon_s"), [(True, 60), (False, 120)])
+def test_a_language_model_at_its_limit_is_not_doubted_and_one_that_hangs_is(
+    streams: bool, soon_s: int
+) -> None:
+    """Ten minutes of prompts as an engine reads them; then one of two replicas stops. Without streams a first
+    byte is the end of an answer, and what is usual is longer."""
+    dice = random.Random(3)
+    replicas = [LanguageReplica(number, Engine(blocks=880)) for number in range(2)]
+    counts, flying, moved_s = [0] * (len(LATENCY_BOUNDS_MS) + 1), list[Query](), [0.0, 0.0]
+    doubted: dict[int, int] = {}
+    arrives_s, number = 0.0, 0
+    for second in range(1, 600 + soon_s):
+        while arrives_s < second:
+            number, prompt = number + 1, dice.randint(500, 12_000)
+            blocks = [(number, block) for block in range(prompt // 512)]
+            query = Query(number, arrives_s, prompt, dice.randint(20, 300), blocks)
+            replicas[number % 2].submit(query)
+            flying.append(query)
+            arrives_s += dice.expovariate(2.2)
+        for replica in replicas[second > 600 :]:
+            replica.advance(second)
+        for query in list(flying):
+            byte_s = query.first_s if streams else query.ended_s
+            if byte_s is not None and byte_s <= second:
+                over = query.ended_s is not None and query.ended_s <= second
+                hangs = query.replica == 0 and second > 600
+                last_s = query.ended_s or byte_s if over or not streams else 600.0 if hangs else second
+                moved_s[query.replica] = max(moved_s[query.replica], last_s)
+                if over:
+                    flying.remove(query)
+                    counts[bisect.bisect_left(LATENCY_BOUNDS_MS, 1000 * (byte_s - query.sent_s))] += 1
+            elif is_silent(second - query.sent_s, second - moved_s[query.replica], counts):
+                doubted.setdefault(query.replica, second)
+    assert list(doubted) == [0] and 600 < doubted[0] <= 600 + soon_s, doubted
+    assert sum(counts) > 1000 and counts[-1] == 0
 
 
 @pytest.fixture

@@ -105,8 +105,19 @@ def test_without_a_reader_that_is_ready_nobody_waits_for_one() -> None:
         [answers] = [house.replicas[1].address]
         readers = service(name="reads", holding=Holding())
         chat = service(answers, name="chat", models=("tiny",), prefill="svc-reads")
+        wakes = list[int]()
+        house.router.tell_wants(lambda: wakes.append(1))
         house.router.take_table(table(chat, readers, generation=2))
+        assert house.router.wanted() == ()
         assert b" 200 " in (await house.gate.get(PATH, method=b"POST", body=_ask()))[:20]
+        assert [(each.service, each.held) for each in house.router.wanted()] == [("svc-reads", 1)]
+        assert [each.held for each in house.router.tell().services] == [0, 1] and wakes == [1]
+        house.clock.now += 61
+        assert house.router.wanted() == (), "nobody asked for it for a minute"
+        await house.gate.get(PATH, method=b"POST", body=_ask())
+        ready = service(house.replicas[0].address, name="reads", holding=Holding())
+        house.router.take_table(table(chat, ready, generation=2))
+        assert house.router.wanted() == () and len(wakes) == 2, "it is there"
         gone = service(answers, name="chat", models=("tiny",), prefill="svc-gone")
         house.router.take_table(table(gone, generation=3))
         assert b" 200 " in (await house.gate.get(PATH, method=b"POST", body=_ask()))[:20]

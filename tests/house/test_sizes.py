@@ -64,7 +64,6 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("function", "agent/terminal.py:serve_shell"): 72,
         ("function", "catalog/overlay.py:_read_terms"): 68,
         ("function", "cli/launching.py:launch"): 77,
-        ("function", "cli/pipelines.py:plan_pipeline"): 71,
         ("function", "client/local_server.py:ensure_running"): 62,
         ("function", "client/tasks.py:Resources.__init__"): 70,
         ("function", "convert/ray.py:ray_job"): 97,

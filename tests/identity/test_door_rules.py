@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from site_of_people import OWN_PAGE, Site
 
+from argosy.identity.credentials import PERSONAL, make_token
+from argosy.model.access import OWNER
 from argosy.model.errors import ArgosyError
 from argosy.server.door_rules import COOKIE, DoorRules, check_page, cookie_of, parse_rules
+from argosy.server.doorkeeper import Doorkeeper
+from argosy.server.identity import Identity
+from argosy.server.tokens import Tokens
+from argosy.store.accounts import Token
+from argosy.store.snapshot import Snapshot
+from argosy.store.store import Store
+from argosy.testing.virtual_time import FixedClock, SimIds
 
 RULES = DoorRules(
     hosts=frozenset({"argosy.example", "gpu-box"}), origins=frozenset({"https://argosy.example"})
@@ -181,3 +192,43 @@ def test_an_own_page_is_served(site: Site) -> None:
     origin = {"cookie": page["cookie"], "x-argosy-api": "1", "origin": site.address}
     assert site.ask("GET", "/status", **origin).status == 200
     assert OWN_PAGE["sec-fetch-site"] == "same-origin"
+
+
+class Away(Store):
+    """A database elsewhere that does not answer: what was read last is there."""
+
+    is_away = False
+
+    async def last_known(self) -> tuple[Snapshot, int]:
+        rows, _ = await super().last_known()
+        return rows, int(self.is_away)
+
+    async def load_tokens(self) -> list[Token]:
+        if self.is_away:
+            raise ArgosyError("store-busy", "no connection")
+        return await super().load_tokens()
+
+
+def test_while_the_database_is_away_a_good_credential_is_not_called_wrong() -> None:
+    async def main() -> None:
+        clock, ids = FixedClock(), SimIds()
+        store = await Away.open("sqlite://", ids=ids, clock=clock, inline=True)
+        assert isinstance(store, Away)
+        keeper = Doorkeeper(store, clock, Identity(store, clock, ids))
+        await keeper.identity.people.add_user(OWNER, name="ann")
+        known = await keeper.identity.credentials.add_token(OWNER, name="t", user="ann")
+        await Tokens(store).add("plain", name="p", scope="use", now_ms=1)
+        assert await keeper.caller_of("plain") is not None
+        store.is_away = True
+        for secret in (known.secret, "plain"):
+            assert await keeper.caller_of(secret) is not None, "who is known stays in"
+        for secret in (make_token(PERSONAL), "another"):
+            with pytest.raises(ArgosyError, match="nobody knows whose the credential is") as told:
+                await keeper.caller_of(secret)
+            assert told.value.code == "store-busy"
+        store.is_away = False
+        for secret in (make_token(PERSONAL), "another"):
+            assert await keeper.caller_of(secret) is None
+        await store.close()
+
+    asyncio.run(main())

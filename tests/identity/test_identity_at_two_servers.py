@@ -10,6 +10,7 @@ from argosy.model.access import OWNER
 from argosy.model.apps import App
 from argosy.model.audit import Act, first_break
 from argosy.model.kinds.session import SESSION, SessionSpec, SessionStatus
+from argosy.model.people import User
 from argosy.model.rows import Workload
 from argosy.server.apps.live import LiveApps
 from argosy.server.doorkeeper import FRESH_MS, Doorkeeper
@@ -33,8 +34,15 @@ def test_both_know_at_once_and_both_forget(postgres: PostgresServer) -> None:
         made = await credentials.add_token(OWNER, name="t", user="ann")
         caller = await there.caller_of(made.secret)
         assert caller is not None and caller.name == "ann", "a token of the other server works at once"
+        rows = await stores[0].snapshot()
+        [user] = [each for each in rows.people.values() if isinstance(each, User)]
+        assert await there.identify(a_request("of-nobody")) is None
+        browser = (await credentials.sign_in(user, method="password")).secret
+        seen = await there.identify(a_request(browser))
+        assert seen is not None and seen.name == "ann", "so does the cookie of who has just signed in there"
         await people.change_user(OWNER, "ann", is_disabled=True)
         clock.advance(FRESH_MS / 1000)
+        assert await there.identify(a_request(browser)) is None and not await there.is_good(seen)
         assert not await there.is_good(caller), "half a second later nothing of it is open anywhere"
         assert await there.caller_of(made.secret) is None
         records = await stores[1].load_acts()
@@ -136,6 +144,14 @@ def test_an_app_is_opened_at_one_and_used_at_the_other(postgres: PostgresServer)
             await each.close()
 
     asyncio.run(main())
+
+
+def a_request(cookie: str) -> dict[str, object]:
+    """Of a page of ours."""
+    fields = {"host": "localhost", "origin": "http://localhost", "x-argosy-api": "1"}
+    fields["cookie"] = f"__Host-argosy={cookie}"
+    headers = [(name.encode(), value.encode()) for name, value in fields.items()]
+    return {"type": "http", "method": "GET", "path": "/v1/whoami", "headers": headers}
 
 
 class Nobody:

@@ -53,6 +53,14 @@ def test_data_and_models_are_written_by_who_manages_them() -> None:
         assert has(folder, "ann") is Access.MANAGE
 
 
+def test_a_folder_is_given_another_use() -> None:
+    shared = a_folder(grants=(FolderGrant(to="bob", level="rw"),))
+    assert has(rules.used_for(shared, "model"), "bob") is Access.READ
+    assert has(rules.used_for(rules.used_for(shared, "data"), "general"), "bob") is Access.WRITE
+    with pytest.raises(ArgosyError, match="`tape` is no use of a folder"):
+        rules.used_for(shared, "tape")
+
+
 def test_in_the_trash_only_who_manages_sees_it() -> None:
     folder = rules.trashed(a_folder(grants=(FolderGrant(to="bob", level="rw"),)), 5)
     assert has(folder, "bob") is Access.NOTHING and has(folder, "ann") is Access.MANAGE

@@ -124,10 +124,11 @@ def test_tpus_are_read_by_googles_models(tmp_path: Path) -> None:
         queue = {"run_duration": 3600, "provision_timeout": 600}
         spot = a_claim_for("tpu-v6e-8", zone="us-central1-a", accelerator="tpu-v6e-8", spot=True)
         queued = a_claim_for(
-            "tpu-v5p-8",
+            "tpu-v5p-16",
             zone="us-central1-a",
-            count=2,
-            accelerator="tpu-v5p-8",
+            count=4,
+            spot=True,
+            accelerator="tpu-v5p-16",
             config={"managed_instance_group": queue},
         )
 

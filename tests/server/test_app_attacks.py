@@ -228,6 +228,12 @@ def test_who_has_no_ticket_of_this_app(name: str, kind: str) -> None:
     during(act)
 
 
+def test_there_are_enough_of_them() -> None:
+    """Of those that come with a good cookie from elsewhere, and with no good cookie."""
+    assert len(FOREIGN) >= 50 and len(CREDENTIALS) >= 10
+    assert len([name for name in FOREIGN if "websocket" in name]) >= 6
+
+
 @pytest.mark.parametrize(
     ("host", "status"),
     [

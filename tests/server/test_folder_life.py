@@ -180,6 +180,19 @@ def test_dot_folders_come_along_with_what_their_owner_launches(moved: IdleServer
     assert moved.do(mounts_of(moved).dots(OWNER, "")) == []
 
 
+def test_dot_folders_are_in_every_session_of_their_owner(moved: IdleServer) -> None:
+    mine = make(moved, ".config")["id"]
+    (moved.home / "folders" / mine / "rc").write_bytes(b"x")
+    raw = Raw(moved.socket)
+    for user, name in (("ann", "one"), ("ann", "two"), ("bob", "other")):
+        asked = {"app": "terminal", "name": name, "user": user, "isolation": "process"}
+        made = raw.ask("POST", "/sessions", asked)
+        assert made.status == 200, made.body
+    rows = moved.do(moved.store.snapshot()).workloads.values()
+    got = {row.name: [mount.target for mount in row.spec.task.file_mounts] for row in rows}
+    assert got == {"one": ["~/.config"], "two": ["~/.config"], "other": []}
+
+
 def test_a_dot_folder_too_large_for_a_copy_is_left_out_and_the_plan_says_so(
     moved: IdleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -228,3 +229,32 @@ def test_our_client_sends_trees_and_fetches_them(server: IdleServer, tmp_path: P
     with pytest.raises(ArgosyError, match="is in the trash"):
         files.download("in/empty", tmp_path)
     files.close()
+
+
+def test_a_full_disk_on_this_side_is_told_and_nothing_half_has_a_name(
+    server: IdleServer, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "x", small]).returncode:
+        pytest.skip("no small disk can be mounted here: a full disk on the client's side was not tested")
+    try:
+        client = Client(env={"ARGOSY_SERVER": f"unix://{server.socket}"}, start=False)
+        client.make_folder("train", user="ann")
+        files = FolderFiles(client.location, "train")
+        data = os.urandom(3_000_000)
+        files.write("in/big", len(data), iter([data]))
+        files.write("in/a", 1, iter([b"a"]))
+        for fetch in (lambda: files.download_tree("in", small), lambda: files.download("in/big", small)):
+            with pytest.raises(ArgosyError, match="the disk here is full: `in") as told:
+                fetch()
+            assert told.value.code == "disk-full" and "make room" in told.value.hint
+            assert not (small / "big").exists()
+        assert (small / "a").read_bytes() == b"a"
+        subprocess.run(["mount", "-o", "remount,size=8m", small], check=True)
+        assert files.download("in/big", small) == (1, 3_000_000)
+        assert (small / "big").read_bytes() == data
+        assert not [each for each in small.iterdir() if each.name.startswith(".")]
+        files.close()
+    finally:
+        subprocess.run(["umount", small], check=False)

@@ -4,14 +4,18 @@ be framed, nobody is sent elsewhere. How the start page shows names and logs is 
 from __future__ import annotations
 
 import http.client
+import zlib
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlencode
 
 import pytest
 
 from argosy.api.pool import DeviceView, HolderView, MachineView, PoolView, ShareView, WaitingView
 from argosy.client.client import Client
+from argosy.client.folders import FolderFiles
 from argosy.model.facts import Device
 from argosy.pages.pool_map import render_html, render_svg
 from argosy.server.apps.pages import refused
@@ -119,6 +123,29 @@ def test_a_stored_page_runs_nothing(server: IdleServer) -> None:
     assert browse(server, "/s3/pages/x.html", cookie="__Host-argosy=x").status in (401, 403), (
         "no link opens it"
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["page.html", "picture.svg", "notebook.ipynb", f"{EVIL[:20].replace('/', '')}.xhtml"]
+)
+def test_files_of_a_folder_run_nothing(server: IdleServer, tmp_path: Path, name: str) -> None:
+    """Also the output of a notebook, which is markup in a file: what a folder holds is kept, never shown."""
+    (tmp_path / "x").write_text(f"<script>alert(1)</script>{EVIL}")
+    where = f"pages-{zlib.crc32(name.encode())}"
+    with Client(env={"ARGOSY_SERVER": f"unix://{server.socket}", "HOME": str(server.home)}) as client:
+        client.add_user(where)
+        client.set_member(where, "owner")
+        token = client.add_token("t", user=where).secret
+        client.make_folder(where, user=where)
+        FolderFiles(client.location, where).upload(tmp_path / "x", name, replace=False)
+    target = f"/v1/folders/{where}/content?{urlencode({'path': name})}"
+    answer = browse(server, target, authorization=f"Bearer {token}")
+    assert answer.status == 200 and b"alert(1)" in answer.body
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-disposition"] == "attachment"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert browse(server, target).status == 401, "no link opens it"
 
 
 def test_another_site_learns_nothing_by_a_preflight(server: IdleServer) -> None:

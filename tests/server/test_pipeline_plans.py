@@ -14,7 +14,7 @@ from argosy.catalog import Catalog
 from argosy.client.client import Client
 from argosy.model.errors import ArgosyError, render_error
 from argosy.model.resources import Accelerator, Infra, Resources
-from argosy.model.task import DataSize, Task
+from argosy.model.task import DataSize, Task, VolumeMount
 from argosy.model.units import GIB, Bound
 from argosy.planning.dag import Flow
 from argosy.planning.objective import Known, Run
@@ -52,6 +52,19 @@ def test_deadlines_of_stages_are_said_not_to_be_weighed(client: Client) -> None:
     assert client.plan_pipeline(late).warnings == (
         "the deadline of `train` is not weighed: a plan of several tasks has no deadlines yet",
     )
+
+
+def test_a_plan_of_several_tasks_says_what_their_folders_cost(client: Client) -> None:
+    client.make_folder("tokens", user="ann")
+    prep, train = pair(1, 10)
+    given = [
+        msgspec.structs.replace(prep, volumes=(VolumeMount(target="/out", folder="tokens"),)),
+        msgspec.structs.replace(train, volumes=(VolumeMount(target="/d", folder="tokens", read_only=True),)),
+    ]
+    first, second = client.plan_pipeline(given).folders
+    assert first.startswith("prep: `/out` is `tokens` itself, mounted through the server")
+    assert second.startswith("train: `/d` is a copy of `tokens`, as it is at the launch: 0 files (")
+    assert client.plan_pipeline([prep, train]).folders == ()
 
 
 # -- through the server -----------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from raw_requests import Raw
 from argosy.client.local_server import holder_pid
 from argosy.model.errors import ArgosyError
 from argosy.server.listeners import bind_tcp
+from argosy.testing.listening import beyond_loopback, listening
 
 TASK = {"run": "true"}
 
@@ -105,6 +106,7 @@ def test_it_starts_answers_and_stops(home: Path) -> None:
     assert status["listening"] == [str(server.socket)]
     assert status["health"]["state_dir"] == str(home)
     assert status["memory_bytes"] < 150 << 20
+    assert listening([server.popen.pid]) == set(), "nobody asked for TCP"
     assert server.stop() == 0
     assert not server.socket.exists()
     log = (home / "server.log").read_text()
@@ -112,6 +114,14 @@ def test_it_starts_answers_and_stops(home: Path) -> None:
     assert "stops; ranks go on" in log
     assert "ERROR" not in log
     assert oct((home / "server.log").stat().st_mode)[-3:] == "600"
+
+
+def test_it_listens_where_it_is_told(home: Path) -> None:
+    server = Process(home, "--listen", "127.0.0.1:0", "--s3", "127.0.0.1:0", "--gateway", "127.0.0.1:0")
+    assert len(listening([server.popen.pid])) == 2 and beyond_loopback([server.popen.pid]) == set()
+    assert server.stop() == 0
+    with socket.create_server(("0.0.0.0", 0)):
+        assert len(beyond_loopback([os.getpid()])) == 1, "this test would see it"
 
 
 def test_it_stops_when_asked_over_the_api(home: Path) -> None:

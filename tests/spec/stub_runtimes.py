@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Place:
-    """Where it answers: ports with their paths."""
+    """Where it answers: ports with their paths; the path of requests to its model."""
 
-    def __init__(self, model: str, *doors: "tuple[int, tuple[str, ...]]") -> None:
-        self.model, self.doors = model, doors
+    def __init__(self, model: str, speaks: str, *doors: "tuple[int, tuple[str, ...]]") -> None:
+        self.model, self.speaks, self.doors = model, speaks, doors
 
 
 def vllm(words: "list[str]") -> Place:
@@ -22,7 +22,7 @@ def vllm(words: "list[str]") -> Place:
     found.add_argument("--host", default="0.0.0.0")
     found.add_argument("--port", type=int, default=8000)
     given = found.parse_args(words)
-    return Place(given.model, (given.port, ("/health", "/metrics")))
+    return Place(given.model, "/v1/chat/completions", (given.port, ("/health", "/metrics")))
 
 
 def python3(words: "list[str]") -> Place:
@@ -35,7 +35,8 @@ def python3(words: "list[str]") -> Place:
     found.add_argument("--port", type=int, default=30000)
     found.add_argument("--enable-metrics", action="store_true")
     given = found.parse_args(words[2:])
-    return Place(given.model_path, (given.port, ("/health", *(["/metrics"] if given.enable_metrics else []))))
+    paths = ("/health", *(["/metrics"] if given.enable_metrics else []))
+    return Place(given.model_path, "/v1/chat/completions", (given.port, paths))
 
 
 def tritonserver(words: "list[str]") -> Place:
@@ -51,7 +52,7 @@ def tritonserver(words: "list[str]") -> Place:
     assert given.allow_grpc == "false", "8001 is one for all replicas"
     doors = [(given.http_port, ("/v2/health/ready",))]
     doors += [(given.metrics_port, ("/metrics",))] if given.allow_metrics == "true" else []
-    return Place(given.model_repository, *doors)
+    return Place(given.model_repository, "/v2/models/model/infer", *doors)
 
 
 def tensorflow_model_server(words: "list[str]") -> Place:
@@ -62,7 +63,8 @@ def tensorflow_model_server(words: "list[str]") -> Place:
     found.add_argument("--model_base_path", required=True)
     given = found.parse_args(words)
     assert given.port == 0, "8500 is one for all replicas"
-    return Place(given.model_base_path, (given.rest_api_port, ("/v1/models/" + given.model_name,)))
+    name = "/v1/models/" + given.model_name
+    return Place(given.model_base_path, name + ":predict", (given.rest_api_port, (name,)))
 
 
 def ovms(words: "list[str]") -> Place:
@@ -76,7 +78,8 @@ def ovms(words: "list[str]") -> Place:
     given = found.parse_args(words)
     assert given.port == 0, "one port is for all replicas"
     more = ["/metrics"] if given.metrics_enable else []
-    return Place(given.model_path, (given.rest_port, ("/v2/health/ready", *more)))
+    speaks = f"/v2/models/{given.model_name}/infer"
+    return Place(given.model_path, speaks, (given.rest_port, ("/v2/health/ready", *more)))
 
 
 def torchserve(words: "list[str]") -> Place:
@@ -94,7 +97,8 @@ def torchserve(words: "list[str]") -> Place:
     [model] = given.models
     name, _, file = model.partition("=")
     assert name == "model"
-    return Place(os.path.join(given.model_store, file), (ports[0], ("/ping",)), (ports[1], ("/metrics",)))
+    doors = ((ports[0], ("/ping",)), (ports[1], ("/metrics",)))
+    return Place(os.path.join(given.model_store, file), f"/predictions/{name}", *doors)
 
 
 def mlserver(words: "list[str]") -> Place:
@@ -103,17 +107,19 @@ def mlserver(words: "list[str]") -> Place:
     assert os.environ["MLSERVER_MODEL_IMPLEMENTATION"] == "mlserver_sklearn.SKLearnModel"
     port, figures = (int(os.environ[f"MLSERVER_{name}_PORT"]) for name in ("HTTP", "METRICS"))
     model = os.environ["MLSERVER_MODEL_URI"]
-    return Place(model, (port, ("/v2/health/ready",)), (figures, ("/metrics",)))
+    speaks = f"/v2/models/{os.environ['MLSERVER_MODEL_NAME']}/infer"
+    return Place(model, speaks, (port, ("/v2/health/ready",)), (figures, ("/metrics",)))
 
 
 def sagemaker(words: "list[str]") -> Place:
     assert words == ["serve"], words
-    return Place(sys.argv[0], (int(os.environ["SAGEMAKER_BIND_TO_PORT"]), ("/ping",)))
+    return Place(sys.argv[0], "/invocations", (int(os.environ["SAGEMAKER_BIND_TO_PORT"]), ("/ping",)))
 
 
 def vertex(words: "list[str]") -> Place:
     assert words == [] and os.environ["AIP_PREDICT_ROUTE"] == "/predict"
-    return Place(sys.argv[0], (int(os.environ["AIP_HTTP_PORT"]), (os.environ["AIP_HEALTH_ROUTE"],)))
+    door = (int(os.environ["AIP_HTTP_PORT"]), (os.environ["AIP_HEALTH_ROUTE"],))
+    return Place(sys.argv[0], os.environ["AIP_PREDICT_ROUTE"], door)
 
 
 def pip(words: "list[str]") -> Place:
@@ -130,6 +136,12 @@ def main() -> None:
         def do_GET(self) -> None:
             known = paths[self.server.server_address[1]]
             self.send_response(200 if self.path in known else 404)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def do_POST(self) -> None:
+            is_first = self.server.server_address[1] == place.doors[0][0]
+            self.send_response(200 if is_first and self.path == place.speaks else 404)
             self.send_header("content-length", "0")
             self.end_headers()
 

@@ -68,6 +68,15 @@ def test_a_file_of_this_machine_goes_along() -> None:
     assert ir == {"~/model/net.xml": "/data/net.xml", "~/model/net.bin": "/data/net.bin"}
 
 
+#: Where requests to a model go, by protocol.
+PATHS = {
+    "openai": "/v1/chat/completions",
+    "open-inference": "/v2/models/model/infer",
+    "tf-serving": "/v1/models/model:predict",
+    "torchserve": "/predictions/model",
+    "sagemaker": "/invocations",
+    "vertex": "/predict",
+}
 STUB = Path(__file__).with_name("stub_runtimes.py")
 PROGRAMS = ("vllm", "tritonserver", "tensorflow_model_server", "ovms", "torchserve", "mlserver", "pip")
 
@@ -107,14 +116,16 @@ def test_a_recipe_starts_its_runtime_where_it_is_probed(runtime: str, tmp_path: 
         if recipe.metrics:
             more, path = re.fullmatch(r"(?::\+(\d+))?(/.*)", recipe.metrics).groups()  # type: ignore[union-attr]
             assert _get(port + int(more or 0), path) == 200
+        assert _get(port, PATHS[recipe.protocol], b"{}") == 200, "it speaks what the recipe says"
+        assert _get(port, "/elsewhere", b"{}") == 404
     finally:
         process.kill()
         process.wait()
 
 
-def _get(port: int, path: str) -> int:
+def _get(port: int, path: str, body: bytes | None = None) -> int:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=90) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", body, timeout=90) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -62,6 +62,12 @@ def test_another_service_may_read_the_prompts() -> None:
     assert serving("{prefill: chat-prefill}").prefill == "chat-prefill"
 
 
+def test_a_replica_lets_requests_end_for_as_long_as_its_service_says() -> None:
+    assert serving("{drain_seconds: 90}").drain_ms == 90_000
+    assert serving("{drain_seconds: 0}").drain_ms == 0
+    assert serving("{replicas: 2}").drain_ms == 600_000
+
+
 def test_grpc_finds_its_service_by_the_host() -> None:
     assert serving("{domain: a.example.org, grpc: true}").grpc
     [warning] = parse_task("run: x\nservice: {grpc: true}\n", source="t.yaml").warnings

@@ -331,7 +331,19 @@ def test_the_other_fields_are_our_own(table: Table, cases: list[tuple[str, str, 
         },
         "config": {"ray"},
         "file_mounts": {"encryption"},
-        "service": {"affinity", "domain", "grpc", "model", "models", "endpoint", "prefill", "share"},
+        "service": {
+            *(
+                "affinity",
+                "domain",
+                "drain_seconds",
+                "grpc",
+                "model",
+                "models",
+                "endpoint",
+                "prefill",
+                "share",
+            )
+        },
         "resources": {
             "arch",
             "regions",

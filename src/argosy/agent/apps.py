@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _FIRST_LOOK_S, _LOOK_MAX_S = 0.01, 0.25  # until the app answers
 _SOON_S, _SOON_LOOK_S = 10.0, 0.04  # in the first seconds somebody waits: look more often
+_NAT = "nat-"  # files of the programs that carry packets of sessions, by rank
 _HOMES = "app-homes"  # a link for each rank with an app, to where its files lie
 _ANSWER_S = 5.0
 _ANSWER_BYTES = 1 << 20
@@ -152,7 +153,14 @@ class Apps:
         return folder
 
     def _nat_file(self, rank: Rank) -> str:
-        return "%s/nat-%s" % (self._shared.root, rank.id)
+        return "%s/%s%s" % (self._shared.root, _NAT, rank.id)
+
+    def sweep(self) -> None:
+        """End what carries packets of sessions that ended while no agent was there."""
+        for name in os.listdir(self._shared.root):
+            rank = self._shared.by_id.get(name[len(_NAT) :]) if name.startswith(_NAT) else None
+            if name.startswith(_NAT) and (rank is None or rank.ended):
+                nat.end(self._shared.root + "/" + name)
 
     def _folder(self, rank: Rank) -> str:
         own = self._own_folder(rank)

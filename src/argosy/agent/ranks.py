@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import signal
 import time
+from functools import partial
 
 from argosy.agent import cgroups, journal, processes, programs, sharing
 from argosy.agent.ending import Ending, Told, outside_group
@@ -117,9 +117,9 @@ class Ranks:
             self.leases.adopt(rank)
             if rank.has_app:
                 self.apps.attend(rank)
-            ended = functools.partial(self._adopted_ended, rank)
-            self._shared.reaper.watch_adopted(rank.pid, rank.ticks, ended)
+            self._shared.reaper.watch_adopted(rank.pid, rank.ticks, partial(self._adopted_ended, rank))
         self._shared.sweep(running)
+        self.apps.sweep()
         marked = processes.snapshot_all().marked(self._shared.tag + ":")
         processes.send_signal([pid for pid, key in marked.items() if key not in running], signal.SIGKILL)
 

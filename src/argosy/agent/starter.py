@@ -134,9 +134,11 @@ class _Starter:
             await reply(writer, 404, {"error": "refused", "field": "path", "text": "there is no such path"})
             return True
         path = str(json.loads(body).get("socket", ""))
+        if os.path.dirname(path) != os.path.dirname(self._path):
+            text = "%s is not beside the starter's own" % path
+            await reply(writer, 404, {"error": "refused", "field": "socket", "text": text})
+            return True
         try:
-            if os.path.dirname(path) != os.path.dirname(self._path):
-                raise FileNotFoundError(2, "it is not beside the starter's own")
             near = await asyncio.open_unix_connection(sock=dial(path), limit=wire.HEAD_LIMIT_BYTES)
         except OSError as error:
             text = "no agent answers at %s: %s" % (path, error.strerror or error)

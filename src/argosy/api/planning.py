@@ -97,6 +97,7 @@ class PipelineRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     tasks: tuple[Task, ...]
     edges: tuple[tuple[int, int], ...] | None = None
     objective: str = "cost"  # cost | time
+    user: str = ""  # over the socket: who would launch it, whose dot folders come along
 
 
 class MoveView(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -135,6 +136,7 @@ class PipelineReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     reasons: tuple[str, ...] = ()  # why a stage is where it is
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()  # what nodes of each stage get for its folders, as in a plan of one task
 
 
 class PlanningCalls:
@@ -167,6 +169,7 @@ class PlanningCalls:
         *,
         edges: Sequence[tuple[int, int]] | None = None,
         objective: str = "cost",
+        user: str = "",
     ) -> PipelineReply:
         """Where all tasks of a pipeline would run together, with what moving data between them costs.
 

@@ -10,6 +10,8 @@ from argosy.model.units import render_bytes, render_duration, render_price
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from argosy.api.planning import PipelineReply
+    from argosy.cli.screen import Screen
     from argosy.cli.session import Session
     from argosy.model.task import Task
 
@@ -20,7 +22,7 @@ def plan_pipeline(
     session: Session, tasks: Sequence[Task], *, edges: Sequence[Edge], objective: str, as_json: bool
 ) -> None:
     """All tasks together: a row for each, the data that travels, the sum, and why."""
-    reply = session.client.plan_pipeline(tasks, edges=edges, objective=objective)
+    reply = session.client.plan_pipeline(tasks, edges=edges, objective=objective, user=session.user)
     screen = session.screen
     screen.warn(reply.warnings)
     if as_json:
@@ -62,23 +64,7 @@ def plan_pipeline(
         right=("NODES", "$/H", "TIME", "COST", "INPUT", "EGRESS"),
         spare=("KIND", "TIME", "NODES", "$/H", "LAUNCH"),
     )
-    if reply.moves:
-        screen.print()
-        screen.table(
-            ("DATA FROM", "TO", "SIZE", "LEAVES", "FOR", "TRAFFIC"),
-            [
-                [
-                    move.src,
-                    move.dst,
-                    render_bytes(move.size_bytes),
-                    move.src_place,
-                    move.dst_place if move.dst_place != move.src_place else "(stays)",
-                    render_price(move.cost_micro_usd),
-                ]
-                for move in reply.moves
-            ],
-            right=("SIZE", "TRAFFIC"),
-        )
+    _show_data(screen, reply)
     traffic = f", {render_price(reply.egress_micro_usd)} of it traffic" if reply.egress_micro_usd else ""
     screen.print()
     screen.paragraph(
@@ -87,3 +73,27 @@ def plan_pipeline(
     )
     for reason in reply.reasons:
         screen.paragraph(f"  {reason}")
+
+
+def _show_data(screen: Screen, reply: PipelineReply) -> None:
+    """Folders of its stages, and what travels between them."""
+    for line in reply.folders:
+        screen.print(line)
+    if not reply.moves:
+        return
+    screen.print()
+    screen.table(
+        ("DATA FROM", "TO", "SIZE", "LEAVES", "FOR", "TRAFFIC"),
+        [
+            [
+                move.src,
+                move.dst,
+                render_bytes(move.size_bytes),
+                move.src_place,
+                move.dst_place if move.dst_place != move.src_place else "(stays)",
+                render_price(move.cost_micro_usd),
+            ]
+            for move in reply.moves
+        ],
+        right=("SIZE", "TRAFFIC"),
+    )

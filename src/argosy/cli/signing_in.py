@@ -48,16 +48,21 @@ def login(session: Session, user: str | None, browser: bool, device: bool, confi
             "the server of this machine asks nobody to sign in",
             hint="ARGOSY_SERVER names another server: `ARGOSY_SERVER=https://HOST argosy login`",
         )
-    if browser:
-        reply = _by_browser(session, client)
-    else:
-        reply = _by_device(session, client) if device else _by_password(session, client, user)
+    from argosy.client.client import Client
     from argosy.client.sign_ins import keep
 
+    # Without the token of a sign-in that may be over: a server refuses it, whatever it is asked.
+    with Client(client.location._replace(token=""), env=session.env) as stranger:
+        if browser:
+            reply = _by_browser(session, stranger)
+        else:
+            reply = _by_device(session, stranger) if device else _by_password(session, stranger, user)
     path = keep(client.location, reply.token)
     session.screen.print(f"Signed in to {client.location.render()} as {reply.user}; the token is in {path}.")
     if reply.must_change_password:
         session.screen.print("Somebody else chose your password: `argosy user password` sets your own.")
+    if session.env.get("ARGOSY_TOKEN"):
+        session.screen.say("ARGOSY_TOKEN is set and goes before it: unset it to use this sign-in.")
 
 
 def _by_password(session: Session, client: Client, user: str | None) -> LoginReply:

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 from argosy.api.location import Location
 from argosy.client.connection import Broken, unreachable
 from argosy.client.landing import Landing, check_unchanged, pieces_of, replaced
-from argosy.client.links import Links
+from argosy.client.links import Links, TakeView
 from argosy.model.errors import CODES, ArgosyError
 from argosy.model.object_urls import split_url
 from argosy.model.syncing import is_digest
@@ -114,13 +114,7 @@ class Buckets:
         take: Callable[[bytes], object],
     ) -> dict[str, str]:
         """The headers of a reply whose body goes to `take`. Raises ArgosyError."""
-        target = f"{_MOUNT}/{quote(place.bucket, safe='')}"
-        target += f"/{quote(place.key, safe='/')}" if place.key else ""
-        target += f"?{urlencode(query)}" if query else ""
-        own = list(headers)
-        if self._location.token:
-            own.append(("authorization", f"Bearer {self._location.token}"))
-        wrong: list[bytes] = []
+        target, own, wrong = _target(place, query), self._headers(headers), list[bytes]()
         try:
             parser = self._links.ask(method, target, own, (body,) if body else (), take, wrong.append)
         except Broken as error:
@@ -128,6 +122,22 @@ class Buckets:
         if parser.status >= 300:
             raise _refusal(parser.status, b"".join(wrong), place)
         return parser.headers
+
+    def _fill(self, place: Place, headers: Sequence[tuple[str, str]], take: TakeView) -> None:
+        """As `_stream`, for much: what `take` gets is gone when it returns."""
+        wrong: list[bytes] = []
+        try:
+            parser = self._links.fill(_target(place), self._headers(headers), take, wrong.append)
+        except Broken as error:
+            raise unreachable(self._location, str(error)) from None
+        if parser.status >= 300:
+            raise _refusal(parser.status, b"".join(wrong), place)
+
+    def _headers(self, more: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        own = list(more)
+        if self._location.token:
+            own.append(("authorization", f"Bearer {self._location.token}"))
+        return own
 
     # -- objects --------------------------------------------------------------------------------------------
 
@@ -217,11 +227,11 @@ class Buckets:
             if "://" in place.bucket:  # the server does not tell whether the ETag is an MD5
                 landing.digest_unknown()
 
-            def fetch(span: str, take: Callable[[bytes], object]) -> None:
+            def fetch(span: str, take: TakeView) -> None:
                 headers = [("if-match", f'"{stored.etag}"')] if stored.etag else []
                 headers += [("range", span)] if span else []
                 try:
-                    self._stream("GET", place, (), b"", headers, take)
+                    self._fill(place, headers, take)
                 except ArgosyError as error:
                     if error.code == "conflict":
                         raise replaced(place.render()) from None
@@ -243,6 +253,12 @@ class Buckets:
             for key in keys[at : at + 1000]:
                 ET.SubElement(ET.SubElement(root, "Object"), "Key").text = key
             self._ask("POST", Place(bucket, ""), [("delete", "")], ET.tostring(root))
+
+
+def _target(place: Place, query: Sequence[tuple[str, str]] = ()) -> str:
+    target = f"{_MOUNT}/{quote(place.bucket, safe='')}"
+    target += f"/{quote(place.key, safe='/')}" if place.key else ""
+    return target + (f"?{urlencode(query)}" if query else "")
 
 
 def _wish(encryption: str) -> tuple[tuple[str, str], ...]:

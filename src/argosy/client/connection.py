@@ -176,3 +176,21 @@ class Connection:
             if parser.status and not pieces and not parser.done:
                 yield b""  # the head is there: let a stream's reader look at it
             yield from pieces
+
+    def read_into(
+        self, parser: ReplyParser, timeout_s: float, buffer: memoryview
+    ) -> Iterator[bytes | memoryview]:
+        """As `read`; most pieces are parts of `buffer`, and gone when the next one is asked for."""
+        for piece in self.read(parser, timeout_s):
+            yield piece
+            while parser.left_plain:
+                try:
+                    count = self._socket.recv_into(buffer, min(parser.left_plain, len(buffer)))
+                except TimeoutError as error:
+                    raise Broken(f"no answer within {timeout_s:.0f} s", answered=True) from error
+                except OSError as error:
+                    raise Broken(error.strerror or str(error), answered=True) from error
+                if not count:
+                    raise Broken("the connection was closed in the middle of a reply", answered=True)
+                parser.took(count)
+                yield buffer[:count]

@@ -20,7 +20,7 @@ from argosy.api.storage import SignReply
 from argosy.client.buckets import PARALLEL, OnBytes, Place, Stored
 from argosy.client.connection import Broken
 from argosy.client.landing import Landing, pieces_of, replaced
-from argosy.client.links import Links
+from argosy.client.links import Links, TakeView
 from argosy.model.errors import ArgosyError
 from argosy.model.syncing import is_digest
 
@@ -123,12 +123,12 @@ class Direct:
         links, target = self._address(place, "GET")
         with Landing(path, stored.size, stored.etag, on_bytes) as landing:
 
-            def fetch(span: str, take: Callable[[bytes], object]) -> None:
+            def fetch(span: str, take: TakeView) -> None:
                 headers = [("if-match", f'"{stored.etag}"')] if stored.etag else []
                 headers += [("range", span)] if span else []
                 wrong: list[bytes] = []
                 try:
-                    parser = links.ask("GET", target, headers, (), take, wrong.append)
+                    parser = links.fill(target, headers, take, wrong.append)
                 except Broken:
                     self._off.add(place.bucket)
                     raise NotDirect from None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import os
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -32,6 +34,36 @@ OnBytes = Callable[[int], None]
 class Sent(NamedTuple):
     files: int
     bytes: int
+
+
+@contextmanager
+def _room_for(path: str) -> Iterator[None]:
+    """A full disk on this side, in words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ArgosyError(
+            "disk-full",
+            f"the disk here is full: `{path}` did not come whole",
+            hint="make room and repeat the command: a file goes on where it was",
+        ) from None
+
+
+def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    """A file gets its name when all of it is there. Raises OSError, TarError."""
+    if not member.isreg():
+        archive.extract(member, target, filter="data")
+        return
+    above, _, name = member.name.rpartition("/")
+    hidden = f"{above}/.{name}.part".lstrip("/")
+    try:
+        archive.extract(member.replace(name=hidden, deep=False), target, filter="data")
+        (target / hidden).replace(target / member.name)
+    except BaseException:
+        (target / hidden).unlink(missing_ok=True)
+        raise
 
 
 class FolderFiles:
@@ -188,12 +220,13 @@ class FolderFiles:
     # -- down -----------------------------------------------------------------------------------------
 
     def download(self, path: str, target: Path) -> Sent:
-        """A file, which appears when it is whole; it goes on where an earlier try stopped."""
+        """A file, which appears when it is whole; it goes on where an earlier try stopped. Raises
+        "disk-full"."""
         if target.is_dir():
             target = target / path.rpartition("/")[2]
         part = target.with_name(f".{target.name}.part")
         where = f"{self._base}/content?{urlencode({'path': path})}"
-        with part.open("ab") as file:
+        with _room_for(path), part.open("ab") as file:
             at = file.tell()
             etag_file = part.with_name(part.name + ".etag")
             tag = etag_file.read_text() if at and etag_file.exists() else ""
@@ -238,7 +271,8 @@ class FolderFiles:
         return {"etag": told.get("etag", ""), "content-length": size}
 
     def download_tree(self, path: str, target: Path) -> Sent:
-        """All below a folder, as one stream. Nothing is written outside of `target`."""
+        """All below a folder, as one stream. Nothing is written outside of `target`, and a file has its name
+        when it is whole. Raises "disk-full"."""
         where = f"{self._base}/archive?{urlencode({'path': path})}"
         read, write = os.pipe()
         failed: list[BaseException] = []
@@ -256,9 +290,13 @@ class FolderFiles:
         thread.start()
         files = size = 0
         try:
-            with os.fdopen(read, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            with (
+                _room_for(path or "all of it"),
+                os.fdopen(read, "rb") as stream,
+                tarfile.open(fileobj=stream, mode="r|") as archive,
+            ):
                 for member in archive:
-                    archive.extract(member, target, filter="data")
+                    _unpack(archive, member, target)
                     files += member.isreg()
                     size += member.size if member.isreg() else 0
         except tarfile.TarError:

@@ -22,7 +22,7 @@ _RESUMED_BYTES: Final = 8 << 20  # smaller files begin again
 _PIECE_BYTES: Final = 1 << 20
 _SPLIT_BYTES: Final = 64 << 20
 _RANGE_BYTES: Final = 16 << 20
-Fetch = Callable[[str, Callable[[bytes], object]], None]
+Fetch = Callable[[str, Callable[[bytes | memoryview], object]], None]
 _FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
@@ -78,7 +78,7 @@ class Landing:
         """The ETag is no MD5 after all: the store encrypts with a key of the user's."""
         self._digest = None
 
-    def take(self, piece: bytes) -> None:
+    def take(self, piece: bytes | memoryview) -> None:
         with full_disk_said(self._path):
             view = memoryview(piece)
             while view:
@@ -111,7 +111,7 @@ class Landing:
     def _fill_range(self, fetch: Fetch, first: int, end: int) -> None:
         at = first
 
-        def take(piece: bytes) -> None:
+        def take(piece: bytes | memoryview) -> None:
             nonlocal at
             view = memoryview(piece)
             with full_disk_said(self._path):

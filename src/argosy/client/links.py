@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -11,13 +12,16 @@ from argosy.client.connection import Broken, Connection
 from argosy.client.wire import ReplyParser
 
 _TIMEOUT_S: Final = 180.0
+_BUFFER_BYTES: Final = 1 << 20
 Take = Callable[[bytes], object]
+TakeView = Callable[[bytes | memoryview], object]
 
 
 class Links:
     def __init__(self, location: Location) -> None:
         self._location = location
         self._free: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self._own = threading.local()
 
     def close(self) -> None:
         while not self._free.empty():
@@ -40,6 +44,32 @@ class Links:
             connection.send(method, target, headers, body, _TIMEOUT_S)
 
         return self._asked(method, send, take, take_error, begin)
+
+    def fill(
+        self, target: str, headers: Sequence[tuple[str, str]], take: TakeView, take_error: Take
+    ) -> ReplyParser:
+        """As `ask` with GET, for much: what `take` gets is gone when it returns."""
+        connection = self._connection()
+        parser = ReplyParser()
+        try:
+            connection.send("GET", target, headers, (), _TIMEOUT_S)
+            for piece in connection.read_into(parser, _TIMEOUT_S, self._buffer()):
+                if parser.status < 300:
+                    take(piece)
+                else:
+                    take_error(bytes(piece))
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(connection, parser)
+        return parser
+
+    def _buffer(self) -> memoryview:
+        """One for each thread."""
+        if not hasattr(self._own, "buffer"):
+            self._own.buffer = memoryview(bytearray(_BUFFER_BYTES))
+        found: memoryview = self._own.buffer
+        return found
 
     def put(
         self,
@@ -80,11 +110,14 @@ class Links:
         except BaseException:
             connection.close()
             raise
+        self._keep(connection, parser)
+        return parser
+
+    def _keep(self, connection: Connection, parser: ReplyParser) -> None:
         if parser.keep_alive:
             self._free.put(connection)
         else:
             connection.close()
-        return parser
 
     def _connection(self) -> Connection:
         while True:

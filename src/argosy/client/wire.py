@@ -64,6 +64,17 @@ class ReplyParser:
     def done(self) -> bool:
         return self._state is _State.DONE
 
+    @property
+    def left_plain(self) -> int:
+        """Bytes of the body that come next, with nothing between them; 0: that is not known."""
+        return self._left if self._state is _State.SIZED else 0
+
+    def took(self, count: int) -> None:
+        """So many of them were read elsewhere."""
+        self._left -= count
+        if self._left == 0:
+            self._state = _State.DONE
+
     def feed(self, data: bytes) -> list[bytes]:
         """Pieces of the body in `data`. Raises WireError."""
         pieces: list[bytes] = []

@@ -29,7 +29,7 @@ class Door:
 
     __slots__ = (
         "_empty", "clients", "closing", "decider", "is_local", "loop", "new_id", "now_s", "peers", "secure",
-        "serves", "trusted",
+        "serves", "trusted", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +49,9 @@ class Door:
         self.new_id = new_id
         self.secure = secure  # TLS ends here
         self.serves: Callable[[bytes], bool] | None = None  # hosts that the certificates cover; None: all
+        #: Told each second of requests that wait for a first byte, and since when; with True of those whose
+        #: answers go on.
+        self.waits: Callable[[Exchange, float, bool], None] | None = None
         self.trusted = trusted  # connections come from our own edge: it tells the client's address
         self.peers = peers  # other gateways come in here, with requests that are ours
         self.is_local = is_local  # only programs on this machine come in here

@@ -7,6 +7,7 @@ import bisect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
+from argosy.gateway import doubt
 from argosy.gateway.addresses import parse_address
 from argosy.gateway.exchange import Exchange
 from argosy.gateway.pools import Pool
@@ -23,8 +24,6 @@ from argosy.model.routes import (
 FAILURES: Final = 2
 #: So many good probes in a row make it ready again.
 GOOD_PROBES: Final = 2
-#: One that takes connections and answers nothing is left alone for so long, while there are others.
-HUNG_S: Final = 30.0
 _FIRST_SHARE: Final = 0.1  # of a replica that starts slowly
 _BUCKETS: Final = len(LATENCY_BOUNDS_MS) + 1
 _BOUNDS_S: Final = tuple(bound / 1000 for bound in LATENCY_BOUNDS_MS)
@@ -34,9 +33,9 @@ class Replica:
     """One replica. `weight` is what its share of the requests is, from 0 to 1."""
 
     __slots__ = (
-        "_board", "_failed", "_hung_until_s", "_now_s", "_probed", "_row", "_silent", "_since_s", "counters",
-        "drains_since_s", "elsewhere", "has_left", "heard_s", "in_flight", "limit", "pool", "region",
-        "revision", "route", "sockets", "suspect", "taken", "work_elsewhere",
+        "_board", "_doubts", "_failed", "_hung_until_s", "_now_s", "_probed", "_row", "_silent", "_since_s",
+        "counters", "drains_since_s", "elsewhere", "has_left", "heard_s", "in_flight", "limit", "moved_s",
+        "pool", "region", "revision", "route", "sockets", "suspect", "taken", "work_elsewhere",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +64,8 @@ class Replica:
         self._probed = 0
         self._silent = 0  # requests in a row that were answered by nothing in their time
         self._hung_until_s = 0.0
+        self._doubts = 0  # in a row
+        self.moved_s = now_s()  # when the last byte of an answer was seen
 
     def take_route(self, route: ReplicaRoute, revision: Revision) -> None:
         """What a new table says of it."""
@@ -145,18 +146,32 @@ class Replica:
 
     def timed_out(self) -> bool:
         """It took a request and answered nothing in its time. True: it has become suspect with that; that it
-        takes connections does not make it ready again before HUNG_S."""
+        takes connections does not make it ready again before a while is over (`doubt`)."""
         self._silent += 1
-        if self._silent < FAILURES:
+        return self._silent >= FAILURES and self._doubt()
+
+    def waits(self, waited_s: float) -> bool:
+        """A request has waited so long for its first byte. True: it has become suspect with that."""
+        since_s = self._now_s() - self.moved_s
+        if self.suspect or not doubt.is_silent(waited_s, since_s, self.revision.counters.first_byte):
             return False
-        self._hung_until_s = self._now_s() + HUNG_S
+        return self._doubt()
+
+    def _doubt(self) -> bool:
+        self._hung_until_s = self._now_s() + min(doubt.ALONE_S * 2**self._doubts, doubt.ALONE_MOST_S)
         was, self.suspect = self.suspect, True
+        self._doubts += not was
         return not was
+
+    def moved(self) -> None:
+        """A byte of an answer came a moment ago."""
+        self.moved_s = self._now_s()
 
     def answered(self) -> None:
         """The first byte of an answer came."""
-        self._failed = self._silent = 0
+        self._failed = self._silent = self._doubts = 0
         self._hung_until_s = 0.0
+        self.moved_s = self._now_s()
 
     def probed(self, good: bool) -> bool:
         """What a connection that was tried says. True: it is ready again with that."""

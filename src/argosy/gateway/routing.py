@@ -154,6 +154,9 @@ class Router:
                 exchange, trip.service, readers, lambda body: self._answer_split(exchange, trip, body)
             ):
                 return None
+            if readers is not None and not readers.is_open and readers.route.holding is not None:
+                readers.miss()
+                self.on_want()
         return self._send_or_hold(exchange, trip)
 
     def _answer_split(self, exchange: Exchange, trip: Trip, body: bytes) -> None:
@@ -244,6 +247,17 @@ class Router:
                 trip.replica.sockets.add(exchange)
             trip.service.balancer.first_byte(exchange, trip.replica)
 
+    def waits(self, exchange: Exchange, waited_s: float, goes_on: bool) -> None:
+        """A request has waited so long for its first byte; or, `goes_on`, bytes of its answer come."""
+        trip = exchange.memo
+        replica = trip.replica if isinstance(trip, Trip) else None
+        if replica is None or not isinstance(trip, Trip):
+            return
+        if goes_on:
+            replica.moved()
+        elif len(replica.revision.ready) > 1 and replica.waits(waited_s):
+            trip.service.settle(self._tiers)
+
     def ended(self, exchange: Exchange) -> None:
         trip, now_s = exchange.memo, self._now_s()
         if isinstance(trip, Trip):
@@ -297,9 +311,9 @@ class Router:
     def wanted(self) -> tuple[Wanted, ...]:
         """The services whose requests wait."""
         return tuple(
-            Wanted(service=id, held=len(service.queue), oldest_s=round(service.queue.oldest_s, 3))
+            Wanted(service=id, held=service.held, oldest_s=round(service.queue.oldest_s, 3))
             for id, service in self._services.items()
-            if len(service.queue)
+            if service.held
         )
 
     def look_elsewhere(self) -> None:

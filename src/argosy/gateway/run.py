@@ -158,6 +158,8 @@ class DataPlane:
         self.inner = Door(self.router, loop, ids, trusted=True)
         self.peers = Door(self.router, loop, ids, trusted=True, peers=True)
         self.secure = Door(self.router, loop, ids, secure=True, is_local=settings.is_local)
+        for door in (self.outer, self.inner, self.peers, self.secure):
+            door.waits = self.router.waits
         self._loop = loop
         self._settings = settings
         self._servers: list[asyncio.Server] = []

@@ -18,6 +18,8 @@ from argosy.gateway.shared import Board
 from argosy.gateway.weights import Shares, sticky
 from argosy.model.routes import ReplicaRoute, ServiceCounters, ServiceRoute
 
+#: Who asked in vain and went on without it is said to wait for so long, so that a replica comes.
+_MISSED_S: Final = 60.0
 #: Retries are paid from a budget: each request adds a part of one, so that a service that is down as a
 #: whole does not get a multiple of its load.
 _RETRY_SHARE: Final = 0.2
@@ -52,6 +54,7 @@ class Service:
         self._open: list[Revision] = []  # revisions that take requests now
         self._worked_s = 0.0  # as balancers of before have weighed it
         self._budget = _RETRY_FIRST
+        self._missed_s = -_MISSED_S
         self._left: list[Replica] = []  # out of the table, with requests in flight
 
     # --- the table ---------------------------------------------------------------------------------
@@ -113,6 +116,16 @@ class Service:
     def is_open(self) -> bool:
         """Some replica of it takes requests."""
         return bool(self._open)
+
+    def miss(self) -> None:
+        """A request would have used it, found no replica and goes on without: one is wanted all the same."""
+        self._missed_s = self._now_s()
+
+    @property
+    def held(self) -> int:
+        """Requests that wait for a replica here; those that went on without one count as one."""
+        missed = not self._open and self._now_s() - self._missed_s < _MISSED_S
+        return len(self.queue) or (1 if missed else 0)
 
     # --- the choice --------------------------------------------------------------------------------
 
@@ -250,7 +263,7 @@ class Service:
         """The counters of this moment."""
         counters = self.counters
         counters.in_flight = self.in_flight
-        counters.held = len(self.queue)
+        counters.held = self.held
         counters.work_ms = int((self._worked_s + self.balancer.work_s) * 1000)
         counters.held_total, counters.held_refused = self.queue.total, self.queue.refused
         counters.replicas = [replica.tell() for replica in (*self.replicas(), *self._left)]

@@ -178,6 +178,10 @@ class Client(Answers):
             limit_s = exchange.forward.answer_timeout_s if exchange.forward is not None else 0
             if 0 < limit_s <= waited_s and not self._started and self._up is not None:
                 self._fail(refusal(504, "timeout", "the replica did not answer in time"), "timeout")
+            elif (
+                self._door.waits is not None and self._up is not None and (not self._started or waited_s <= 1)
+            ):
+                self._door.waits(exchange, waited_s, self._started)
         elif self._buffer and waited_s >= HEAD_S:
             self._fail(refusal(408, "timeout", "the head of the request did not come"), "gone")
         elif waited_s >= IDLE_S:

@@ -102,6 +102,9 @@ class MachineDriver:
 
     async def ensure(self, claim: Claim) -> None:
         refuse(self.manifest, claim)
+        if self.vendor.place and not claim.choice.offer.region:
+            what = f"an order at {self.manifest.title} names {self.vendor.place}"
+            raise border.RequestRefused("infra", what)
         self.vendor.refuse(claim)
         await self._to_its_end(self._at_border(self._ensure(claim)))
 

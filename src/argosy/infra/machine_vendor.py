@@ -7,10 +7,13 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.http_json import Ask, HttpJson, Rate, Service
+from argosy.infra.http_words import Words
 from argosy.infra.machines import Machine, Note, labels_of, name_of
-from argosy.infra.provider import Diagnostic, Manifest, Want
-from argosy.model.offer import Offer
+from argosy.infra.provider import Diagnostic, Manifest, Setting, Want
+from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.rows import Claim
+from argosy.model.units import GIB
 
 
 class MachineOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +73,8 @@ class Vendor:
     own_host_keys = False
     #: Hosts through which machines are reached, as `[user@]host[:port]`.
     jumps: tuple[str, ...] = ()
+    #: What an order has to name, where no order goes without: `a region`.
+    place = ""
     #: The command that ends a machine without us, with `{id}`, `{name}`, `{region}`, `{zone}`; for `check`.
     end_command = ""
 
@@ -130,6 +135,64 @@ class Vendor:
 
     async def close(self) -> None:
         """Connections go."""
+
+
+class RestVendor(Vendor):
+    """A cloud with one API of web calls, whose refusals `words` reads.
+
+    Args:
+        variable: of the environment, with another address of the API.
+        sign_in: what makes credentials; "": as the manifest says.
+        every_s: one call in so many seconds, of which `burst` may come at once; 0: as many as come.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        variable: str,
+        url: str,
+        words: Words,
+        *,
+        sign_in: str = "",
+        every_s: float = 0.0,
+        burst: int = 20,
+    ) -> None:
+        self._setting, self._clock = setting, setting.clock
+        self._http = HttpJson(
+            setting.environ.get(variable) or url,
+            Service(title=self.manifest.title, sign_in=sign_in or self.manifest.sign_in, words=words),
+            clock=setting.clock,
+            sign=self._sign,
+            rate=Rate(every_s, burst, setting.clock),
+        )
+
+    async def _sign(self, ask: Ask) -> Mapping[str, str]:
+        """The headers that prove who asks. Raises `CredentialsRejected`."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        await self._http.close()
+
+
+def closed_offer(
+    vendor: str,
+    kind: str,
+    why: str,
+    now_ms: int,
+    *,
+    region: str = "",
+    capacity: Capacity = Capacity.ON_DEMAND,
+) -> Offer:
+    """An offer that takes a type of machine away, for all regions or one: its size is not looked at."""
+    return Offer(
+        provider=vendor,
+        region=region,
+        shape=Shape(instance_type=kind, cpus_milli=1000, memory_bytes=GIB),
+        capacity=capacity,
+        price_micro_usd=0,
+        quoted_at_ms=now_ms,
+        closed=why,
+    )
 
 
 async def findings_of(manifest: Manifest, *asks: Callable[[], Awaitable[str]]) -> list[Diagnostic]:

@@ -35,6 +35,10 @@ class _Through(msgspec.Struct, frozen=True, kw_only=True):
     socket: str
 
 
+class _NotThrough(msgspec.Struct, frozen=True, kw_only=True):
+    error: str = ""
+
+
 class Starter:
     """The one of a host, as far as it is known; `socket` is "" where there is none."""
 
@@ -53,21 +57,30 @@ class Starter:
         return await self._order(ssh, to, _Order(errand=errand))
 
     async def through(self, ssh: Ssh, to: SshTarget, socket: str) -> Channel:
-        """A stream to an agent of that host. Raises `StarterGone`, also where no agent listens."""
+        """A stream to an agent of that host. Raises `StarterGone`; `border.Unreachable` where no agent
+        listens: who asks in another way hears the same, and it costs the host a session."""
         channel = await self._channel(ssh, to)
         try:
             async with asyncio.timeout(_THROUGH_S):
                 await send_request(
                     channel, "POST", "/through", [msgspec.json.encode(_Through(socket=socket))]
                 )
-                status, _ = await receive_answer(channel)
+                status, answer = await receive_answer(channel)
             if status == 101:
                 return channel
+            refused = msgspec.json.decode(answer, type=_NotThrough)
         except _LOST:
             self.socket = ""
         except BaseException:
             channel.writer.close()
             raise
+        else:
+            channel.writer.close()
+            if refused.error == "transient":
+                raise border.Unreachable(
+                    f"no agent answers at {socket} of {to.label}: no agent listens there"
+                )
+            raise StarterGone
         channel.writer.close()
         raise StarterGone
 

@@ -24,7 +24,7 @@ CODES: Final[dict[str, Code]] = {
     "not-found": Code(404, "`argosy status` lists what exists", 4),
     "conflict": Code(409, "look at the present state with `argosy status`, then repeat", 5),
     "wrong-state": Code(409, "`argosy status` shows the state it is in", 5),
-    "unauthorized": Code(401, "set ARGOSY_TOKEN to a token that `argosy server token` printed", 6),
+    "unauthorized": Code(401, "`argosy login` signs in; programs set ARGOSY_TOKEN", 6),
     "forbidden": Code(403, "ask the owner of the server for access", 6),
     "second-factor": Code(401, "type the six digits that your authenticator app shows", 6),
     "wrong-host": Code(421, "use one of the names of the server", 6),

@@ -250,6 +250,13 @@ def with_quota(folder: Folder, quota_bytes: int) -> Folder:
     return msgspec.structs.replace(folder, quota_bytes=quota_bytes)
 
 
+def used_for(folder: Folder, use: str) -> Folder:
+    """Made for another use. Raises "usage"."""
+    if use not in USES:
+        raise ArgosyError("usage", f"`{use}` is no use of a folder", hint=f"one of {', '.join(USES)}")
+    return msgspec.structs.replace(folder, use=use)
+
+
 def check_room(folder: Folder, more_bytes: int, coming_bytes: int = 0) -> None:
     """Raises "over-quota" when `more_bytes` do not fit beside what is there and `coming_bytes` of other
     uploads."""

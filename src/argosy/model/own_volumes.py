@@ -59,7 +59,7 @@ def infra_of(text: str) -> Infra:
     """`PLACE[/REGION[/ZONE]]`, as it is written at a volume.
 
     >>> infra_of("k8s/team/lab")
-    Infra(provider='kubernetes', region='team/lab')
+    Infra(provider='kubernetes', region='team/lab', zone=None)
     """
     named, _, rest = text.partition("/")
     place = ALIASES.get(named, named)

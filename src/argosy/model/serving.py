@@ -68,6 +68,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     replicas: Replicas = Replicas()
     balance: str = "least_load"
     port: int = 0  # on which its program listens as it is written; 0: where its environment says
+    drain_ms: int = 600_000  # so long requests under way are waited for when a replica goes
     stream_ms: int = 0  # silence after which a streamed answer is given up; 0: never
     models: tuple[str, ...] = ()  # names that requests to language models say
     endpoint: str = ""  # that it shares with other services; "": it has one of its own only

@@ -6,6 +6,7 @@ is out everywhere within a second.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from argosy.model.access import Caller
@@ -14,7 +15,8 @@ from argosy.model.ids import Clock
 from argosy.server.door_rules import DoorRules, check_host, check_method, check_page, cookie_of
 from argosy.server.exchange import Scope
 from argosy.server.identity import Identity
-from argosy.server.tokens import Tokens
+from argosy.server.tokens import Tokens, nobody_knows
+from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
 
 FRESH_MS: Final = 500  # how old rows of a shared database may be
@@ -31,7 +33,7 @@ class Doorkeeper:
 
     async def identify(self, scope: Scope) -> Caller | None:
         """Who asks; None: nobody says. Raises `unauthorized` for a credential that is not good, `wrong-host`,
-        `wrong-method`, `foreign-page`."""
+        `wrong-method`, `foreign-page`, `store-busy`."""
         headers = self.look(scope)
         is_websocket = scope["type"] == "websocket"
         bearer, address = headers.get("authorization"), str(scope["argosy.address"])
@@ -45,11 +47,9 @@ class Doorkeeper:
         if not cookie:
             return None
         check_page(self.rules, headers, is_websocket=is_websocket)
-        rows = await self.store.recent(FRESH_MS)
-        found = self.identity.directory.caller_with_cookie(rows, cookie, self._clock.now_ms(), address)
-        if found is not None:
-            self.identity.uses.note(found.credential)
-        return found  # one that is over is none: whoever is to sign in must be able to
+        directory, now_ms = self.identity.directory, self._clock.now_ms()
+        # one that is over is none: whoever is to sign in must be able to
+        return await self._found(lambda rows: directory.caller_with_cookie(rows, cookie, now_ms, address))
 
     def look(self, scope: Scope) -> dict[str, str]:
         """Headers of a request that may come in at all; who it is from stands in the scope. Raises
@@ -73,12 +73,18 @@ class Doorkeeper:
             return await self._tokens.caller_of(secret)
         if not is_well_formed(secret):
             return None
-        now_ms = self._clock.now_ms()
-        rows = await self.store.recent(FRESH_MS)
-        found = self.identity.directory.caller_with(rows, secret, now_ms, address)
-        if found is None:  # it may be of a moment ago
-            rows = await self.store.recent(0)
-            found = self.identity.directory.caller_with(rows, secret, now_ms, address)
+        directory, now_ms = self.identity.directory, self._clock.now_ms()
+        return await self._found(lambda rows: directory.caller_with(rows, secret, now_ms, address))
+
+    async def _found(self, find: Callable[[Snapshot], Caller | None]) -> Caller | None:
+        """Who has a credential. It may be of a moment ago, at another server. Raises `store-busy`: whose it
+        is cannot be told now."""
+        found = find(await self.store.recent(FRESH_MS))
+        if found is None:
+            rows, read_ms = await self.store.last_known()
+            found = find(rows)
+            if found is None and read_ms:
+                raise nobody_knows()
         if found is not None:
             self.identity.uses.note(found.credential)
         return found

@@ -35,7 +35,8 @@ class FolderDownloads:
             first, last = byte_range(exchange.header("range"), size)
             whole = last - first == size
             headers = [
-                (b"content-type", b"application/octet-stream"),
+                (b"content-type", b"application/octet-stream"),  # whatever it is: no browser shows it
+                (b"content-disposition", b"attachment"),
                 (b"content-length", str(last - first).encode()),
                 (b"accept-ranges", b"bytes"),
                 (b"etag", f'"{os.fstat(fd).st_mtime_ns:x}-{size:x}"'.encode()),

@@ -19,7 +19,6 @@ from argosy.model.access import NOBODY, Caller, Target
 from argosy.model.errors import ArgosyError
 from argosy.model.folders import (
     OWN_VOLUME,
-    USES,
     WORDS,
     Access,
     Folder,
@@ -29,6 +28,7 @@ from argosy.model.folders import (
     answered,
     check_folder_name,
     check_room,
+    used_for,
 )
 from argosy.model.ids import Clock, Ids
 from argosy.server.folder_volumes import FolderVolumes, no_stores
@@ -165,10 +165,7 @@ class Folders:
     async def make(self, caller: Caller, wanted: Folder, source: Folder | None = None) -> Folder:
         """A new folder, empty or a clone. Raises "usage", "conflict", "not-found", "disk-full"."""
         check_folder_name(wanted.name)
-        if wanted.use not in USES:
-            raise ArgosyError(
-                "usage", f"`{wanted.use}` is no use of a folder", hint=f"one of {', '.join(USES)}"
-            )
+        used_for(wanted, wanted.use)
         disk = await self.disk(wanted)
         if source is not None and source.volume != wanted.volume:
             raise ArgosyError(

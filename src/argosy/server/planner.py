@@ -219,7 +219,7 @@ class Planner:
             reply, id=made.id, revision=made.revision, max_hourly_micro_usd=made.limit_micro_usd
         )
 
-    async def plan_pipeline(self, request: PipelineRequest) -> PipelineReply:
+    async def plan_pipeline(self, request: PipelineRequest, caller: Caller = OWNER) -> PipelineReply:
         """All stages together. Every stage is planned as if it were alone on the own machines: they run one
         after another."""
         from argosy.server.pipelines import STAGES_MAX
@@ -227,6 +227,10 @@ class Planner:
         if len(request.tasks) > STAGES_MAX:
             raise ArgosyError("too-large", f"at most {STAGES_MAX} tasks, these are {len(request.tasks):,}")
         tasks = [await self._intake.task(task, OWNER, with_files=False) for task in request.tasks]
+        folders, owner = list[str](), made_by(caller, request.user)
+        for number, task in enumerate(tasks, 1):
+            lines = await self._intake.folder_lines(task, caller, owner)
+            folders += [f"{task.name or number}: {line}" for line in lines]
         asked = []
         for task in tasks:
             task = msgspec.structs.replace(task, deadline_s=None, deadline_at_ms=None)
@@ -243,7 +247,9 @@ class Planner:
             if task.deadline_s is not None or task.deadline_at_ms is not None
         )
         return msgspec.structs.replace(
-            reply, warnings=(*render_warnings(*tasks, heeded=_PIPELINED_WITH), *unweighed)
+            reply,
+            warnings=(*render_warnings(*tasks, heeded=_PIPELINED_WITH), *unweighed),
+            folders=tuple(folders),
         )
 
     async def explained(self, task: Task, made: Plan, offers: Sequence[Offer]) -> Plan:

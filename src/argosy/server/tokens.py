@@ -43,29 +43,40 @@ class Tokens:
         return [token.name for token in await self._store.load_tokens()]
 
     async def caller_of(self, secret: str) -> Caller | None:
-        """Who the holder of `secret` is; None: nobody. Takes the same time for every wrong one."""
+        """Who the holder of `secret` is; None: nobody. Takes the same time for every wrong one. Raises
+        `store-busy`: it cannot be told now."""
         wanted = hash_token(secret)
         found: Token | None = None
-        for token in await self._load():
+        known, is_all = await self._load()
+        for token in known:
             if hmac.compare_digest(token.sha256, wanted):
                 found = token
         if found is None:
+            if not is_all:
+                raise nobody_knows()
             return None
         from argosy.identity.roles import TOKEN_GRANTS
 
         grants = TOKEN_GRANTS.get(found.scope, ())
         return Caller(via="token", credential=found.name, grants=grants)
 
-    async def _load(self) -> tuple[Token, ...]:
+    async def _load(self) -> tuple[tuple[Token, ...], bool]:
+        """All of them; and whether these are all, not those that were read last."""
         try:
             async with asyncio.timeout(ANSWER_S):
                 self._last = tuple(await self._store.load_tokens())
+                return self._last, True
         except TimeoutError:
             pass
         except ArgosyError as error:
             if error.code != "store-busy":
                 raise
-        return self._last
+        return self._last, False
+
+
+def nobody_knows() -> ArgosyError:
+    """A good credential is not refused because the database does not answer."""
+    return ArgosyError("store-busy", "the database does not answer, so nobody knows whose the credential is")
 
 
 def hash_token(secret: str) -> str:

@@ -188,7 +188,7 @@ TASK: Final = Table(
                 ),
             ),
             doc="Nodes that start together and end together. `2-8`: a managed job runs on as many as can be "
-            "had, at least 2.",
+            "had, at least 2. Of TPU slices over several hosts it counts slices, and each host is a node.",
             example="2",
             also=("nodes", "node_count", "num_node"),
         ),

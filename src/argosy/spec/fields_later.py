@@ -342,6 +342,7 @@ SERVICE: Final = Table(
             doc="Service that reads the prompts of its requests first (vLLM's connectors).",
             example="chat-prefill",
         ),
+        _seconds_field("drain_seconds", "A replica that goes lets requests end for so long.", "600"),
         Field(
             name="load_balancer",
             shape=Table(

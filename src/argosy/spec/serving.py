@@ -50,6 +50,7 @@ def build_serving(task: Section, candidates: Sequence[Resources], findings: Find
         else 0,
         affinity=section.get("affinity", str) or "",
         prefill=section.get("prefill", str) or "",
+        drain_ms=_or(_ms(section, "drain_seconds"), Serving().drain_ms),
         stream_ms=(_ms(balancer, "stream_timeout_seconds") or 0) if balancer is not None else 0,
         hosts=(domain,) if domain else (),
         grpc=grpc,

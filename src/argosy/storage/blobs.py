@@ -34,6 +34,7 @@ from argosy.storage.tree_text import Changes, TreeText
 
 _EMPTY: Final = hashlib.sha256(b"").hexdigest()
 _GATHER_BYTES: Final = 1 << 20  # bytes of an upload held in memory before they go to disk
+_READ_AT_ONCE: Final = 64  # chunks
 _HEADER_BYTES: Final = 64 + 1 + 20 + 1
 _TREE_ENTRIES_MAX: Final = 1_000_000
 
@@ -243,23 +244,18 @@ class BlobStore:
 
     async def own_chunk(self, digest: str) -> bytes:
         """As `read`, of what is on this disk."""
-        return await asyncio.to_thread(self._read, digest, self.path(digest))
-
-    @staticmethod
-    def _read(digest: str, path: Path) -> bytes:
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise KeyError(digest) from None
-        if hashlib.sha256(data).hexdigest() != digest:
-            path.unlink(missing_ok=True)
-            raise KeyError(digest)
-        return data
+        return await asyncio.to_thread(_read, digest, self.path(digest))
 
     async def chunks(self, digests: Iterable[str]) -> AsyncIterator[tuple[str, bytes]]:
-        """The chunks, one in memory at a time: what `AgentPort.put_chunks` takes. Raises KeyError."""
-        for digest in digests:
-            yield digest, await self.read(digest)
+        """The chunks, small ones read several at a time: what `AgentPort.put_chunks` takes. Raises
+        KeyError."""
+        left, at = list(digests), 0
+        while at < len(left):
+            some_paths = [(digest, self.path(digest)) for digest in left[at : at + _READ_AT_ONCE]]
+            some = await asyncio.to_thread(_read_some, some_paths)
+            for each in some or [(left[at], await self.read(left[at]))]:
+                yield each
+            at += max(1, len(some))
 
     async def put_tree(self, body: bytes) -> str:
         """Check and store a tree; its digest. Raises `spec-invalid`, `path-escapes`, and `conflict` when
@@ -328,7 +324,7 @@ class BlobStore:
         """As `tree`, of what is on this disk."""
         if not is_digest(digest):
             raise KeyError(digest)
-        return await asyncio.to_thread(self._read, digest, self._trees / f"{digest}.json")
+        return await asyncio.to_thread(_read, digest, self._trees / f"{digest}.json")
 
     async def holds_tree(self, digest: str) -> bool:
         """Whether it is here, or can be brought with its chunks; confirms it against the sweep."""
@@ -389,7 +385,7 @@ class BlobStore:
                 gone += 1
                 continue
             with contextlib.suppress(KeyError, msgspec.MsgspecError):
-                tree = msgspec.json.decode(self._read(path.stem, path), type=Tree)
+                tree = msgspec.json.decode(_read(path.stem, path), type=Tree)
                 used.update(bytes.fromhex(digest) for digest in tree.chunk_digests())
         for folder in self._blobs.iterdir():
             if len(folder.name) != 2:
@@ -400,6 +396,33 @@ class BlobStore:
                         path.unlink(missing_ok=True)
                     gone += 1
         return gone
+
+
+def _read(digest: str, path: Path) -> bytes:
+    """Raises KeyError, also for what is damaged, which goes."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise KeyError(digest) from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        path.unlink(missing_ok=True)
+        raise KeyError(digest)
+    return data
+
+
+def _read_some(chunks: Sequence[tuple[str, Path]]) -> list[tuple[str, bytes]]:
+    """The first of these chunks, until they are many bytes or one is not here."""
+    found: list[tuple[str, bytes]] = []
+    size = 0
+    for digest, path in chunks:
+        try:
+            found.append((digest, _read(digest, path)))
+        except KeyError:
+            break
+        size += len(found[-1][1])
+        if size >= _GATHER_BYTES:
+            break
+    return found
 
 
 def _change_between(old: bytes, new: bytes, since: str) -> TreeChange:

@@ -22,10 +22,10 @@ from argosy.model.phases import AttemptPhase, Desired, Outcome
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
 from argosy.model.served import ReplicaFact
+from argosy.model.serving import Serving
 from argosy.model.task import Task
 
 RESTARTS: Final = 3  # of a program that fails, on its nodes, before its replica counts as failed
-DRAIN_MS: Final = 600_000  # so long requests that are under way are waited for
 SUSPECT_MS, REFUSED_MS = (
     60_000,
     5_000,
@@ -241,7 +241,9 @@ def is_drained(draft: Draft, replica: Replica) -> bool:
     """Whether nobody sends it requests and none is under way; or it took too long."""
     if not replica.left or not replica.address:
         return True  # it never took any
-    if draft.now_ms - replica.since_ms >= DRAIN_MS:
+    revision = draft.revision(replica.revision)
+    limit_ms = (revision.serving if revision is not None else Serving()).drain_ms
+    if draft.now_ms - replica.since_ms >= limit_ms:
         return True
     fact = draft.view.observed.served(draft.row.id)
     if fact is None or fact.generation < replica.left:

@@ -62,6 +62,7 @@ class Azure(Vendor):
     so long `check` waits for quotas."""
 
     manifest = MANIFEST
+    place = "a region"
     unique_names = True
     lag_s = 60.0
     parallel = 16
@@ -88,8 +89,6 @@ class Azure(Vendor):
 
     def refuse(self, claim: Claim) -> None:
         wishes_of(claim)
-        if not claim.choice.offer.region:
-            raise border.RequestRefused("infra", "an order at Microsoft Azure names a region")
 
     async def zones(self, claim: Claim) -> Sequence[str]:
         """The zone that the task names; else Azure chooses, and where it finds nothing each zone is asked:

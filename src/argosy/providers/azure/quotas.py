@@ -14,9 +14,9 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.machine_vendor import closed_offer
 from argosy.model.ids import Clock
-from argosy.model.offer import Capacity, Offer, Shape
-from argosy.model.units import GIB
+from argosy.model.offer import Capacity, Offer
 from argosy.providers.azure import MANIFEST
 from argosy.providers.azure.arm import COMPUTE, SUBSCRIPTIONS, Arm
 
@@ -121,20 +121,9 @@ def closed(sizes: Iterable[Size], limits: Limits, now_ms: int) -> list[Offer]:
 def _offer(size: Size | None, region: str, usage: Usage, where: str, now_ms: int) -> Offer:
     cpus = size.number("vCPUs") if size is not None else 1
     needs = f", and one of {size.name} has {cpus:g}" if size is not None and usage.limit else ""
-    return Offer(
-        provider=MANIFEST.name,
-        region=region,
-        shape=Shape(
-            instance_type=size.name if size is not None else "",
-            cpus_milli=int(cpus * 1000),
-            memory_bytes=int((size.number("MemoryGB") if size is not None else 0) * GIB) or GIB,
-        ),
-        capacity=Capacity.ON_DEMAND,
-        price_micro_usd=0,
-        quoted_at_ms=now_ms,
-        closed=f"the Azure quota `{usage.title}` is {usage.limit} {where}{needs}; raise it in the portal "
-        "under Quotas",
-    )
+    fix = "raise it in the portal under Quotas"
+    why = f"the Azure quota `{usage.title}` is {usage.limit} {where}{needs}; {fix}"
+    return closed_offer(MANIFEST.name, size.name if size is not None else "", why, now_ms, region=region)
 
 
 class Quotas:

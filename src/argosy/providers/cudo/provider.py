@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How, HttpJson, Rate, Service
+from argosy.infra.http_json import Ask, How
 from argosy.infra.http_words import Said
 from argosy.infra.machine_images import asked_image, newest
-from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machine_vendor import MachineOrder, RestVendor, findings_of
 from argosy.infra.machines import Machine, MachineState, mark_in
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Offer
@@ -91,22 +91,17 @@ class _Project(msgspec.Struct, frozen=True, rename="camel"):
     billing_account_id: str | None = None
 
 
-class Cudo(Vendor):
+class Cudo(RestVendor):
     manifest = MANIFEST
+    place = "a data centre"
     unique_names = True
     own_host_keys = True
     fresh_s = 1.0
 
     def __init__(self, setting: Setting, *, call_every_s: float = 0.2) -> None:
-        self._setting = setting
+        sign_in = f"`{MANIFEST.sign_in}`"
+        super().__init__(setting, "CUDO_API_URL", URL, words, sign_in=sign_in, every_s=call_every_s)
         self._images: dict[bool, str] = {}  # whether it has drivers -> its id
-        self._http = HttpJson(
-            setting.environ.get("CUDO_API_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=f"`{MANIFEST.sign_in}`", words=words),
-            clock=setting.clock,
-            sign=self._sign,
-            rate=Rate(call_every_s, 20, setting.clock),
-        )
 
     def _access(self) -> Access:
         environ = self._setting.environ
@@ -153,14 +148,11 @@ class Cudo(Vendor):
         return ()
 
     def refuse(self, claim: Claim) -> None:
-        offer = claim.choice.offer
-        if not offer.region:
-            raise border.RequestRefused("infra", "an order at Cudo Compute names a data centre")
-        if not _KIND.fullmatch(offer.shape.instance_type):
+        kind = claim.choice.offer.shape.instance_type
+        if not _KIND.fullmatch(kind):
             raise border.RequestRefused(
                 "instance_type",
-                f"`{offer.shape.instance_type}` is no type and size of Cudo Compute, such as "
-                "`ice-lake-rtx-a5000_1x4v16gb`",
+                f"`{kind}` is no type and size of Cudo Compute, such as `ice-lake-rtx-a5000_1x4v16gb`",
             )
 
     async def prepare(self, order: MachineOrder) -> None:
@@ -245,9 +237,6 @@ class Cudo(Vendor):
     async def _act(self, machine: Machine, verb: str) -> None:
         path = self._path(f"vms/{machine.id}/{verb}")
         await self._http.send("POST", path, json={}, how=How(safe=True, fine=(404,)))
-
-    async def close(self) -> None:
-        await self._http.close()
 
 
 def _size_of(kind: str) -> _Type:

@@ -13,15 +13,14 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How, HttpJson, Query, Rate, Service
+from argosy.infra.http_json import Ask, How, Query
 from argosy.infra.http_words import Said
 from argosy.infra.machine_images import asked_image
-from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machine_vendor import MachineOrder, RestVendor, closed_offer, findings_of
 from argosy.infra.machines import Machine, MachineState
 from argosy.infra.provider import Diagnostic, Setting, Want
-from argosy.model.offer import Capacity, Offer, Shape
+from argosy.model.offer import Offer
 from argosy.model.rows import Claim
-from argosy.model.units import MIB
 from argosy.providers.digitalocean import MANIFEST
 from argosy.providers.digitalocean.wire import (
     MARK,
@@ -48,22 +47,19 @@ _ASKED_AFTER_S: Final = 20.0  # a droplet that is new for so long is asked what 
 _PAGE: Final = 200
 
 
-class DigitalOcean(Vendor):
+class DigitalOcean(RestVendor):
     manifest = MANIFEST
+    place = "a region"
     fresh_s = 1.0
     end_command = "doctl compute droplet delete {id}"
 
     def __init__(self, setting: Setting, *, call_every_s: float = 0.25) -> None:
-        self._setting, self._clock = setting, setting.clock
+        sign_in = f"`{MANIFEST.sign_in}`"
+        super().__init__(
+            setting, "DIGITALOCEAN_API_URL", URL, words, sign_in=sign_in, every_s=call_every_s, burst=40
+        )
         self._key = ""  # the fingerprint of ours, when the account has it
         self._making_key = asyncio.Lock()
-        self._http = HttpJson(
-            setting.environ.get("DIGITALOCEAN_API_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=f"`{MANIFEST.sign_in}`", words=words),
-            clock=setting.clock,
-            sign=self._sign,
-            rate=Rate(call_every_s, 40, setting.clock),
-        )
 
     async def _sign(self, ask: Ask) -> dict[str, str]:
         environ = self._setting.environ
@@ -102,22 +98,15 @@ class DigitalOcean(Vendor):
         many droplets as it may."""
         now_ms, limit = self._clock.now_ms(), (await self._account()).droplet_limit
         if await self._count() >= limit:
-            return [_closed(Shape(), now_ms, f"the account has {limit} droplets, which is its limit")]
+            why = f"the account has {limit} droplets, which is its limit"
+            return [closed_offer(MANIFEST.name, "", why, now_ms)]
         pages = self._http.pages("/v2/sizes", into=Sizes, following=_following, query=[("per_page", _PAGE)])
         return [
-            _closed(
-                Shape(instance_type=each.slug, cpus_milli=each.vcpus * 1000, memory_bytes=each.memory * MIB),
-                now_ms,
-                "no region of DigitalOcean has one now",
-            )
+            closed_offer(MANIFEST.name, each.slug, "no region of DigitalOcean has one now", now_ms)
             async for page in pages
             for each in page.sizes
             if not each.available or not each.regions
         ]
-
-    def refuse(self, claim: Claim) -> None:
-        if not claim.choice.offer.region:
-            raise border.RequestRefused("infra", "an order at DigitalOcean names a region")
 
     async def prepare(self, order: MachineOrder) -> None:
         await self._our_key(order.opens)
@@ -199,23 +188,9 @@ class DigitalOcean(Vendor):
         path, body = f"/v2/droplets/{machine.id}/actions", {"type": "power_on"}
         await self._http.send("POST", path, json=body, how=How(safe=True))
 
-    async def close(self) -> None:
-        await self._http.close()
-
 
 def _one(kind: str) -> Query:
     return [("type", kind), ("per_page", 1)]
-
-
-def _closed(shape: Shape, now_ms: int, why: str) -> Offer:
-    return Offer(
-        provider=MANIFEST.name,
-        shape=shape,
-        capacity=Capacity.ON_DEMAND,
-        price_micro_usd=0,
-        quoted_at_ms=now_ms,
-        closed=why,
-    )
 
 
 def _following(page: Droplets | Sizes) -> Query | None:

@@ -81,8 +81,6 @@ class Actions(msgspec.Struct, frozen=True):
 
 class Size(msgspec.Struct, frozen=True):
     slug: str
-    memory: int  # MB
-    vcpus: int
     available: bool
     regions: list[str]
 

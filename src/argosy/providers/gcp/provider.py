@@ -41,6 +41,7 @@ class Google(Vendor):
     """`patience_s`: so long an order waits for Google to say that there is none."""
 
     manifest = MANIFEST
+    place = "a region"
     unique_names = True
     makes_gangs = True
     lag_s = 60.0
@@ -78,8 +79,6 @@ class Google(Vendor):
 
     def refuse(self, claim: Claim) -> None:
         wishes = self._wishes(claim)
-        if not wishes.region:
-            raise border.RequestRefused("infra", "an order at Google Cloud names a region")
         if is_tpu(wishes.kind):
             refuse(wishes)
             return

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from argosy.infra.machine_vendor import closed_offer
 from argosy.model.ids import Clock
-from argosy.model.offer import Capacity, Offer, Shape
-from argosy.model.units import GIB
+from argosy.model.offer import Capacity, Offer
 from argosy.providers.gcp import MANIFEST
 from argosy.providers.gcp.account import PAGE, Account
 from argosy.providers.gcp.wire import Project, Region, Regions
@@ -55,7 +55,11 @@ class Quotas:
             project = await self.project()
             if _limits(project).get(_ALL) == 0:
                 text = f"the quota {_ALL} of the project is 0"
-                closed = [_closed(kind, "", each, text, now_ms) for kind in _WITH_GPU for each in _BOTH]
+                closed = [
+                    closed_offer(MANIFEST.name, kind, text, now_ms, capacity=each)
+                    for kind in _WITH_GPU
+                    for each in _BOTH
+                ]
             else:
                 closed = list(_by_region(await self._regions(), now_ms))
             self._closed, self._asked_s = tuple(closed), self._clock.monotonic_s()
@@ -87,17 +91,6 @@ def _by_region(regions: Sequence[Region], now_ms: int) -> Iterator[Offer]:
                 continue
             text = f"the quota {metric} of the project is 0 in {region.name}"
             shut = _BOTH[:1] if limits.get(_SPOT + metric) else _BOTH
-            yield from (_closed(kind, region.name, each, text, now_ms) for kind in kinds for each in shut)
-
-
-def _closed(kind: str, region: str, capacity: Capacity, text: str, now_ms: int) -> Offer:
-    """Of a type: its size is not looked at."""
-    return Offer(
-        provider=MANIFEST.name,
-        region=region,
-        shape=Shape(instance_type=kind, cpus_milli=1000, memory_bytes=GIB),
-        capacity=capacity,
-        price_micro_usd=0,
-        quoted_at_ms=now_ms,
-        closed=text,
-    )
+            for kind in kinds:
+                for each in shut:
+                    yield closed_offer(MANIFEST.name, kind, text, now_ms, region=region.name, capacity=each)

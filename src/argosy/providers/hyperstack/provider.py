@@ -11,15 +11,13 @@ from typing import Final, TypeVar
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How, HttpJson, Query, Rate, Service
+from argosy.infra.http_json import Ask, How, Query
 from argosy.infra.http_words import Said
 from argosy.infra.machine_images import asked_image, newest
-from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machine_vendor import MachineOrder, RestVendor, closed_offer, findings_of
 from argosy.infra.machines import Machine, MachineState, of_name
 from argosy.infra.provider import Diagnostic, Setting, Want
-from argosy.model.offer import Capacity, Offer, Shape
-from argosy.model.rows import Claim
-from argosy.model.units import GIB
+from argosy.model.offer import Capacity, Offer
 from argosy.providers.hyperstack import MANIFEST
 
 URL: Final = "https://infrahub-api.nexgencloud.com"
@@ -61,8 +59,6 @@ class _Keys(msgspec.Struct, frozen=True):
 class _Flavor(msgspec.Struct, frozen=True):
     name: str
     region_name: str = ""
-    cpu: int = 0
-    ram: float = 0
     gpu: str | None = None
     stock_available: bool = True
 
@@ -135,22 +131,16 @@ class _CreditAnswer(msgspec.Struct, frozen=True):
     data: _Credit
 
 
-class Hyperstack(Vendor):
+class Hyperstack(RestVendor):
     manifest = MANIFEST
+    place = "a region: `hyperstack/CANADA-1`"
     fresh_s = 1.0
 
     def __init__(self, setting: Setting, *, call_every_s: float = 0.2) -> None:
-        self._setting, self._clock = setting, setting.clock
+        super().__init__(setting, "HYPERSTACK_API_URL", URL, words, every_s=call_every_s)
         self._ready: set[str] = set()  # regions that have our environment and our key
         self._images: dict[tuple[str, bool], str] = {}
         self._making = asyncio.Lock()
-        self._http = HttpJson(
-            setting.environ.get("HYPERSTACK_API_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words),
-            clock=setting.clock,
-            sign=self._sign,
-            rate=Rate(call_every_s, 20, setting.clock),
-        )
 
     async def _sign(self, ask: Ask) -> Mapping[str, str]:
         key = self._setting.environ.get("HYPERSTACK_API_KEY")
@@ -179,27 +169,19 @@ class Hyperstack(Vendor):
         now_ms = self._clock.now_ms()
         answer = await self._http.call("GET", "/v1/core/flavors", into=_AllFlavors)
         return [
-            Offer(
-                provider=MANIFEST.name,
-                region=each.region_name or group.region_name,
-                shape=Shape(
-                    instance_type=each.name, cpus_milli=each.cpu * 1000, memory_bytes=round(each.ram * GIB)
-                ),
+            closed_offer(
+                MANIFEST.name,
+                each.name,
+                f"Hyperstack has none in stock in {region}",
+                now_ms,
+                region=region,
                 capacity=Capacity.SPOT if (each.gpu or "").endswith(_SPOT) else Capacity.ON_DEMAND,
-                price_micro_usd=0,
-                quoted_at_ms=now_ms,
-                closed=f"Hyperstack has none in stock in {each.region_name or group.region_name}",
             )
             for group in answer.data
             for each in group.flavors
+            for region in (each.region_name or group.region_name,)
             if not each.stock_available
         ]
-
-    def refuse(self, claim: Claim) -> None:
-        if not claim.choice.offer.region:
-            raise border.RequestRefused(
-                "infra", "an order at Hyperstack names a region: `hyperstack/CANADA-1`"
-            )
 
     async def prepare(self, order: MachineOrder) -> None:
         await self._prepare(order.region, _key_name(order), order.opens)
@@ -287,9 +269,6 @@ class Hyperstack(Vendor):
 
         query: Query = [("pageSize", _PAGE)]
         return self._http.pages(path, into=into, following=following, query=query)
-
-    async def close(self) -> None:
-        await self._http.close()
 
 
 def _key_name(order: MachineOrder) -> str:

@@ -11,14 +11,12 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How, HttpJson, Rate, Service
+from argosy.infra.http_json import Ask, How, Rate
 from argosy.infra.http_words import Said
-from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machine_vendor import MachineOrder, RestVendor, closed_offer, findings_of
 from argosy.infra.machines import Machine, MachineState, mark_in
 from argosy.infra.provider import Diagnostic, Setting, Want
-from argosy.model.offer import Capacity, Offer, Shape
-from argosy.model.rows import Claim
-from argosy.model.units import GIB
+from argosy.model.offer import Offer
 from argosy.providers.lambda_cloud import MANIFEST
 
 URL: Final = "https://cloud.lambda.ai"
@@ -73,14 +71,8 @@ class _SshKey(msgspec.Struct, frozen=True):
     public_key: str
 
 
-class _Specs(msgspec.Struct, frozen=True):
-    vcpus: int
-    memory_gib: float
-
-
 class _Type(msgspec.Struct, frozen=True):
     name: str
-    specs: _Specs
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -92,23 +84,17 @@ class _Types(msgspec.Struct, frozen=True):
     data: dict[str, _Entry]
 
 
-class Lambda(Vendor):
+class Lambda(RestVendor):
     manifest = MANIFEST
+    place = "a region"
     parallel = 1
     fresh_s = 1.0
     lag_s = 30.0
 
     def __init__(self, setting: Setting, *, launch_every_s: float = 12.0, call_every_s: float = 1.0) -> None:
-        self._setting, self._clock = setting, setting.clock
+        super().__init__(setting, "LAMBDA_API_URL", URL, words, every_s=call_every_s, burst=5)
         self._launches = Rate(launch_every_s, 1, setting.clock)
         self._key_made = False
-        self._http = HttpJson(
-            setting.environ.get("LAMBDA_API_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words),
-            clock=setting.clock,
-            sign=self._sign,
-            rate=Rate(call_every_s, 5, setting.clock),
-        )
 
     async def _sign(self, ask: Ask) -> dict[str, str]:
         key = self._setting.environ.get("LAMBDA_API_KEY") or _key_in(
@@ -133,25 +119,10 @@ class Lambda(Vendor):
         """Types that no region has now are closed, until the next look."""
         now_ms = self._clock.now_ms()
         return [
-            Offer(
-                provider=MANIFEST.name,
-                shape=Shape(
-                    instance_type=each.instance_type.name,
-                    cpus_milli=each.instance_type.specs.vcpus * 1000,
-                    memory_bytes=round(each.instance_type.specs.memory_gib * GIB),
-                ),
-                capacity=Capacity.ON_DEMAND,
-                price_micro_usd=0,
-                quoted_at_ms=now_ms,
-                closed="no region of Lambda has one now",
-            )
+            closed_offer(MANIFEST.name, each.instance_type.name, "no region of Lambda has one now", now_ms)
             for each in (await self._types()).data.values()
             if not each.regions_with_capacity_available
         ]
-
-    def refuse(self, claim: Claim) -> None:
-        if not claim.choice.offer.region:
-            raise border.RequestRefused("infra", "an order at Lambda names a region")
 
     async def create(self, order: MachineOrder, index: int) -> str:
         await self._make_key(order.opens)
@@ -189,9 +160,6 @@ class Lambda(Vendor):
         await self._http.send(
             "POST", path, json={"instance_ids": [machine.id]}, how=How(safe=True, fine=(404,))
         )
-
-    async def close(self) -> None:
-        await self._http.close()
 
 
 def _machine(told: _Instance) -> Machine | None:

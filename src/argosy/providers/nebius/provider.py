@@ -10,12 +10,11 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machine_vendor import MachineOrder, Vendor, closed_offer, findings_of
 from argosy.infra.machines import Machine, MachineState, Note
 from argosy.infra.provider import Diagnostic, Setting, Want
-from argosy.model.offer import Capacity, Offer, Shape
+from argosy.model.offer import Capacity, Offer
 from argosy.model.rows import Claim
-from argosy.model.units import GIB
 from argosy.providers.nebius import MANIFEST
 from argosy.providers.nebius.account import LIMITS, Account
 from argosy.providers.nebius.clusters import Clusters
@@ -31,6 +30,7 @@ class Nebius(Vendor):
     """`patience_s`: an order waits so long to hear that there is no such machine."""
 
     manifest = MANIFEST
+    place = "a region"
     unique_names = True
     by_region = True
     lag_s = 15.0
@@ -66,31 +66,17 @@ class Nebius(Vendor):
                 key = (each.spec.region, f"{spec.platform}_{spec.preset.name}", capacity)
                 why = why_closed(told, each.spec.region)
                 if why:
-                    closed[key] = (why, spec.preset.resources)
+                    closed[key] = why
                 else:
                     open_.add(key)
         now_ms = self._clock.now_ms()
         return [
-            Offer(
-                provider=MANIFEST.name,
-                region=key[0],
-                shape=Shape(
-                    instance_type=key[1],
-                    cpus_milli=sizes.vcpu_count * 1000,
-                    memory_bytes=sizes.memory_gibibytes * GIB,
-                ),
-                capacity=key[2],
-                price_micro_usd=0,
-                quoted_at_ms=now_ms,
-                closed=why,
-            )
-            for key, (why, sizes) in closed.items()
+            closed_offer(MANIFEST.name, key[1], why, now_ms, region=key[0], capacity=key[2])
+            for key, why in closed.items()
             if key not in open_
         ]
 
     def refuse(self, claim: Claim) -> None:
-        if not claim.choice.offer.region:
-            raise border.RequestRefused("infra", "an order at Nebius names a region")
         platform, preset = kind_of(claim)
         settings_of(claim)
         if claim.choice.resources.network_tier == "best" and claim.count > 1 and not may_cluster(claim):

@@ -16,10 +16,10 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How, HttpJson, Query, Rate, Service
+from argosy.infra.http_json import Ask, How, Query
 from argosy.infra.http_words import Said
 from argosy.infra.machine_images import asked_image
-from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machine_vendor import MachineOrder, RestVendor, findings_of
 from argosy.infra.machines import Machine, MachineState, of_name
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Offer
@@ -90,23 +90,17 @@ class _Event(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-class Paperspace(Vendor):
+class Paperspace(RestVendor):
     manifest = MANIFEST
+    place = "a region"
     own_host_keys = True
     fresh_s = 1.0
 
     def __init__(self, setting: Setting, *, call_every_s: float = 0.2) -> None:
-        self._setting, self._clock = setting, setting.clock
+        super().__init__(setting, "PAPERSPACE_API_URL", URL, words, every_s=call_every_s)
         self._objects: dict[str, str] = {}  # of the account: what it is -> its id
         self._templates: dict[str, _Template] = {}  # by type of machine
         self._making = asyncio.Lock()
-        self._http = HttpJson(
-            setting.environ.get("PAPERSPACE_API_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words),
-            clock=setting.clock,
-            sign=self._sign,
-            rate=Rate(call_every_s, 20, setting.clock),
-        )
 
     async def _sign(self, ask: Ask) -> dict[str, str]:
         environ = self._setting.environ
@@ -135,8 +129,6 @@ class Paperspace(Vendor):
         return ()
 
     def refuse(self, claim: Claim) -> None:
-        if not claim.choice.offer.region:
-            raise border.RequestRefused("infra", "an order at Paperspace names a region")
         wanted = claim.choice.resources.disk_size_bytes
         if wanted > DISKS_GB[-1] * 10**9:
             raise border.RequestRefused("disk_size", f"disks at Paperspace have at most {DISKS_GB[-1]} GB")
@@ -284,9 +276,6 @@ class Paperspace(Vendor):
 
         more: Query = [*query, ("limit", _PAGE)]
         return self._http.pages(path, into=into, following=following, query=more)
-
-    async def close(self) -> None:
-        await self._http.close()
 
 
 def _script(opens: str) -> str:

@@ -12,13 +12,12 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How, HttpJson, Service
-from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.http_json import Ask, How
+from argosy.infra.machine_vendor import MachineOrder, RestVendor, closed_offer, findings_of
 from argosy.infra.machines import Machine, Note
 from argosy.infra.provider import Diagnostic, Setting, Want
-from argosy.model.offer import Capacity, Offer, Shape
+from argosy.model.offer import Capacity, Offer
 from argosy.model.rows import Claim
-from argosy.model.units import GIB
 from argosy.providers.runpod import MANIFEST
 from argosy.providers.runpod.orders import (
     ANYWHERE,
@@ -81,7 +80,7 @@ class _Graph(msgspec.Struct, frozen=True):
     errors: list[_Problem] = []
 
 
-class RunPod(Vendor):
+class RunPod(RestVendor):
     """`patience_s`: an order of a cluster waits so long to see its pods."""
 
     manifest = MANIFEST
@@ -91,13 +90,8 @@ class RunPod(Vendor):
     end_command = "runpodctl pod delete {id}"
 
     def __init__(self, setting: Setting, *, patience_s: float = 15.0) -> None:
-        self._setting, self._clock, self._patience_s = setting, setting.clock, patience_s
-        self.http = HttpJson(
-            setting.environ.get("ARGOSY_RUNPOD_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=SIGN_IN, words=words),
-            clock=setting.clock,
-            sign=self._sign,
-        )
+        super().__init__(setting, "ARGOSY_RUNPOD_URL", URL, words, sign_in=SIGN_IN)
+        self._patience_s, self.http = patience_s, self._http
 
     async def _sign(self, ask: Ask) -> dict[str, str]:
         key = self._setting.environ.get("RUNPOD_API_KEY") or _key_in(
@@ -119,15 +113,12 @@ class RunPod(Vendor):
         """Types of which no data center has one now are closed."""
         now_ms = self._clock.now_ms()
         return [
-            Offer(
-                provider=MANIFEST.name,
-                shape=Shape(
-                    instance_type=f"{count}x_{name}_SECURE", cpus_milli=1000, memory_bytes=gpu.memory * GIB
-                ),
+            closed_offer(
+                MANIFEST.name,
+                f"{count}x_{name}_SECURE",
+                "RunPod has none in its secure cloud now",
+                now_ms,
                 capacity=capacity,
-                price_micro_usd=0,
-                quoted_at_ms=now_ms,
-                closed="RunPod has none in its secure cloud now",
             )
             for gpu in await self._gpus("POD", 1, "")
             if gpu.availability == "NONE"
@@ -277,9 +268,6 @@ class RunPod(Vendor):
         """A cluster whose pods were never listed."""
         await self._drop_cluster(note.claim_id)
         return True
-
-    async def close(self) -> None:
-        await self.http.close()
 
 
 def _key_in(path: Path) -> str:

@@ -16,14 +16,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How, HttpJson, Query, Rate, Service
+from argosy.infra.http_json import Ask, How, Query
 from argosy.infra.http_words import Said
 from argosy.infra.machine_images import asked_image, newest
-from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machine_vendor import MachineOrder, RestVendor, findings_of
 from argosy.infra.machines import Machine, MachineState, of_name
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Offer
-from argosy.model.rows import Claim
 from argosy.providers.scp import MANIFEST
 from argosy.providers.scp.network import Network
 
@@ -91,22 +90,16 @@ class _Made(msgspec.Struct, frozen=True, rename="camel"):
     resource_id: str
 
 
-class Scp(Vendor):
+class Scp(RestVendor):
     manifest = MANIFEST
+    place = "a service zone: `scp/KOREA-WEST-1-SCP-B001`"
     own_host_keys = True
     fresh_s = 1.0
 
     def __init__(self, setting: Setting, *, call_every_s: float = 0.2) -> None:
-        self._setting, self._clock = setting, setting.clock
+        super().__init__(setting, "SCP_API_URL", URL, words, every_s=call_every_s)
         self._images: dict[tuple[str, bool], str] = {}
         self._addresses: dict[str, str] = {}  # by the id of a server that runs
-        self._http = HttpJson(
-            setting.environ.get("SCP_API_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words),
-            clock=setting.clock,
-            sign=self._sign,
-            rate=Rate(call_every_s, 20, setting.clock),
-        )
         self._network = Network(self._http, MANIFEST.title)
 
     def _access(self) -> Access:
@@ -146,13 +139,6 @@ class Scp(Vendor):
         """Nothing differs from the catalog, if the key is accepted: no call tells what is left."""
         await self._network.zones(self._access().project)
         return ()
-
-    def refuse(self, claim: Claim) -> None:
-        if not claim.choice.offer.region:
-            raise border.RequestRefused(
-                "infra",
-                "an order at Samsung Cloud Platform names a service zone: `scp/KOREA-WEST-1-SCP-B001`",
-            )
 
     async def prepare(self, order: MachineOrder) -> None:
         place = await self._network.place(self._access().project, order.region)
@@ -260,9 +246,6 @@ class Scp(Vendor):
     async def start(self, machine: Machine) -> None:
         path, scope = f"{_SERVERS}/{machine.id}/start", f"{machine.kind} in {machine.region}"
         await self._http.send("POST", path, json={}, scope=scope, how=How(safe=True))
-
-    async def close(self) -> None:
-        await self._http.close()
 
 
 def signature(access: Access, method: str, url: str, stamp: str) -> str:

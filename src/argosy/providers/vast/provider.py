@@ -11,10 +11,10 @@ import msgspec
 
 from argosy.infra import border
 from argosy.infra.http_json import Ask as Signed
-from argosy.infra.http_json import How, HttpJson, Rate, Service
+from argosy.infra.http_json import How
 from argosy.infra.http_words import Said
 from argosy.infra.machine_container import open_ports
-from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machine_vendor import MachineOrder, RestVendor, findings_of
 from argosy.infra.machines import Machine
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Capacity, Offer
@@ -61,7 +61,7 @@ class _User(msgspec.Struct, frozen=True):
     credit: float | None = None
 
 
-class Vast(Vendor):
+class Vast(RestVendor):
     manifest = MANIFEST
     lag_s = 20.0
     fresh_s = 2.0
@@ -69,16 +69,9 @@ class Vast(Vendor):
     end_command = "vastai destroy instance {id}"
 
     def __init__(self, setting: Setting, *, every_s: float = 0.3) -> None:
-        self._setting, self._clock = setting, setting.clock
+        super().__init__(setting, "ARGOSY_VAST_URL", URL, words, sign_in=SIGN_IN, every_s=every_s, burst=5)
         self._searched: dict[bytes, tuple[float, list[Ask]]] = {}
         self._book: Book | None = None
-        self._http = HttpJson(
-            setting.environ.get("ARGOSY_VAST_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=SIGN_IN, words=words),
-            clock=setting.clock,
-            sign=self._sign,
-            rate=Rate(every_s, 5, setting.clock),
-        )
 
     async def _sign(self, ask: Signed) -> dict[str, str]:
         home = Path(self._setting.environ.get("HOME") or "/nonexistent")
@@ -245,9 +238,6 @@ class Vast(Vendor):
         if not done.success:
             what = done.msg or done.error or "nobody says why"
             raise border.OutOfCapacity(machine.region, f"the host does not let {machine.id} run: {what}")
-
-    async def close(self) -> None:
-        await self._http.close()
 
 
 def refused(done: _Done, status: int, scope: str) -> border.BorderError:

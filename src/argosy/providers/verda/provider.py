@@ -13,15 +13,13 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How, HttpJson, Rate, Service
+from argosy.infra.http_json import Ask, How, HttpJson, Service
 from argosy.infra.http_words import Said
 from argosy.infra.machine_images import asked_image, newest
-from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machine_vendor import MachineOrder, RestVendor, closed_offer, findings_of
 from argosy.infra.machines import Machine, MachineState, of_name
 from argosy.infra.provider import Diagnostic, Setting, Want
-from argosy.model.offer import Capacity, Offer, Shape
-from argosy.model.rows import Claim
-from argosy.model.units import GIB
+from argosy.model.offer import Capacity, Offer
 from argosy.providers.verda import MANIFEST
 
 URL: Final = "https://api.verda.com"
@@ -76,18 +74,8 @@ class _Stock(msgspec.Struct, frozen=True):
     availabilities: list[str]
 
 
-class _Cpu(msgspec.Struct, frozen=True):
-    number_of_cores: int = 0
-
-
-class _Memory(msgspec.Struct, frozen=True):
-    size_in_gigabytes: float = 0
-
-
 class _Type(msgspec.Struct, frozen=True):
     instance_type: str
-    cpu: _Cpu | None = None
-    memory: _Memory | None = None
 
 
 class _Balance(msgspec.Struct, frozen=True):
@@ -100,18 +88,16 @@ class _Done(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-class Verda(Vendor):
+class Verda(RestVendor):
     manifest = MANIFEST
+    place = "a location: `verda/FIN-01`"
     own_host_keys = True
     fresh_s = 1.0
 
     def __init__(self, setting: Setting, *, call_every_s: float = 0.2) -> None:
-        self._setting, self._clock = setting, setting.clock
-        url = setting.environ.get("VERDA_API_URL") or URL
+        super().__init__(setting, "VERDA_API_URL", URL, words, every_s=call_every_s)
         service = Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words)
-        rate = Rate(call_every_s, 20, setting.clock)
-        self._door = HttpJson(url, service, clock=setting.clock)
-        self._http = HttpJson(url, service, clock=setting.clock, sign=self._sign, rate=rate)
+        self._door = HttpJson(setting.environ.get("VERDA_API_URL") or URL, service, clock=setting.clock)
         self._token, self._ends_s = "", 0.0
         self._key = ""  # the id of ours, when the account has it
         self._images: dict[str, str] = {}  # by type of machine
@@ -173,24 +159,9 @@ class Verda(Vendor):
         return offers
 
     def _closed(self, told: _Type, region: str, capacity: Capacity) -> Offer:
-        shape = Shape(
-            instance_type=told.instance_type,
-            cpus_milli=told.cpu.number_of_cores * 1000 if told.cpu is not None else 0,
-            memory_bytes=round(told.memory.size_in_gigabytes * GIB) if told.memory is not None else 0,
-        )
-        return Offer(
-            provider=MANIFEST.name,
-            region=region,
-            shape=shape,
-            capacity=capacity,
-            price_micro_usd=0,
-            quoted_at_ms=self._clock.now_ms(),
-            closed=f"{region or 'no location of Verda'} has {'none' if region else 'one'} now",
-        )
-
-    def refuse(self, claim: Claim) -> None:
-        if not claim.choice.offer.region:
-            raise border.RequestRefused("infra", "an order at Verda names a location: `verda/FIN-01`")
+        why = f"{region or 'no location of Verda'} has {'none' if region else 'one'} now"
+        now_ms, kind = self._clock.now_ms(), told.instance_type
+        return closed_offer(MANIFEST.name, kind, why, now_ms, region=region, capacity=capacity)
 
     async def prepare(self, order: MachineOrder) -> None:
         await self._our_key(order.opens)
@@ -279,7 +250,7 @@ class Verda(Vendor):
                 raise border.Transient(f"Verda says: {each.error or 'the action failed'}", 5)
 
     async def close(self) -> None:
-        await self._http.close()
+        await super().close()
         await self._door.close()
 
 

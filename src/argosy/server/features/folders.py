@@ -103,6 +103,8 @@ class FolderFeature:
                 folder = rules.restored(folder)
             if request.quota_bytes is not None:
                 folder = rules.with_quota(folder, _size(request.quota_bytes))
+            if request.use is not None:
+                folder = rules.used_for(folder, request.use)
             if request.owner is not None:
                 folder = rules.transferred(folder, request.owner)
             return folder

@@ -15,4 +15,4 @@ class PlanningFeature:
         return await self._planner.plan(await exchange.decode(PlanRequest), exchange.caller)
 
     async def plan_pipeline(self, exchange: Exchange) -> PipelineReply:
-        return await self._planner.plan_pipeline(await exchange.decode(PipelineRequest))
+        return await self._planner.plan_pipeline(await exchange.decode(PipelineRequest), exchange.caller)
