@@ -3,11 +3,11 @@
     python benchmarks/drivers.py [--runs 5] [--name NAME]
 
 Import: processor time of making one driver in a process that has loaded what a server loads, with bytecode,
-the median of several processes, for each driver; the row is the dearest. Start, memory and `check`: the real
-server and command line in an empty home without any credentials, with `ARGOSY_INFRA` naming every driver
-there is, beside the same with the local one alone. Nothing outside this machine is asked: addresses of APIs
-that a driver would call do not resolve or are not reached, and the time until that is known is what `check`
-takes.
+the median of several processes, for each driver; the row is the dearest. Start (also as processor time, which
+a busy machine does not change much), memory and `check`: the real server and command line in an empty home
+without any credentials, with `ARGOSY_INFRA` naming every driver there is, beside the same with the local one
+alone. Nothing outside this machine is asked: addresses of APIs that a driver would call do not resolve or are
+not reached, and the time until that is known is what `check` takes.
 """
 
 from __future__ import annotations
@@ -73,10 +73,18 @@ class Home:
         )
         return time.perf_counter() - begun
 
-    def memory_mb(self) -> float:
+    def _pid(self) -> int:
         found = machine.processes_with("argosy.server")
         (pid,) = [pid for pid in found if str(self.folder) in _environ(pid)]
-        return machine.resident_bytes(pid) / MB
+        return pid
+
+    def memory_mb(self) -> float:
+        return machine.resident_bytes(self._pid()) / MB
+
+    def processor_s(self) -> float:
+        """Of the server since it began."""
+        told = Path(f"/proc/{self._pid()}/stat").read_text().rpartition(")")[2].split()
+        return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _environ(pid: int) -> str:
@@ -93,6 +101,7 @@ def main() -> None:
     options = parser.parse_args()
     names = drivers()
     started = Figure("start-all", "server with all drivers, no credentials: start", "s", 1.2)
+    worked = Figure("start-all-cpu", "the same: processor time of the server until it answers", "CPU-s", 1.2)
     memory = Figure("memory-all", "the same: memory at rest", "MB", 90)
     alone = Figure("start-local", "server with the local driver alone: start", "s", 1.2)
     after = Figure(
@@ -107,12 +116,13 @@ def main() -> None:
                 home.folder.mkdir()
                 figure.samples.append(home.argosy("server", "start"))
                 if figure is started:
+                    worked.samples.append(home.processor_s())
                     time.sleep(_REST_S)
                     memory.samples.append(home.memory_mb())
                     checked.samples.append(home.argosy("check"))
                     after.samples.append(home.memory_mb())
                 home.argosy("server", "stop")
-    figures = [dearest, started, alone, memory, after, checked]
+    figures = [dearest, started, worked, alone, memory, after, checked]
     print(f"{len(names)} drivers: {', '.join(names)}\n")
     print(render_table(figures))
     date = datetime.now(UTC).strftime("%Y-%m-%d")

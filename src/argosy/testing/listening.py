@@ -17,7 +17,7 @@ def listening(pids: Iterable[int]) -> set[str]:
         with contextlib.suppress(OSError):
             root = Path("/proc") / str(pid)
             if (root / "ns" / "net").readlink() == ours:
-                held = {str(each.readlink()) for each in (root / "fd").iterdir()}
+                held = set(_held(root / "fd"))
                 found.update(address for inode, address in _table(root) if f"socket:[{inode}]" in held)
     return found
 
@@ -38,6 +38,13 @@ def is_loopback(address: str) -> bool:
     return address in ("00000000000000000000000001000000",) or (
         address.startswith("0000000000000000FFFF0000") and address.endswith("7F")
     )
+
+
+def _held(folder: Path) -> Iterator[str]:
+    """What the descriptors are of; one may be closed meanwhile."""
+    for each in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield str(each.readlink())
 
 
 def _table(root: Path) -> Iterator[tuple[str, str]]:

@@ -123,6 +123,8 @@ class Ways:
 
     def __init__(self) -> None:
         self.places = asyncio.Semaphore(AT_ONCE)  # of orders: sshd allows few sessions at once
+        #: Of claims that are given back: a host with hundreds of orders before it gets rid of what has ended.
+        self.leaving = asyncio.Semaphore(AT_ONCE // 2)
         self.starter = Starter()
 
 
@@ -133,7 +135,7 @@ class Reached:
         self.ssh, self.host, self.to = ssh, host, host.target()
         self._zipapp = zipapp
         ways = ways or Ways()
-        self._places, self._starter = ways.places, ways.starter
+        self._places, self._leaving, self._starter = ways.places, ways.leaving, ways.starter
 
     async def look(self, *, probe: bool) -> Look:
         order = self._order("look", probe=probe)
@@ -203,7 +205,7 @@ class Reached:
         order = self._order("give", claim=claim_id, tags=tags, forget=forget)
         try:
             raw = msgspec.Raw(msgspec.json.encode(order))
-            async with self._places:
+            async with self._leaving:
                 said = await self._starter.errand(self.ssh, self.to, raw)
             answer = msgspec.json.decode(said, type=_Answer)
         except (StarterGone, msgspec.MsgspecError):
