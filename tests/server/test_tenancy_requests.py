@@ -3,7 +3,9 @@ test wants."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -337,6 +339,22 @@ def test_more_than_the_limit_waits_or_is_refused(server: IdleServer, client: Cli
         f"error: queue default: 0 + 8 > 4 GPUs, over by 4\nhint: ask for less, or {RAISE_IT}"
     )
     assert client.jobs_launch([gpus("A100:3")], user="ann").warnings == ()
+
+
+def test_requests_that_come_at_once_do_not_pass_a_limit_together(server: IdleServer, client: Client) -> None:
+    client.set_queue(QueueRequest(path="default", limit={"gpus": 5000}, refuse_over_limit=True))
+
+    def ask(_: int) -> str:
+        with Client(Location(server.socket)) as mine:
+            try:
+                mine.jobs_launch([gpus("A100:1")], user="ann")
+            except ArgosyError as error:
+                return error.code
+            return "taken"
+
+    with ThreadPoolExecutor(16) as threads:
+        told = Counter(threads.map(ask, range(16)))
+    assert told == {"taken": 5, "over-quota": 11}
 
 
 def test_what_a_queue_has_accepted_counts_where_it_refuses(server: IdleServer, client: Client) -> None:

@@ -168,6 +168,8 @@ Row = Workload | Attempt | Claim | Node
 #: What `commit(expect=…)` of the store calls the `taken` of a snapshot: how often claims began to hold
 #: something.
 CLAIMS_TAKEN: Final = "claims-taken"
+#: The same of the `begun` of a snapshot: how many workloads have begun to live.
+WORKLOADS_BEGUN: Final = "workloads-begun"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

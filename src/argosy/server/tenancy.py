@@ -4,6 +4,7 @@ reasons shown."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -20,7 +21,7 @@ from argosy.model.kinds.service import SERVICE
 from argosy.model.kinds.session import SESSION
 from argosy.model.phases import ClaimPhase, Desired
 from argosy.model.resources import Resources
-from argosy.model.rows import Attempt, Event, Node, Workload
+from argosy.model.rows import WORKLOADS_BEGUN, Attempt, Event, Node, Workload
 from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.model.task import Task
 from argosy.model.tenancy import TENANCY_ID, Amounts, Queue, Tenancy
@@ -65,6 +66,8 @@ class Seated(NamedTuple):
     tasks: tuple[Task, ...]
     queues: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    #: What the commit that makes them expects: two requests at once must not pass a limit together.
+    expect: Mapping[str, int] = MappingProxyType({})
 
 
 class Tenants:
@@ -208,8 +211,9 @@ class Tenants:
                 leaves[wanted] = leaf_of(rows.tenancy, project, user, wanted)
             queues.append(leaves[wanted])
         warnings: dict[str, None] = {}
+        counted = False
         if rows.tenancy.queues:
-            self._check_pending(rows, queues)
+            counted = self._check_pending(rows, queues)
             amounts = [amounts_of_wish(task.resources, task.num_nodes) for task in tasks]
             for queue in sorted(rows.tenancy.queues, key=lambda each: -len(each.path)):  # the lowest first
                 below = [
@@ -217,16 +221,21 @@ class Tenants:
                 ]
                 if below and queue.limit and queue.refuse_over_limit:
                     _refuse_over_limit(queue, below, _accepted(rows, queue, cluster_id))
+                    counted = True
                 elif below:
                     warnings |= dict.fromkeys(_beyond_limit(queue, below))
-        return Seated(tuple(tasks), tuple(queues), tuple(warnings))
+        expect = {WORKLOADS_BEGUN: rows.begun} if counted else {}
+        return Seated(tuple(tasks), tuple(queues), tuple(warnings), expect)
 
-    def _check_pending(self, rows: Snapshot, leaves: Sequence[str]) -> None:
+    def _check_pending(self, rows: Snapshot, leaves: Sequence[str]) -> bool:
+        """Whether a queue counts what waits. Raises `over-quota` where that is too much."""
+        counted = False
         for queue in rows.tenancy.queues:
             most = queue.max_pending
             new = sum(is_below(leaf, queue.path) for leaf in leaves) if most is not None else 0
             if most is None or not new:
                 continue
+            counted = True
             there = sum(
                 is_waiting(row) and is_below(row.queue, queue.path) for row in rows.workloads.values()
             )
@@ -237,6 +246,7 @@ class Tenants:
                     f"{there + new - most}",
                     hint=f"submit again when some have started: `argosy quota get {queue.path}`",
                 )
+        return counted
 
     # -- pools --------------------------------------------------------------------------------------
 

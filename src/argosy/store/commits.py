@@ -17,7 +17,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.kinds import kind_of
 from argosy.model.phases import may_move
-from argosy.model.rows import CLAIMS_TAKEN, Attempt, Event, Row, Workload
+from argosy.model.rows import CLAIMS_TAKEN, WORKLOADS_BEGUN, Attempt, Event, Row, Workload
 from argosy.store import outbox, schema
 from argosy.store.acting import ACTING
 from argosy.store.ballast import Ballast, ends_something
@@ -344,6 +344,8 @@ class Writer:
         """0 when there is no such row."""
         if id == CLAIMS_TAKEN:
             return snapshot.taken
+        if id == WORKLOADS_BEGUN:
+            return snapshot.begun
         term = term_now(connection, self._database, self._clock, id)
         if term is not None:
             return term

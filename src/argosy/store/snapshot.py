@@ -87,13 +87,16 @@ class Snapshot:
     ()
     """
 
-    __slots__ = ("_maps", "seq", "taken")
+    __slots__ = ("_maps", "begun", "seq", "taken")
 
-    def __init__(self, seq: int, maps: Mapping[str, SortedMap[Stored]], taken: int = 0) -> None:
+    def __init__(
+        self, seq: int, maps: Mapping[str, SortedMap[Stored]], taken: int = 0, begun: int = 0
+    ) -> None:
         self.seq = seq
         self._maps = maps
-        # how often claims began to hold something, as this process saw it: only equality means anything
-        self.taken = taken
+        # how often claims began to hold something, and workloads to live, as this process saw it: only
+        # equality means anything
+        self.taken, self.begun = taken, begun
 
     @classmethod
     def of(cls, rows: Iterable[Stored], *, seq: int = 0) -> Snapshot:
@@ -105,13 +108,14 @@ class Snapshot:
         """The next snapshot: `rows` replace those with their ids; finished ones leave. O(rows), not
         O(live)."""
         changes: dict[str, dict[str, Stored | None]] = {}
-        taken = self.taken
+        taken, begun = self.taken, self.begun
         latest = {row.id: row for row in rows}
         for row in latest.values():  # first every old key goes, then new ones come: names may change hands
             home = _HOME.get(type(row), _PEOPLE)
             old = self._maps[home].get(row.id)
             if isinstance(row, Claim) and _takes(cast("Claim | None", old), row):
                 taken += 1
+            begun += old is None and row.is_live and isinstance(row, Workload)
             if old is not None:
                 changes.setdefault(home, {})[row.id] = None
                 for index, key in _keys_of(old):
@@ -122,11 +126,11 @@ class Snapshot:
                 for index, key in _keys_of(row):
                     changes.setdefault(index, {})[key] = row
         if not changes and not any(isinstance(row, Workload) for row in latest.values()):
-            return self if seq == self.seq else Snapshot(seq, self._maps, taken)
+            return self if seq == self.seq else Snapshot(seq, self._maps, taken, begun)
         maps = {**self._maps, **{name: self._maps[name].changed(some) for name, some in changes.items()}}
         if over := [row for row in latest.values() if isinstance(row, Workload) and not row.is_live]:
             maps["ends"] = _with_ends(maps, over)
-        return Snapshot(seq, maps, taken)
+        return Snapshot(seq, maps, taken, begun)
 
     @property
     def workloads(self) -> Mapping[str, Workload]:

@@ -120,7 +120,8 @@ class Store(Reads):
 
         `puts`: rows, or the tenancy, with the `rev` that was read (0: new). `expect`: ids with the `rev` that
         must hold (0: absent), for `CLAIMS_TAKEN` the `taken` of the snapshot: no claim has begun to hold
-        anything since; and for `servers.fence_of(name)` the number of a term that still lasts.
+        anything since; for `WORKLOADS_BEGUN` its `begun`: no workload has begun to live; and for
+        `servers.fence_of(name)` the number of a term that still lasts.
         `secrets`: values by workload id, gone in the commit that finishes the workload. `key`: idempotency
         key and what to answer when it comes again. `numbered`: rows that are made when their numbers are
         known; they take the place of `puts`, and what they answer that of the key's answer. `acts`: for

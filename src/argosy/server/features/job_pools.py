@@ -92,7 +92,7 @@ class JobPoolFeature:
                 ),
             )
         told = self._writer.event(row.id, "applied", f"{request.workers} workers were asked for")
-        await self._store.commit([row], events=[told])
+        await self._store.commit([row], events=[told], expect=seated.expect)
         self._services.controllers.wake(row.id)
         return view_pool(row, await self._store.snapshot())
 

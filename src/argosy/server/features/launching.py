@@ -131,7 +131,7 @@ class LaunchingFeature:
             )
             return [cluster, *jobs], reply
 
-        return await self._writer.commit(batch, make, request.key, events=events)
+        return await self._writer.commit(batch, make, request.key, events=events, expect=seated.expect)
 
     async def _launch_on(self, cluster: Workload, request: LaunchRequest, task: Task) -> bytes:
         rows = await self._store.snapshot()
@@ -167,7 +167,7 @@ class LaunchingFeature:
             return [*([changed] if changed is not None else []), *jobs], reply
 
         wake = () if changed is not None else (cluster.id,)
-        return await self._writer.commit(batch, make, request.key, wake=wake)
+        return await self._writer.commit(batch, make, request.key, wake=wake, expect=seated.expect)
 
     async def _fresh_name(self) -> str:
         snapshot = await self._store.snapshot()
@@ -203,7 +203,7 @@ class LaunchingFeature:
             def make(jobs: Sequence[Workload]) -> tuple[Sequence[Row], JobsReply]:
                 return jobs, JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
 
-            return await self._writer.commit(batch, make, key, wake=[cluster.id])
+            return await self._writer.commit(batch, make, key, wake=[cluster.id], expect=seated.expect)
 
         key = key_of(caller, request.key)
         return await self._writer.once(key, act)
@@ -243,7 +243,7 @@ class LaunchingFeature:
                 )
                 return jobs, reply
 
-            return await self._writer.commit(batch, make, key)
+            return await self._writer.commit(batch, make, key, expect=seated.expect)
 
         return await self._writer.once(key, act)
 

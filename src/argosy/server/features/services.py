@@ -108,7 +108,7 @@ class ServiceFeature:
             keep_own(self._gateways, row.id, request.certificate, serving.hosts, now_ms)
         secrets = {row.id: request.task.secrets} if request.task.secrets else None
         told = self._writer.event(row.id, "applied", said)
-        await self._store.commit([row], events=[told], secrets=secrets)
+        await self._store.commit([row], events=[told], secrets=secrets, expect=seated.expect)
         services.controllers.wake(row.id)
         rows = await self._store.snapshot()
         return ServiceReply(

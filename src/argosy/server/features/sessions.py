@@ -142,7 +142,7 @@ class SessionFeature:
         secrets = {row.id: dict(task.secrets)} if task.secrets else {}
         body = encode(view_session(row, rows, services.controllers.observed))
         key = (key_of(caller, request.key), body) if request.key else None
-        await self._store.commit([row], events=[told], secrets=secrets, key=key)
+        await self._store.commit([row], events=[told], secrets=secrets, key=key, expect=seated.expect)
         services.controllers.wake(row.id)
         return body
 
