@@ -192,3 +192,13 @@ class A:
     assert figures["file", "f.py"] == 13 and figures["class", "f.py:A"] == 12
     assert figures["function", "f.py:A.a"] == 11 and figures["parameters", "f.py:A.a"] == 3
     assert figures["nesting", "f.py:A.a"] == 2 and figures["nesting", "f.py:A.a.inner"] == 2
+
+
+def test_a_thin_driver_is_thin() -> None:
+    """What makes a vendor's calls fits on a few pages; what several need is in `infra/`."""
+    large = {
+        path.parent.name: lines
+        for path in (SOURCE / "providers").glob("*/provider.py")
+        if "(Vendor)" in (text := path.read_text("utf-8")) and (lines := text.count("\n")) > 350
+    }
+    assert large == {}

@@ -213,7 +213,7 @@ class Tenants:
         warnings: dict[str, None] = {}
         counted = False
         if rows.tenancy.queues:
-            counted = self._check_pending(rows, queues)
+            counted = _check_pending(rows, queues)
             amounts = [amounts_of_wish(task.resources, task.num_nodes) for task in tasks]
             for queue in sorted(rows.tenancy.queues, key=lambda each: -len(each.path)):  # the lowest first
                 below = [
@@ -226,27 +226,6 @@ class Tenants:
                     warnings |= dict.fromkeys(_beyond_limit(queue, below))
         expect = {WORKLOADS_BEGUN: rows.begun} if counted else {}
         return Seated(tuple(tasks), tuple(queues), tuple(warnings), expect)
-
-    def _check_pending(self, rows: Snapshot, leaves: Sequence[str]) -> bool:
-        """Whether a queue counts what waits. Raises `over-quota` where that is too much."""
-        counted = False
-        for queue in rows.tenancy.queues:
-            most = queue.max_pending
-            new = sum(is_below(leaf, queue.path) for leaf in leaves) if most is not None else 0
-            if most is None or not new:
-                continue
-            counted = True
-            there = sum(
-                is_waiting(row) and is_below(row.queue, queue.path) for row in rows.workloads.values()
-            )
-            if there + new > most:
-                raise ArgosyError(
-                    "over-quota",
-                    f"queue `{queue.path}` may have {most} waiting: {there} wait + {new} > {most}, over by "
-                    f"{there + new - most}",
-                    hint=f"submit again when some have started: `argosy quota get {queue.path}`",
-                )
-        return counted
 
     # -- pools --------------------------------------------------------------------------------------
 
@@ -530,6 +509,26 @@ def _accepted(rows: Snapshot, queue: Queue, cluster_id: str | None) -> list[tupl
         and row.host_id == cluster_id
         and is_below(row.queue, queue.path)
     ]
+
+
+def _check_pending(rows: Snapshot, leaves: Sequence[str]) -> bool:
+    """Whether a queue counts what waits. Raises `over-quota` where that is too much."""
+    counted = False
+    for queue in rows.tenancy.queues:
+        most = queue.max_pending
+        new = sum(is_below(leaf, queue.path) for leaf in leaves) if most is not None else 0
+        if most is None or not new:
+            continue
+        counted = True
+        there = sum(is_waiting(row) and is_below(row.queue, queue.path) for row in rows.workloads.values())
+        if there + new > most:
+            raise ArgosyError(
+                "over-quota",
+                f"queue `{queue.path}` may have {most} waiting: {there} wait + {new} > {most}, over by "
+                f"{there + new - most}",
+                hint=f"submit again when some have started: `argosy quota get {queue.path}`",
+            )
+    return counted
 
 
 def _refuse_over_limit(
