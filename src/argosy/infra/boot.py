@@ -22,10 +22,11 @@ import argosy.agent
 _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
 #: Modules that most agents never load: compiled when they are, so that the zipapp stays small.
 _SOURCE_ONLY: Final = {
-    "amd", "apps", "connect", "copying", "data_calls", "dial", "download", "fetch", "gaudi", "handing",
-    "inside", "jetson", "joining", "kept", "kept_calls", "landlock", "lending", "listing", "looks", "mig",
-    "mount_door", "mounting", "mps", "mux", "neuron", "notices", "nvidia", "outlet", "outside", "ports",
-    "sandbox", "send", "sshd", "starter", "taking", "targets", "terminal", "terminals", "tpu",
+    "amd", "apps", "connect", "containers", "copying", "data_calls", "dial", "download", "fetch", "gaudi",
+    "handing", "inside", "jetson", "joining", "kept", "kept_calls", "landlock", "lending", "listing",
+    "looks", "mig", "mount_door", "mounting", "mps", "mux", "nat", "neuron", "notices", "nvidia", "outlet",
+    "outside", "ports", "sandbox", "send", "shapes", "sshd", "starter", "taking", "targets", "terminal",
+    "terminals", "tpu",
 }  # fmt: skip
 _NO_COLUMNS: Final = 13  # kinds of entries in a table of lines (PEP 626, Python 3.11 and later)
 _NO_LINE: Final = 15
