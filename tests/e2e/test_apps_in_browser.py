@@ -83,6 +83,12 @@ def _marimo(page: Page) -> None:
 
 
 def _tensorboard(page: Page) -> None:
+    for _ in range(20):  # it looks for new files every five seconds, and its page does not look again
+        page.wait_for_load_state("networkidle")
+        if page.get_by_text("loss").count():
+            break
+        page.wait_for_timeout(3000)
+        page.reload()
     page.get_by_text("loss").first.wait_for()
 
 
