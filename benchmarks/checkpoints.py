@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from machine import describe
+from machine import before_others, describe
 from stores import ARGOSY, Server
 
 import argosy
@@ -120,7 +120,7 @@ def main() -> None:
     options = parser.parse_args()
     about = describe()
     if options.undisturbed:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        before_others()
     samples: dict[str, list[float]] = {}
     data = os.urandom(1 << 20) * int(options.gb * 1024)
     root = Path(tempfile.mkdtemp(prefix="argosy-bench-", dir="/var/tmp"))

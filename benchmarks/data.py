@@ -154,7 +154,7 @@ def main() -> None:
     options = parser.parse_args()
     about = machine.describe()
     if options.undisturbed:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        machine.before_others()
     samples: dict[str, list[float]] = {}
     why = why_no_hosts()
     for turn in range(0 if why else options.runs):

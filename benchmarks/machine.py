@@ -32,6 +32,11 @@ def environ() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
 
 
+def before_others(priority: int = 1) -> None:
+    """This process and what it starts run before all other work of the machine; needs root."""
+    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(priority))
+
+
 def _lines(path: str) -> list[str]:
     try:
         return Path(path).read_text().splitlines()

@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from machine import cpu_s, describe, resident_bytes
+from machine import before_others, cpu_s, describe, resident_bytes
 from stores import SMALL_BYTES, Server
 
 KEY, SECRET = "benchmark-key-of-nobody", "benchmark-secret-of-nobody-at-all"
@@ -182,7 +182,7 @@ def main() -> None:
     options = parser.parse_args()
     about = describe()
     if options.undisturbed:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        before_others()
     programs = {"rclone serve s3": options.rclone, "moto": options.moto, "s3rver": options.s3rver}
     absent = [name for name, path in programs.items() if shutil.which(path) is None]
     names = ["argosy", *(name for name in programs if name not in absent)]

@@ -29,7 +29,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from machine import cpu_s, describe, resident_bytes
+from machine import before_others, cpu_s, describe, resident_bytes
 
 import argosy
 
@@ -233,7 +233,7 @@ def main() -> None:
     options = parser.parse_args()
     about = describe()
     if options.undisturbed:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        before_others()
     root = Path(tempfile.mkdtemp(prefix="argosy-bench-", dir="/tmp"))
     try:
         samples, memory = measure(root, options)

@@ -160,7 +160,7 @@ def main() -> None:
         sys.exit(f"nothing was measured: {why}")
     about = machine.describe()
     if options.undisturbed:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(10))
+        machine.before_others(10)
     samples: dict[str, list[float]] = {}
     for name, value in runs(options):
         samples.setdefault(name, []).append(round(value, 3))

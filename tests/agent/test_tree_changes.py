@@ -7,7 +7,6 @@ import hashlib
 import os
 import random
 import stat
-from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,6 +20,7 @@ from argosy.infra.agent_port import AgentDirectory, AgentPort, PlacedChange
 from argosy.model.rows import Node
 from argosy.model.tree import Entry, Tree, TreeChange, change_between, changed
 from argosy.testing.builders import a_node
+from argosy.testing.memory_files import MemoryFiles
 
 NAMES = ("a", "b.txt", "deep", "deep/er", "deep/er/c", "deep/d", "é", "e\u0301", "x y", "void/in")
 STEPS = 60
@@ -31,55 +31,11 @@ def entry(path: str, data: bytes, mode: int = 0o644) -> Entry:
     return Entry(path=path, kind="f", mode=mode, size=len(data), chunks=chunks)
 
 
-class Files:
-    """`infra.tree_source.TaskFiles` in memory; it counts the bytes that went to the node."""
-
-    def __init__(self) -> None:
-        self.trees: dict[str, bytes] = {}
-        self.held: dict[str, bytes] = {}
-        self.sent_bytes = 0
-        self.whole = 0
-        self.expecting: list[Callable[[str], None]] = []
-
-    def add(self, tree: Tree) -> str:
-        self.trees[tree.digest()] = msgspec.json.encode(tree)
-        return tree.digest()
-
+class Files(MemoryFiles):
     def file(self, path: str, data: bytes, mode: int = 0o644) -> Entry:
         made = entry(path, data, mode)
         self.held.update((chunk, data) for chunk in made.chunks)
         return made
-
-    async def tree(self, digest: str) -> bytes:
-        self.whole += 1
-        return self.trees[digest]
-
-    async def chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
-        for digest in digests:
-            self.sent_bytes += len(self.held[digest])
-            yield digest, self.held[digest]
-
-    async def drop_tree(self, digest: str) -> None:
-        del self.trees[digest]
-
-    async def missing(self, digests: Sequence[str]) -> Sequence[str]:
-        return [digest for digest in digests if digest not in self.held]
-
-    async def put(self, digest: str, data: bytes) -> None:
-        self.held[digest] = data
-
-    async def put_tree(self, body: bytes) -> str:
-        return self.add(msgspec.json.decode(body, type=Tree))
-
-    def free_bytes(self) -> int:
-        return 1 << 40
-
-    async def change(self, since: str, digest: str) -> TreeChange:
-        old, new = (msgspec.json.decode(self.trees[each], type=Tree) for each in (since, digest))
-        return change_between(old, new, since)
-
-    def when_expected(self, call: Callable[[str], None]) -> None:
-        self.expecting.append(call)
 
 
 class One(AgentDirectory):

@@ -20,7 +20,7 @@ from argosy.client import files
 from argosy.client.async_client import AsyncClient
 from argosy.client.client import Client
 from argosy.client.files import Scanned, scan
-from argosy.client.looking import peek
+from argosy.client.looking import Notes, load_notes, look
 from argosy.client.progress import Progress
 from argosy.model.errors import ArgosyError
 from argosy.model.task import FileMount, Task
@@ -28,6 +28,13 @@ from argosy.model.tree import CHUNK_BYTES, Tree
 from argosy.testing.fake_server import FakeServer
 
 LATER_NS = 10_000_000_000
+
+
+def peek(source: Path, home: Path | None) -> Notes | None:
+    """What the last scan found of a folder, when one look at all stats says that nothing has changed."""
+    notes = load_notes(source, home)
+    seen = look(source, notes) if notes is not None else None
+    return seen.notes if seen is not None and seen.is_same else None
 
 
 def now_ns() -> int:

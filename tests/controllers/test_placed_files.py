@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 import pytest
@@ -14,9 +13,10 @@ from argosy.model.phases import Outcome
 from argosy.model.reasons import Reason
 from argosy.model.resources import Infra, Resources
 from argosy.model.rows import Attempt, Workload
-from argosy.model.tree import Entry, Tree, TreeChange, change_between
+from argosy.model.tree import Entry, Tree
 from argosy.store import Store
 from argosy.testing.builders import a_job, a_task
+from argosy.testing.memory_files import MemoryFiles
 from argosy.testing.memory_log_sink import MemoryLogSink
 from argosy.testing.sim_agent import SimAgentDirectory
 from argosy.testing.sim_provider import a_market
@@ -27,47 +27,7 @@ CHUNK = "c" * 64
 TREE = Tree(entries=(Entry(path="train.py", kind="f", size=3, chunks=(CHUNK,)),))
 
 
-class Files:
-    """A store of trees that has lost something."""
-
-    def __init__(self, trees: dict[str, bytes], chunks: dict[str, bytes]) -> None:
-        self.trees, self.held, self.dropped = trees, chunks, list[str]()
-        self.expecting: list[Callable[[str], None]] = []
-
-    async def tree(self, digest: str) -> bytes:
-        return self.trees[digest]
-
-    async def chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
-        for digest in digests:
-            yield digest, self.held[digest]
-
-    async def drop_tree(self, digest: str) -> None:
-        self.dropped.append(digest)
-        self.trees.pop(digest, None)
-
-    async def missing(self, digests: Sequence[str]) -> Sequence[str]:
-        return [digest for digest in digests if digest not in self.held]
-
-    async def put(self, digest: str, data: bytes) -> None:
-        self.held[digest] = data
-
-    async def put_tree(self, body: bytes) -> str:
-        digest = msgspec.json.decode(body, type=Tree).digest()
-        self.trees[digest] = body
-        return digest
-
-    def free_bytes(self) -> int:
-        return 1 << 40
-
-    async def change(self, since: str, digest: str) -> TreeChange:
-        old, new = (msgspec.json.decode(self.trees[each], type=Tree) for each in (since, digest))
-        return change_between(old, new, since)
-
-    def when_expected(self, call: Callable[[str], None]) -> None:
-        self.expecting.append(call)
-
-
-def _run(files: Files) -> tuple[Workload, Attempt]:
+def _run(files: MemoryFiles) -> tuple[Workload, Attempt]:
     async def main() -> tuple[Workload, Attempt]:
         world = World(0)
         store = await Store.open("sqlite://", ids=world.ids, clock=world.clock, inline=True)
@@ -107,14 +67,14 @@ def _run(files: Files) -> tuple[Workload, Attempt]:
 
 
 def test_files_that_are_there_are_placed_and_the_job_runs() -> None:
-    files = Files({TREE.digest(): msgspec.json.encode(TREE)}, {CHUNK: b"abc"})
+    files = MemoryFiles({TREE.digest(): msgspec.json.encode(TREE)}, {CHUNK: b"abc"})
     job, _ = _run(files)
     assert (job.outcome, files.dropped) == (Outcome.SUCCEEDED, [])
 
 
 @pytest.mark.parametrize("what", ["tree", "chunk"])
 def test_a_tree_of_which_something_is_gone_is_dropped_so_that_the_next_launch_uploads_it(what: str) -> None:
-    files = Files({TREE.digest(): msgspec.json.encode(TREE)} if what == "chunk" else {}, {})
+    files = MemoryFiles({TREE.digest(): msgspec.json.encode(TREE)} if what == "chunk" else {}, {})
     job, attempt = _run(files)
     assert set(files.dropped) == {TREE.digest()}
     assert TREE.digest() not in files.trees

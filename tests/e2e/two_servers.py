@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from e2e_house import PATIENCE_S
+
 from argosy.client.client import Client
 from argosy.model.errors import ArgosyError
 from argosy.testing.postgres_server import PostgresServer
 
-PATIENCE_S = 120.0
 _PIECE_BYTES = 64 << 10
 
 

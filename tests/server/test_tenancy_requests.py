@@ -341,13 +341,19 @@ def test_more_than_the_limit_waits_or_is_refused(server: IdleServer, client: Cli
     assert client.jobs_launch([gpus("A100:3")], user="ann").warnings == ()
 
 
-def test_requests_that_come_at_once_do_not_pass_a_limit_together(server: IdleServer, client: Client) -> None:
+@pytest.mark.parametrize("what", ["jobs", "clusters"])
+def test_requests_that_come_at_once_do_not_pass_a_limit_together(
+    server: IdleServer, client: Client, what: str
+) -> None:
     client.set_queue(QueueRequest(path="default", limit={"gpus": 5000}, refuse_over_limit=True))
 
-    def ask(_: int) -> str:
+    def ask(number: int) -> str:
         with Client(Location(server.socket)) as mine:
             try:
-                mine.jobs_launch([gpus("A100:1")], user="ann")
+                if what == "jobs":
+                    mine.jobs_launch([gpus("A100:1")], user="ann")
+                else:
+                    mine.launch(gpus("A100:1"), cluster=f"c{number}", user="ann")
             except ArgosyError as error:
                 return error.code
             return "taken"

@@ -28,11 +28,12 @@ from argosy.client.looking import (
     known_of,
     noted,
     render_said,
+    save_notes,
     stamp_of,
     write_cache,
 )
 from argosy.model.errors import ArgosyError
-from argosy.model.tree import CHUNK_BYTES, Entry, Tree, TreeChange
+from argosy.model.tree import CHUNK_BYTES, Entry, Tree, TreeChange, folders_above
 
 IGNORE_FILES: Final = (".skyignore", ".argosyignore")  # in the folder itself; the last one speaks last
 GIT: Final = ".git"
@@ -224,8 +225,8 @@ class _Scanner:
         known, files = seen.notes.folders, {path for path, _ in seen.notes.rules}
         for below in seen.differing:
             rules = list(top)
-            above = [each + "/" for each in _above(below)] if below else []
-            for folder in ["", *above] if below else []:
+            parents = [each + "/" for each in folders_above(below.rstrip("/"))]
+            for folder in ["", *parents] if below else []:
                 path = self._root / folder / ".gitignore"
                 if os.fspath(path) in files:
                     rules.append(self._load_rules(path, folder))
@@ -291,7 +292,7 @@ class _Scanner:
                     self._folders,
                     self._said,
                 )
-                write_cache(self._cache.file.with_suffix(".whole"), msgspec.msgpack.encode(notes))
+                save_notes(notes, self._cache.file)
         if self._progress:
             self._progress(len(tree.entries), self._hashed_bytes)
         warnings = (*render_said(self._said), *self._warnings)
@@ -463,12 +464,6 @@ def _checked_name(path: str, what: str) -> str:
             hint="rename it, or list it in `.argosyignore`",
         ) from None
     return path
-
-
-def _above(below: str) -> list[str]:
-    """The folders on the way to `below`, which ends with `/`, without the first and the last."""
-    pieces = below.rstrip("/").split("/")
-    return ["/".join(pieces[:count]) for count in range(1, len(pieces))]
 
 
 def _kind(mode: int) -> str:

@@ -116,8 +116,9 @@ def load_notes(source: Path, home: Path | None) -> Notes | None:
     return None
 
 
-def save_notes(notes: Notes, root: Path, home: Path) -> None:
-    write_cache(cache_file(home, root).with_suffix(".whole"), msgspec.msgpack.encode(notes))
+def save_notes(notes: Notes, cache: Path) -> None:
+    """Beside the digests of the files of that folder (`cache_file`)."""
+    write_cache(cache.with_suffix(".whole"), msgspec.msgpack.encode(notes))
 
 
 def look(source: Path, notes: Notes) -> Look | None:
@@ -137,13 +138,6 @@ def look(source: Path, notes: Notes) -> Look | None:
     except (OSError, UnicodeEncodeError):
         return None
     return Look(root, notes, tuple(differing), tuple(gone))
-
-
-def peek(source: Path, home: Path | None) -> Notes | None:
-    """What the last scan found of a folder, when one look at all stats says that nothing has changed."""
-    notes = load_notes(source, home)
-    seen = look(source, notes) if notes is not None else None
-    return seen.notes if seen is not None and seen.is_same else None
 
 
 def stamp_of(info: os.stat_result) -> Stamp:

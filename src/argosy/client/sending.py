@@ -15,7 +15,7 @@ import msgspec
 
 from argosy.api.files import FileCalls
 from argosy.client.files import READ_TRIES, Rescanned, Scanned, check_source, read_chunks, rescan, scan
-from argosy.client.looking import load_notes, look, save_notes
+from argosy.client.looking import cache_file, load_notes, look, save_notes
 from argosy.client.progress import OnProgress, Progress, Sent, is_local
 from argosy.model.errors import ArgosyError
 from argosy.model.patterns import travels
@@ -172,7 +172,7 @@ async def _send_change(found: Rescanned, home: Path, tell: _Tell) -> _Folder | N
             if error.code not in ("not-found", "conflict", "unsupported"):
                 raise
             return None
-    save_notes(msgspec.structs.replace(notes, digest=digest), scanned.root, home)
+    save_notes(msgspec.structs.replace(notes, digest=digest), cache_file(home, scanned.root))
     tell("done", notes.entries, sent_bytes, sent_bytes)
     return _Folder(digest, False, notes.entries, notes.warnings, sent_bytes)
 

@@ -19,12 +19,11 @@ from argosy.infra.agent_port import AgentDirectory, AgentPort, PlacedChange
 from argosy.infra.border import BorderError, RequestRefused, Transient
 from argosy.infra.tree_source import TaskFiles
 from argosy.model.rows import Node
-from argosy.model.tree import CHUNK_BYTES, Entry, Tree
+from argosy.model.tree import CHANGE_MAX, CHUNK_BYTES, Entry, Tree
 
 _REMEMBERED: Final = 10_000  # targets
 _NODES_TOLD: Final = 64  # of one tree that is about to change
 _AT_ONCE_BYTES: Final = 8 << 20  # of chunks that travel with the change
-_ENTRIES_MAX: Final = 5_000  # of a change; more of them are told as a tree
 
 
 class TreePlacing:
@@ -70,7 +69,7 @@ class TreePlacing:
         assert self._files is not None
         try:
             change = await self._files.change(since, digest)
-            if len(change.entries) + len(change.removed) > _ENTRIES_MAX:
+            if len(change.entries) + len(change.removed) > CHANGE_MAX:
                 return False
             wanted = list(dict.fromkeys(chunk for entry in change.entries for chunk in entry.chunks))
             if _size_of(change.entries) > _AT_ONCE_BYTES:

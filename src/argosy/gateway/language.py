@@ -78,13 +78,13 @@ class Language:
 
     def ended(self, exchange: Exchange, replica: Replica) -> None:
         weighed = exchange.weighed
-        sent = weighed.sent if isinstance(weighed, Weighed) else None
-        if sent is not None and isinstance(weighed, Weighed):
-            weighed.sent = None
-            self.work_s += sent.units * sent.load.speed.unit_s
-            if exchange.first_s:
-                self.work_s += max(0.0, self._now_s() - exchange.first_s) / BATCH
-            was_reading = sent.reading
-            self._chooser.ended(sent)
-            if was_reading:
-                replica.note_work(sent.load.units)
+        if not isinstance(weighed, Weighed) or weighed.sent is None:
+            return
+        sent, weighed.sent = weighed.sent, None
+        self.work_s += sent.units * sent.load.speed.unit_s
+        if exchange.first_s:
+            self.work_s += max(0.0, self._now_s() - exchange.first_s) / BATCH
+        was_reading = sent.reading
+        self._chooser.ended(sent)
+        if was_reading:
+            replica.note_work(sent.load.units)

@@ -250,12 +250,11 @@ class Router:
     def waits(self, exchange: Exchange, waited_s: float, goes_on: bool) -> None:
         """A request has waited so long for its first byte; or, `goes_on`, bytes of its answer come."""
         trip = exchange.memo
-        replica = trip.replica if isinstance(trip, Trip) else None
-        if replica is None or not isinstance(trip, Trip):
+        if not isinstance(trip, Trip) or trip.replica is None:
             return
         if goes_on:
-            replica.moved()
-        elif len(replica.revision.ready) > 1 and replica.waits(waited_s):
+            trip.replica.moved()
+        elif len(trip.replica.revision.ready) > 1 and trip.replica.waits(waited_s):
             trip.service.settle(self._tiers)
 
     def ended(self, exchange: Exchange) -> None:

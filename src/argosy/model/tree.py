@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 CHUNK_BYTES: Final = 8 << 20
+CHANGE_MAX: Final = 5_000  # entries; of larger changes the whole tree is told
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -62,27 +63,29 @@ def change_between(old: Tree, new: Tree, since: str) -> TreeChange:
     """What has to be told to whoever has `old`, whose digest is `since`."""
     before = {entry.path: entry for entry in old.entries}
     differing = [entry for entry in new.entries if before.pop(entry.path, None) != entry]
-    return completed(TreeChange(since=since, entries=tuple(differing), removed=tuple(before)), old, new)
-
-
-def completed(change: TreeChange, old: Tree, new: Tree) -> TreeChange:
-    """With the folders in which something is written, which get their modes again, and those that go."""
+    change = TreeChange(since=since, entries=tuple(differing), removed=tuple(before))
     here = {entry.path for entry in change.entries}
-    above = {parent for path in (*here, *change.removed) for parent in _above(path)} - here
-    folders = [entry for entry in new.entries if entry.kind == "d" and entry.path in above] if above else []
+    holding = {parent for path in (*here, *change.removed) for parent in folders_above(path)} - here
+    # folders in which something is written get their modes again
+    folders = [entry for entry in new.entries if entry.kind == "d" and entry.path in holding]
     entries = (*folders, *change.entries)
     return msgspec.structs.replace(change, entries=entries, folders=_gone(old, new, change))
 
 
 def _gone(old: Tree, new: Tree, change: TreeChange) -> tuple[str, ...]:
-    gone = {parent for path in change.removed for parent in (path, *_above(path))}
+    gone = {parent for path in change.removed for parent in (path, *folders_above(path))}
     if gone:
         gone.difference_update(entry.path for entry in new.entries)
-        gone.difference_update(parent for entry in new.entries for parent in _above(entry.path))
+        gone.difference_update(parent for entry in new.entries for parent in folders_above(entry.path))
         gone.difference_update(entry.path for entry in old.entries if entry.kind != "d")
     return tuple(sorted(gone))
 
 
-def _above(path: str) -> list[str]:
+def folders_above(path: str) -> list[str]:
+    """The folders on the way to a path.
+
+    >>> folders_above("a/b/c")
+    ['a', 'a/b']
+    """
     pieces = path.split("/")
     return ["/".join(pieces[:count]) for count in range(1, len(pieces))]

@@ -9,6 +9,7 @@ import msgspec
 
 from argosy.model.access import Caller, Target
 from argosy.model.errors import ArgosyError
+from argosy.model.folders import called
 from argosy.model.hooks import MOMENTS
 from argosy.model.named_volumes import NamedVolume, with_named
 from argosy.model.notify import HIDDEN, OCCASIONS, Notify, is_channel
@@ -211,11 +212,10 @@ class Intake:
 
 def _with_named(rows: Snapshot, task: Task, caller: Caller, project: str) -> Task:
     """With what the names of volumes mean in the project. Raises `spec-invalid`."""
-    if not any(each.folder for each in task.volumes):
-        return task
     where = project or caller.project or DEFAULT
-    known = (each for each in rows.people.values() if isinstance(each, NamedVolume))
-    return with_named(task, {each.name: each for each in known if each.is_live and each.project == where})
+    names = {each.folder for each in task.volumes if each.folder}
+    found = [rows.entry_called(called(where, "", name)) for name in names]
+    return with_named(task, {each.name: each for each in found if isinstance(each, NamedVolume)})
 
 
 def check_fixed(*tasks: Task) -> None:

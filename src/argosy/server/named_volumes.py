@@ -15,7 +15,7 @@ from argosy.infra.border import BorderError, RequestRefused
 from argosy.infra.provider import KeepsVolumes, Providers
 from argosy.model.access import Caller
 from argosy.model.errors import ArgosyError
-from argosy.model.folders import Folder
+from argosy.model.folders import Folder, called
 from argosy.model.ids import Clock, Ids
 from argosy.model.kinds import programs_of, title
 from argosy.model.named_volumes import NamedVolume, checked, merged
@@ -44,9 +44,9 @@ class NamedVolumes:
 
     async def find(self, name: str, project: str) -> NamedVolume:
         """Raises "not-found"."""
-        for each in _of(await self._store.snapshot()):
-            if (each.name, each.project) == (name, project):
-                return each
+        found = (await self._store.snapshot()).entry_called(called(project, "", name))
+        if isinstance(found, NamedVolume):
+            return found
         raise ArgosyError(
             "not-found", f"there is no volume `{name}` in {project}", hint="`argosy volumes ls` lists them"
         )

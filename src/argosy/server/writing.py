@@ -35,6 +35,7 @@ class Batch(NamedTuple):
     size: int
     rows: Callable[[int], Sequence[Workload]]  # from the first number; pure
     secrets: Mapping[str, Mapping[str, str]] = MappingProxyType({})  # by id of the row
+    expect: Mapping[str, int] = MappingProxyType({})  # other rows, with the revisions that must hold
 
 
 class Writer:
@@ -100,13 +101,11 @@ class Writer:
         *,
         events: Sequence[Event] = (),
         wake: Sequence[str] = (),
-        expect: Mapping[str, int] | None = None,
     ) -> bytes:
         """Write rows under numbers that follow each other without a gap; what the request is answered.
 
         `make`: from the numbered rows to all that is written, and the answer; it may be called several times.
-        `expect`: other rows with the revisions that must hold; clusters of `wake`, on which the rows run,
-        must not end under them.
+        Clusters of `wake`, on which the rows run, must not end under them.
         """
         made: list[tuple[Sequence[Row], bytes]] = []
 
@@ -115,7 +114,7 @@ class Writer:
             made[:] = [(puts, encode(reply))]
             return made[0]
 
-        expect = dict(expect or {})
+        expect = dict(batch.expect)
         for cluster_id in wake:
             cluster = (await self._store.snapshot()).workloads.get(cluster_id)
             if cluster is None or cluster.desired is Desired.END:

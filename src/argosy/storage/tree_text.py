@@ -13,12 +13,11 @@ from typing import Final
 import msgspec
 
 from argosy.model.errors import ArgosyError
-from argosy.model.tree import Entry, TreeChange
+from argosy.model.tree import CHANGE_MAX, Entry, TreeChange, folders_above
 
 _HEAD: Final = b'{"entries":['
 _TAIL: Final = b"]}"
 _CHANGES: Final = 64
-_ENTRIES_MAX: Final = 5_000
 _START: Final = b'{"path":"'
 
 
@@ -34,7 +33,7 @@ class Changes:
         return self._kept.get((since, digest))
 
     def keep(self, digest: str, change: TreeChange) -> None:
-        if len(change.entries) + len(change.removed) > _ENTRIES_MAX:
+        if len(change.entries) + len(change.removed) > CHANGE_MAX:
             return
         self._kept[change.since, digest] = change
         while len(self._kept) > _CHANGES:
@@ -71,7 +70,7 @@ class TreeText:
             removed = self.entry(path)
             if removed is not None:
                 del self._pieces[_written(path)]
-                gone += [path, *_above(path)] if removed.kind == "d" else _above(path)
+                gone += [path, *folders_above(path)] if removed.kind == "d" else folders_above(path)
         is_new = False
         closed: set[bytes] = set()  # what has become something that holds nothing
         for entry in change.entries:
@@ -84,13 +83,14 @@ class TreeText:
             self._pieces = dict(sorted(self._pieces.items(), key=lambda item: _read(item[0])))
         self._refuse_contents(closed)
         told = {entry.path for entry in change.entries}
-        holding = {above for path in told for above in _above(path)}
+        holding = {above for path in told for above in folders_above(path)}
         for path in holding:
             entry_above = self.entry(path)
             if entry_above is not None and entry_above.kind != "d":
                 text = f"`{path}`, which is not a folder, holds something in this tree"
                 raise ArgosyError("path-escapes", text)
-        touched = holding.union(above for path in change.removed for above in _above(path)).difference(told)
+        left = {above for path in change.removed for above in folders_above(path)}
+        touched = (holding | left) - told
         folders = [each for path in sorted(touched) if (each := self.entry(path)) and each.kind == "d"]
         return msgspec.structs.replace(change, entries=(*folders, *change.entries), folders=self._empty(gone))
 
@@ -123,11 +123,6 @@ def _written(path: str) -> bytes:
 
 def _read(key: bytes) -> str:
     return msgspec.json.decode(b'"' + key + b'"', type=str)
-
-
-def _above(path: str) -> list[str]:
-    pieces = path.split("/")
-    return ["/".join(pieces[:count]) for count in range(1, len(pieces))]
 
 
 def _above_written(key: bytes) -> list[bytes]:

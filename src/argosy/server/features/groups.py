@@ -137,9 +137,9 @@ class GroupFeature:
             )
             return groups, reply
 
-        kept = {draft.id: secrets, sealed_id(draft.id): addresses}
-        batch = Batch(MANAGED, 1, rows_from, {id: some for id, some in kept.items() if some})
-        return await self._writer.commit(batch, make, request.key, expect={**expect, **seated.expect})
+        kept = {id: some for id, some in ((draft.id, secrets), (sealed_id(draft.id), addresses)) if some}
+        batch = Batch(MANAGED, 1, rows_from, kept, {**expect, **seated.expect})
+        return await self._writer.commit(batch, make, request.key)
 
     async def _awaited(self, request: GroupRequest, caller: Caller) -> tuple[tuple[str, ...], dict[str, int]]:
         """Ids of the jobs to wait for, and their revisions: what has ended by now is judged at once. Raises

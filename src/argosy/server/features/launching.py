@@ -131,7 +131,7 @@ class LaunchingFeature:
             )
             return [cluster, *jobs], reply
 
-        return await self._writer.commit(batch, make, request.key, events=events, expect=seated.expect)
+        return await self._writer.commit(batch, make, request.key, events=events)
 
     async def _launch_on(self, cluster: Workload, request: LaunchRequest, task: Task) -> bytes:
         rows = await self._store.snapshot()
@@ -167,7 +167,7 @@ class LaunchingFeature:
             return [*([changed] if changed is not None else []), *jobs], reply
 
         wake = () if changed is not None else (cluster.id,)
-        return await self._writer.commit(batch, make, request.key, wake=wake, expect=seated.expect)
+        return await self._writer.commit(batch, make, request.key, wake=wake)
 
     async def _fresh_name(self) -> str:
         snapshot = await self._store.snapshot()
@@ -203,7 +203,7 @@ class LaunchingFeature:
             def make(jobs: Sequence[Workload]) -> tuple[Sequence[Row], JobsReply]:
                 return jobs, JobsReply(jobs=tuple(map(_ref, jobs)), warnings=warnings)
 
-            return await self._writer.commit(batch, make, key, wake=[cluster.id], expect=seated.expect)
+            return await self._writer.commit(batch, make, key, wake=[cluster.id])
 
         key = key_of(caller, request.key)
         return await self._writer.once(key, act)
@@ -243,7 +243,7 @@ class LaunchingFeature:
                 )
                 return jobs, reply
 
-            return await self._writer.commit(batch, make, key, expect=seated.expect)
+            return await self._writer.commit(batch, make, key)
 
         return await self._writer.once(key, act)
 
@@ -291,7 +291,7 @@ class LaunchingFeature:
                 for number, draft in enumerate(drafts, first)
             ]
 
-        return Batch(host_id or MANAGED, len(drafts), rows, secrets)
+        return Batch(host_id or MANAGED, len(drafts), rows, secrets, seated.expect)
 
 
 def _no_recovery(*tasks: Task) -> tuple[str, ...]:
@@ -338,7 +338,7 @@ def _first_job(task: Task) -> tuple[Task, ...]:
 def _first_seated(seated: Seated) -> Seated:
     """The job that a launch starts counts in the queue of its cluster."""
     tasks = _first_job(seated.tasks[0])
-    return Seated(tasks, seated.queues[: len(tasks)])
+    return Seated(tasks, seated.queues[: len(tasks)], expect=seated.expect)
 
 
 def _ref(job: Workload) -> JobRef:
