@@ -33,6 +33,8 @@ from typing import Any, NamedTuple
 from machine import before_others, cpu_s, describe, resident_bytes
 from stores import SMALL_BYTES, Server
 
+from argosy.testing.ports import free_port
+
 KEY, SECRET = "benchmark-key-of-nobody", "benchmark-secret-of-nobody-at-all"
 THREADS = 16
 
@@ -51,12 +53,6 @@ class Sample(NamedTuple):
     way: str
     wall_s: float
     server_cpu_s: float
-
-
-def _port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager
@@ -96,7 +92,7 @@ def program(*words: str, port: int, env: dict[str, str] | None = None) -> Iterat
 
 @contextmanager
 def server_of(name: str, options: argparse.Namespace) -> Iterator[Running]:
-    root, port = Path(tempfile.mkdtemp(prefix="argosy-bench-", dir="/tmp")), _port()
+    root, port = Path(tempfile.mkdtemp(prefix="argosy-bench-", dir="/tmp")), free_port()
     (root / "data" / "bench").mkdir(parents=True)
     try:
         if name == "argosy":

@@ -18,7 +18,6 @@ import json
 import os
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from typing import Any, NamedTuple
 from machine import before_others, cpu_s, describe, resident_bytes
 
 import argosy
+from argosy.testing.ports import free_port
 
 ARGOSY = str(Path(sys.executable).parent / "argosy")
 SMALL_BYTES = 100_000
@@ -91,9 +91,7 @@ class Server:
     """Argosy's own with an address for S3, in a folder of its own."""
 
     def __init__(self, root: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.address = f"http://127.0.0.1:{port}"
         self.env = {
             name: value for name, value in os.environ.items() if not name.startswith(("ARGOSY_", "AWS_"))
@@ -195,9 +193,7 @@ def idle_memory(root: Path) -> dict[str, int]:
     without, beside = [], []
     for _ in range(5):
         without.append(idle_bytes(root))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         beside.append(idle_bytes(root, "--s3", f"127.0.0.1:{port}"))
     own, all_of_it = int(median(without)), int(median(beside))
     return {

@@ -15,6 +15,7 @@ from argosy.controllers.job.ports import port_of, with_ports
 from argosy.model.kinds.job import ReplicaOf
 from argosy.model.offer import Placement
 from argosy.testing.builders import a_claim
+from argosy.testing.ports import free_port
 
 SOURCES = Path(ports.__file__).parents[2]
 COMMAND = f"env PYTHONPATH={SOURCES} {sys.executable} -m argosy.agent"
@@ -25,12 +26,6 @@ for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         one.bind((host, int(sys.argv[1])))
         print(one.getsockname()[1])
 """
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def moves() -> bool:

@@ -12,9 +12,9 @@ from agent_process import watch_until
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import AppOrder, Duplex, Enter, RankOrder
 from argosy.model.facts import RankFact, RankPhase
+from argosy.testing.ports import free_port
 
-#: So that workers of one test run are nobody's neighbours.
-PORT = 20_000 + os.getpid() % 20_000
+PORT = free_port()
 MARK = f"victim-of-argosy-{os.getpid()}"
 
 #: The victim's program: a file, a variable, a port, two sockets. It prints its pid as the machine sees it.

@@ -19,6 +19,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.resources import Autostop
 from argosy.model.task import Task
 from argosy.testing.fake_server import FakeServer
+from argosy.testing.ports import free_port
 
 
 def test_a_method_says_what_it_takes() -> None:
@@ -183,8 +184,7 @@ def test_nobody_listens(short_dir) -> None:
     with pytest.raises(ArgosyError, match="it is not running") as error:
         Client(Location(short_dir / "no.sock")).status()
     assert error.value.code == "server-unreachable"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with pytest.raises(ArgosyError, match=f"http://127.0.0.1:{port}"):
         Client(Location(None, host="127.0.0.1", port=port)).status()
 

@@ -6,7 +6,6 @@ import itertools
 import json
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +24,7 @@ from argosy.client.kernel import (
 )
 from argosy.client.node_stream import NodeStream
 from argosy.model.errors import ArgosyError
+from argosy.testing.ports import free_ports
 
 HERE = ConnectionFile(shell_port=1, iopub_port=2, stdin_port=3, control_port=4, hb_port=5, key="signs")
 
@@ -67,15 +67,8 @@ class FakeConsole:
         self.typed.append(data)
 
 
-def free_ports() -> Iterator[int]:
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            yield probe.getsockname()[1]
-
-
 def test_every_port_leads_to_its_own_once_the_kernel_listens() -> None:
-    ports = list(itertools.islice(free_ports(), 5))
+    ports = free_ports(5)
     here = ConnectionFile(
         shell_port=ports[0], iopub_port=ports[1], stdin_port=ports[2], control_port=ports[3],
         hb_port=ports[4],

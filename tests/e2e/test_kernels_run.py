@@ -18,6 +18,7 @@ import pytest
 from e2e_house import PATIENCE_S, REPO, House
 
 from argosy.agent import sandbox
+from argosy.testing.ports import free_port
 
 JUPYTER = os.environ.get("ARGOSY_JUPYTER", "")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
@@ -143,9 +144,7 @@ def test_jupyterlab_runs_the_same_notebook_and_restarts(jupyter: House) -> None:
     from playwright.sync_api import sync_playwright
 
     _write(jupyter, "lab/book.ipynb")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = [
         *(JUPYTER, "-m", "jupyterlab", "--allow-root", "--no-browser", f"--port={port}"),
         *("--IdentityProvider.token=", f"--ServerApp.root_dir={jupyter.root}/lab"),

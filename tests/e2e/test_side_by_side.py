@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from pathlib import Path
 
 import pytest
 from e2e_house import House, is_alive
+
+from argosy.testing.ports import free_port
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -128,9 +129,7 @@ def test_output_that_is_not_text_passes_unharmed(house: House) -> None:
 @pytest.mark.slow
 def test_ddp_on_two_nodes(house: House) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (`make torch`)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     name = house.name()
     done = house.run(
         "launch",

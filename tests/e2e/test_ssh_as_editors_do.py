@@ -21,6 +21,7 @@ import pytest
 from e2e_house import PATIENCE_S, House
 
 from argosy.agent import sandbox
+from argosy.testing.ports import free_port
 
 GOOD, GAPS = sandbox.levels()
 pytestmark = [
@@ -125,12 +126,6 @@ def person(request: pytest.FixtureRequest, house: House, tmp_path: Path) -> Iter
         house.run("session", "end", "-y", name)
 
 
-def _port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _asks(stream: socket.socket) -> None:
     """A mebibyte there and back, upper case."""
     stream.settimeout(PATIENCE_S)
@@ -173,7 +168,7 @@ def test_an_editor_brings_its_server_and_reaches_it(person: Person) -> None:
     there = int(said.partition("port:")[2].partition(":")[0])
     assert "Linux" in said.partition("arch:")[2]
 
-    socks, local, at = _port(), _port(), person.folder / "s"
+    socks, local, at = free_port(), free_port(), person.folder / "s"
     home = person.ssh('printf %s "$HOME"').stdout.decode()
     forwards = (
         "-D",
@@ -192,7 +187,7 @@ def test_an_editor_brings_its_server_and_reaches_it(person: Person) -> None:
             stream.connect(str(at))
             _asks(stream)
     with socket.create_server(("127.0.0.1", 0)) as here:
-        back = _port()
+        back = free_port()
         with person.forwarding("-R", f"{back}:127.0.0.1:{here.getsockname()[1]}"):
             asking = f"exec 3<>/dev/tcp/127.0.0.1/{back}; echo hello >&3; read -r line <&3; echo $line"
             answered = threading.Thread(target=_answer_one, args=(here,), daemon=True)

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from e2e_house import ARGOSY, REPO, House
 
+from argosy.testing.ports import free_port
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
@@ -59,9 +61,7 @@ def place() -> Iterator[House]:
 def page(place: House) -> Iterator[Page]:
     from playwright.sync_api import sync_playwright
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="cs-", dir="/tmp", ignore_cleanup_errors=True) as kept:
         folder = Path(kept)
         vsix = folder / "argosy.vsix"

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from e2e_house import PATIENCE_S, House
 
+from argosy.testing.ports import free_port
+
 needs_sshd = pytest.mark.skipif(
     not Path("/usr/sbin/sshd").exists() or not shutil.which("scp"),
     reason="OpenSSH's sshd or scp is not installed",
@@ -127,9 +129,7 @@ def test_files_go_both_ways(house: House, tmp_path: Path) -> None:
 
 
 def test_a_port_of_a_node_is_reached_from_here(house: House) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     name = house.name("way")
     house.run(
         "launch",

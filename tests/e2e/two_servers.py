@@ -21,6 +21,7 @@ from e2e_house import PATIENCE_S
 
 from argosy.client.client import Client
 from argosy.model.errors import ArgosyError
+from argosy.testing.ports import free_port
 from argosy.testing.postgres_server import PostgresServer
 
 _PIECE_BYTES = 64 << 10
@@ -85,8 +86,8 @@ class Server:
         self.env = env | {"ARGOSY_HOME": str(self.state)}
         self.words: tuple[str, ...] = ()
         self.process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
-        self.env["ARGOSY_PEER"] = f"127.0.0.1:{_free_port()}"  # the others reach it over TCP
+        self.port = free_port()
+        self.env["ARGOSY_PEER"] = f"127.0.0.1:{free_port()}"  # the others reach it over TCP
 
     def start(self) -> None:
         command = [sys.executable, "-m", "argosy.server", "run", "--listen", f"127.0.0.1:{self.port}"]
@@ -256,9 +257,3 @@ def wait(what: str, seen: Callable[[], Any], log: Callable[[], str] = str) -> An
             return value
         time.sleep(0.05)
     raise AssertionError(f"waited in vain: {what}\n{log()}")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

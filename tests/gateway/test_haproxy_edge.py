@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from gateway_house import Replica, service, table
 
 from argosy.gateway.edge_config import EdgeSettings, place_replicas, render_commands, render_config
 from argosy.model.routes import KeyRoute, ReplicaRoute, RevisionRoute, ServiceRoute
+from argosy.testing.ports import free_port
 
 
 def _grpc(*addresses: str, **fields: Any) -> ServiceRoute:
@@ -57,12 +57,6 @@ def test_replicas_keep_their_places() -> None:
         "set server grpc-svc-g/r2 state ready",
     ]
     assert "set server grpc-svc-g/r3 state maint" in commands, "nobody knows its address"
-
-
-def _port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _certificate(folder: Path) -> list[str]:
@@ -104,7 +98,7 @@ def _ask_grpc(port: int, key: str) -> tuple[bytes, int]:
 @pytest.mark.process
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="HAProxy is not installed: CI has it")
 def test_http_2_tls_and_grpc_through_the_real_edge(tmp_path: Path) -> None:
-    plain, tls, echo = _port(), _port(), _Echo()
+    plain, tls, echo = free_port(), free_port(), _Echo()
     control = tmp_path / "c.sock"
     command = [
         sys.executable, "-m", "argosy.gateway", "--control", str(control), "--edge", f"127.0.0.1:{plain}",

@@ -16,6 +16,7 @@ from argosy.infra.machine_keys import Keys
 from argosy.infra.machine_vendor import MachineOrder
 from argosy.infra.machines import mark_in
 from argosy.testing.builders import a_claim
+from argosy.testing.ports import free_port
 
 WHY = (
     "SSHD IS NOT STARTED AS IN A CONTAINER: needs root and sshd"
@@ -50,9 +51,7 @@ def test_keys_stand_in_no_argument_and_no_text(tmp_path: Path) -> None:
 @pytest.mark.skipif(bool(WHY), reason=WHY)
 def test_a_container_is_entered_with_its_own_environment(tmp_path: Path) -> None:
     order, keys = an_order(tmp_path / "keys")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     env = container_env(order, 0) | {
         "PATH": os.environ["PATH"] + ":/usr/sbin",
         "ARGOSY_SSH_DIR": str(tmp_path / "ssh"),

@@ -50,6 +50,21 @@ def test_two_who_ask_at_once_start_one(folder: Path, caplog: pytest.LogCaptureFi
     asyncio.run(story())
 
 
+def test_its_port_is_none_that_kernels_give_to_connections(folder: Path) -> None:
+    """Endpoints keep their port when a gateway is started again, also while many connections are open."""
+
+    async def story() -> None:
+        for _ in range(2):
+            gateway = GatewayProcess(folder)
+            await gateway.ensure()
+            first = read_place(folder)
+            assert 32_000 <= int(first.listen.rpartition(":")[2]) < 32_768
+            await gateway.rest()
+            await _ended(first.pid)
+
+    asyncio.run(story())
+
+
 def test_a_server_that_comes_back_ends_the_one_that_it_finds(folder: Path) -> None:
     async def story() -> None:
         await GatewayProcess(folder).ensure()

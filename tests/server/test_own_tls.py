@@ -27,6 +27,7 @@ from argosy.server.host_proofs import PlainHttp, StoredProofs
 from argosy.server.own_tls import OwnTls, TlsWish, parse_tls
 from argosy.store import Store
 from argosy.testing.fake_acme import FakeAuthority
+from argosy.testing.ports import free_port
 from argosy.testing.virtual_time import FixedClock, SimIds
 
 NOW_MS = 1_790_000_000_000
@@ -244,11 +245,6 @@ def authority() -> Iterator[AuthorityServer]:
     made = AuthorityServer()
     yield made
     made.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def test_a_server_gets_itself_a_certificate(tmp_path: Path, authority: AuthorityServer) -> None:

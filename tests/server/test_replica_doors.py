@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Coroutine
@@ -19,6 +18,7 @@ from argosy.model.serving import Probe
 from argosy.server.replica_doors import ReplicaDoors
 from argosy.testing.builders import a_node
 from argosy.testing.idle_server import TerminalAgents
+from argosy.testing.ports import free_port
 
 
 class Echo:
@@ -90,9 +90,7 @@ def test_a_probe_with_a_body_and_a_secret_header() -> None:
 
 
 def test_a_port_on_which_nobody_listens() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     doors = ReplicaDoors(TerminalAgents(), Path("/nowhere"))
     answer = asyncio.run(doors.ask(f"127.0.0.1:{port}", Probe(), {}))
     assert answer.refused and answer.why == f"nothing listens on port {port}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -13,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from argosy.controllers.service.replicas import _PORTS
 from argosy.model.errors import ArgosyError
 from argosy.spec import task_from_mapping
 from argosy.spec.recipes import recipe_for, recipes, task_of_recipe
+from argosy.testing.ports import free_ports
 
 
 @pytest.mark.parametrize("runtime", recipes())
@@ -68,6 +69,15 @@ def test_a_file_of_this_machine_goes_along() -> None:
     assert ir == {"~/model/net.xml": "/data/net.xml", "~/model/net.bin": "/data/net.bin"}
 
 
+def test_no_port_of_a_replica_is_one_that_kernels_give_to_connections() -> None:
+    """Figures on a port so far above the service's were found taken by somebody's connection."""
+    first_of_the_kernel = 32_768  # Linux: net.ipv4.ip_local_port_range
+    for name, recipe in recipes().items():
+        added = re.findall(r"PORT \+ (\d+)", recipe.run) + re.findall(r":\+(\d+)", recipe.metrics)
+        assert all(_PORTS.stop + int(more) <= first_of_the_kernel for more in added), name
+        assert all(_PORTS.start + int(more) >= _PORTS.stop for more in added), f"{name}: another replica's"
+
+
 #: Where requests to a model go, by protocol.
 PATHS = {
     "openai": "/v1/chat/completions",
@@ -86,7 +96,7 @@ PROGRAMS = ("vllm", "tritonserver", "tensorflow_model_server", "ovms", "torchser
 def test_a_recipe_starts_its_runtime_where_it_is_probed(runtime: str, tmp_path: Path) -> None:
     """Each stub takes the flags and variables that the runtime documents, no others, and answers where that
     one would: the probe and the figures of the recipe are found there."""
-    recipe, port = recipes()[runtime], 20_000 + os.getpid() % 5_000 + 2 * list(recipes()).index(runtime)
+    recipe, port = recipes()[runtime], free_ports(3)[0]
     tools = tmp_path / "bin"
     tools.mkdir()
     for name in (*PROGRAMS, "python3"):

@@ -4,7 +4,6 @@ names its folder `node_modules`. CI has no npm packages: this runs with `make ni
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from argosy.infra.buckets import Bucket, StoreSettings
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.storage.buckets import open_bucket, sections_of
 from argosy.testing.conformance.bucket import CASES, Case, NotApplicable, case_name
+from argosy.testing.ports import free_port
 
 pytestmark = pytest.mark.nightly
 ACCOUNT = "devstoreaccount1"
@@ -43,9 +43,7 @@ def azurite() -> Iterator[str]:
         pytest.skip(
             "Azurite is not installed: `npm install azurite`, and name node_modules in ARGOSY_AZURITE"
         )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     options = ["--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"]
     process = subprocess.Popen(
         ["node", str(program), "--blobPort", str(port), *options], stdout=subprocess.PIPE, text=True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -36,6 +35,7 @@ from argosy.storage.s3_wire import Wire
 from argosy.storage.shelf_bucket import ShelfBucket
 from argosy.storage.shelf_folder import ShelfFolder
 from argosy.storage.shelf_tokens import allowed_by, token_of
+from argosy.testing.ports import free_port
 from argosy.testing.s3_site import Site
 
 HOUR_S = 3600
@@ -384,9 +384,7 @@ def test_azurite_takes_the_signature(tmp_path: Path) -> None:
         pytest.skip(
             "Azurite is not installed: `npm install azurite`, and name node_modules in ARGOSY_AZURITE"
         )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     options = ["--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry"]
     process = subprocess.Popen(
         ["node", str(program), "--blobPort", str(port), *options], stdout=subprocess.PIPE, text=True

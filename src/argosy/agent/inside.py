@@ -222,9 +222,15 @@ def remove(path: str) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below those that kernels give to connections: nobody gets it before the app has bound it."""
+    while True:
+        port = 10_000 + int.from_bytes(os.urandom(2), "big") % 10_000
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def run(folder: str) -> int:

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,9 @@ _log = logging.getLogger(__name__)
 
 _START_S: Final = 15.0
 _LOOK_S: Final = 0.02
+#: Above those of replicas and below those that kernels give to connections: one that is given away while the
+#: gateway is started again would move every endpoint.
+_PORTS: Final = range(32_000, 32_768)
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +88,7 @@ class GatewayProcess:
         if not listen or not _is_free(listen):
             if self._listen:
                 raise Transient(f"the port of `{self._listen}` is taken")
-            listen = _free_port()
+            listen = _free_place(zlib.crc32(bytes(self._folder.absolute())))
         self._process = self._spawn(listen)
         self._keep_place(Place(listen=listen, pid=self._process.pid))
         await self._started(listen)
@@ -166,10 +170,13 @@ def read_one(folder: Path, name: str) -> Listening:
         return Listening()
 
 
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+def _free_place(first: int) -> str:
+    """Of the loopback. Servers of one machine begin to look at different ones. Raises Transient."""
+    for step in range(len(_PORTS)):
+        listen = f"127.0.0.1:{_PORTS[(first + step) % len(_PORTS)]}"
+        if _is_free(listen):
+            return listen
+    raise Transient(f"all ports from {_PORTS.start} to {_PORTS.stop - 1} are taken")
 
 
 def _is_free(listen: str) -> bool:

@@ -20,9 +20,11 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
+
+from argosy.testing.ports import free_port, free_ports
 
 _PROGRAMS: Final = (
     "munged",
@@ -126,7 +128,7 @@ class SlurmCluster:
             "SLURM_CONF": str(self.folder / "etc" / "slurm.conf"),
         }
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self._ports = _free_ports(nodes + 1)
+        self._ports = free_ports(nodes + 1)
         atexit.register(self.stop)
         try:
             self._write(min_job_age_s, extra_conf)
@@ -320,7 +322,7 @@ class LoginNode:
         self.folder = cluster.folder / "login"
         self.folder.mkdir(mode=0o700)
         self._cluster = cluster
-        (self.port,) = _free_ports(1)
+        self.port = free_port()
         self.config_file = self.folder / "ssh_config"
         for name in ("key", "host_key"):
             self._quietly("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / name))
@@ -386,15 +388,3 @@ def _children(pid: int) -> list[int]:
         return []
     found = [int(word) for word in text.split()]
     return [each for child in found for each in (child, *_children(child))]
-
-
-def _free_ports(count: int) -> Sequence[int]:
-    """Ports that nobody uses now. Two clusters at once ask the system, so that they get different ones."""
-    holders = [socket.socket() for _ in range(count)]
-    try:
-        for holder in holders:
-            holder.bind(("127.0.0.1", 0))
-        return [holder.getsockname()[1] for holder in holders]
-    finally:
-        for holder in holders:
-            holder.close()
