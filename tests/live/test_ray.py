@@ -20,8 +20,12 @@ from pathlib import Path
 
 import pytest
 
+from argosy.infra.agent_client import AgentClient
+from argosy.infra.agent_port import RankOrder
 from argosy.infra.boot import agent_zipapp
-from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case_name, hold
+from argosy.model.facts import RankPhase
+from argosy.testing.builders import a_node
+from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case_name, hold, settled
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "providers"))
 
@@ -141,3 +145,47 @@ def test_conformance(case: Case, ray: RealRay, zipapp: Path, tmp_path: Path) -> 
         pytest.skip(str(reason))
     finally:
         ray.clear()
+
+
+def test_nodes_are_reached_through_the_dashboard_alone(
+    ray: RealRay, zipapp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the nodes were other machines: bytes go both ways, in less time than people notice."""
+    monkeypatch.setattr("argosy.providers.ray.cluster._is_own", lambda address: False)
+    subject = RaySubject(ray, zipapp, tmp_path)
+    subject.patience_s = 0.5
+
+    async def main() -> None:
+        claim = subject.claim(count=2)
+        await subject.provider.ensure(claim)
+        fact = await settled(subject, claim.id)
+        for index in (0, 1):
+            node = a_node(claim_id=claim.id, provider="ray", address=fact.nodes[index].address)
+            client = AgentClient(lambda node=node: subject.provider.reach(node))  # type: ignore[misc]
+            assert (await client.node()).agent_version
+            times = []
+            for _ in range(20):
+                began = time.perf_counter()
+                await client.node()
+                times.append(time.perf_counter() - began)
+            run = "head -c 20000000 /dev/zero | tr '\\0' x"
+            await client.prepare([RankOrder(id="att-1.0", run=run, run_now=True)])
+            out, began = 0, time.perf_counter()
+            async for report in client.watch({}):
+                out += sum(len(chunk.data) for chunk in report.logs)
+                if [rank for rank in report.ranks if rank.phase is RankPhase.EXITED and rank.exit_code == 0]:
+                    break
+            took = time.perf_counter() - began
+            assert out == 20_000_000
+            print(
+                f"node {index}: a call takes {sorted(times)[10]:.3f} s, output comes at {20 / took:.1f} MB/s"
+            )
+            await client.close()
+        await subject.provider.release(claim.id)
+        await subject.cluster.close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        ray.clear()
+    assert not list(ray.folder.glob("t/session_latest/logs/argosy-*"))

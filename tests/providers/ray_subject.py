@@ -50,6 +50,7 @@ class RaySubject:
         api = RayApi(settings, clock=SystemClock(), environ={"RAY_AUTH_TOKEN": ray.token})
         means = Means(
             clock=SystemClock(),
+            ids=SystemIds(),
             dialled=dialled,
             released=Tombstones(folder / "released"),
             notes=Notes(folder / "native", NativeClaim),

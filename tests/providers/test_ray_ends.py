@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from argosy.infra.dialled import Dialled
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.facts import ClaimFact, ClaimState, RankPhase
 from argosy.model.rows import Claim
+from argosy.providers.ray.cluster import Way
 from argosy.server.dialling import DialDoor
 from argosy.server.door import Door, Limits
 from argosy.server.listeners import bind_tcp
@@ -103,6 +104,112 @@ def test_nodes_that_are_other_machines_dial_in(ray: FakeRay, zipapp: Path, tmp_p
     assert token.encode() not in jobs + logs
 
 
+@asynccontextmanager
+async def far(ray: FakeRay, zipapp: Path, folder: Path) -> AsyncIterator[tuple[RaySubject, ClaimFact]]:
+    """A claim on two nodes of which only the cluster's dashboard is reached: no socket of theirs is seen."""
+    for node in ray.nodes:
+        node.ip = "203.0.113.7"
+    subject = RaySubject(ray, zipapp, folder)
+    fact = await held(subject, subject.claim(count=2))
+    try:
+        yield subject, fact
+    finally:
+        await subject.provider.release(fact.claim_id)
+        await subject.cluster.close()
+    assert not list(ray.folder.glob("argosy-post-*"))
+
+
+def client_of(subject: RaySubject, fact: ClaimFact, index: int) -> AgentClient:
+    node = a_node(claim_id=fact.claim_id, provider="ray", address=fact.nodes[index].address)
+    return AgentClient(lambda: subject.provider.reach(node))
+
+
+async def output_of(client: AgentClient, run: str, env: Mapping[str, str]) -> bytes:
+    """Of a program that ends well."""
+    await client.prepare([RankOrder(id="att-1.0", run=run, run_now=True, env=dict(env))])
+    out = b""
+    async for report in client.watch({}):
+        out += b"".join(chunk.data for chunk in report.logs)
+        if [rank for rank in report.ranks if rank.phase is RankPhase.EXITED and rank.exit_code == 0]:
+            break
+    return out
+
+
+def test_nodes_are_reached_through_the_dashboard_alone(ray: FakeRay, zipapp: Path, tmp_path: Path) -> None:
+    """Both ways, more than one file of the driver holds, and nothing of it in clear."""
+    seen: list[bytes] = []
+
+    async def main() -> None:
+        async with far(ray, zipapp, tmp_path) as (subject, fact):
+            clients = [client_of(subject, fact, index) for index in (0, 1)]
+            run = "echo $WORD; head -c 6000000 /dev/zero | tr '\\0' x"
+            for client in clients:
+                out = await output_of(client, run, {"WORD": "s3cret-word"})
+                assert out.startswith(b"s3cret-word\n")
+                assert out.endswith(b"x" * 6_000_000)
+            seen.extend(each.read_bytes() for each in ray.folder.glob("argosy-post-*"))
+            until_s = asyncio.get_running_loop().time() + 90
+            while [each for each in ray.kept if "post" in each]:  # mail is taken out of the store
+                assert asyncio.get_running_loop().time() < until_s
+                await asyncio.sleep(0.02)
+            for client in clients:
+                await client.close()
+
+    asyncio.run(main())
+    assert seen
+    jobs = b"".join(msgspec.json.encode(each.details()) for each in ray.jobs.values())
+    assert b"s3cret-word" not in b"".join(seen) + jobs
+
+
+def test_a_stream_of_the_dashboard_that_breaks_off_is_taken_up_again(
+    ray: FakeRay, zipapp: Path, tmp_path: Path
+) -> None:
+    ray.cuts_streams_after = 300_000
+
+    async def main() -> None:
+        async with far(ray, zipapp, tmp_path) as (subject, fact):
+            client = client_of(subject, fact, 0)
+            task = asyncio.ensure_future(output_of(client, "head -c 1000000 /dev/zero | tr '\\0' x", {}))
+            while len([each for each in ray.asked if "logs/stream" in each]) < 3 and not task.done():
+                await asyncio.sleep(0.02)
+            ray.cuts_streams_after = None
+            assert await task == b"x" * 1_000_000
+            await client.close()
+
+    asyncio.run(main())
+
+
+def test_two_servers_reach_nodes_through_one_dashboard(ray: FakeRay, zipapp: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with far(ray, zipapp, tmp_path) as (subject, fact):
+            other = RaySubject(ray, zipapp, tmp_path / "other")
+            await other.provider.observe([])
+            clients = [client_of(each, fact, index) for each in (subject, other) for index in (0, 1)]
+            for _ in range(2):
+                assert len([await each.node() for each in clients]) == 4
+            for client in clients:
+                await client.close()
+            await other.cluster.close()
+
+    asyncio.run(main())
+
+
+def test_a_driver_that_is_gone_is_told(ray: FakeRay, zipapp: Path, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with far(ray, zipapp, tmp_path) as (subject, fact):
+            client = client_of(subject, fact, 0)
+            await client.node()
+            await subject.cluster.api.stop(fact.claim_id)
+            async with asyncio.timeout(90):
+                while not (await subject.cluster.api.job(fact.claim_id)).is_over:  # type: ignore[union-attr]
+                    await asyncio.sleep(0.02)
+            with pytest.raises(border.Unreachable):
+                await client.node()
+            await client.close()
+
+    asyncio.run(main())
+
+
 class _Place:
     """What a login node stands on."""
 
@@ -127,7 +234,7 @@ def test_nodes_are_reached_by_way_of_a_login(ray: FakeRay, zipapp: Path, tmp_pat
 
     async def main() -> None:
         subject = RaySubject(ray, zipapp, tmp_path, login="login", ssh_config=str(login.config_file))
-        assert await subject.cluster.unreachable() is None
+        assert await subject.cluster.way() is Way.SSH
         claim = subject.claim()
         fact = await held(subject, claim)
         node = a_node(claim_id=claim.id, provider="ray", address=fact.nodes[0].address)

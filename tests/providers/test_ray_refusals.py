@@ -235,21 +235,12 @@ def test_it_waits_no_longer_than_the_task_says(ray: FakeRay, tmp_path: Path) -> 
     assert asked(one, main()) == "no room in the cluster within 1 s"
 
 
-def test_nodes_without_a_way_to_this_server(tmp_path: Path) -> None:
-    ray = FakeRay({}, ip="203.0.113.7")
-    shape = a_gpu_shape(0, accelerator=None, instance_type="cpu-4c-8g")
-    offer = an_offer(provider="ray", region=ray.address, shape=shape)
-    choice = a_choice(offer=offer, cpus_milli=1000, memory_bytes=0, accelerators_milli=0)
-    one = provider(ray, tmp_path)
-    error = ensure_error(one, a_claim(choice=choice))
-    assert isinstance(error, border.RequestRefused)
-    assert str(error) == (
-        f"nodes of {ray.address} are other machines, and have no way to this server: set "
-        "ARGOSY_PUBLIC_URL to the https address at which they reach it, or write in ray.yaml from which "
-        "`login` ssh reaches them, or submit Ray's own jobs (`ray:` in the task)"
-    )
-    assert any("have no way to this server | set ARGOSY_PUBLIC_URL" in each for each in findings(one))
-    ray.close()
+def test_check_tells_how_nodes_are_reached(tmp_path: Path) -> None:
+    for ip, text in (("127.0.0.1", "by the file system"), ("203.0.113.7", "by the dashboard alone")):
+        ray = FakeRay({}, ip=ip)
+        one = provider(ray, tmp_path)
+        assert [each for each in asked(one, one.check()) if f"nodes are reached {text}" in each.what]
+        ray.close()
 
 
 @pytest.mark.parametrize(

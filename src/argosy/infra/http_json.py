@@ -207,6 +207,29 @@ class HttpJson:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise border.Unreachable(f"{self._title} cannot be reached: {_why(error)}", 5) from None
 
+    async def pieces(self, path: str, *, query: Query = ()) -> AsyncIterator[bytes]:
+        """What an answer says that may never end, as it comes. Raises a border error."""
+        ask = Ask(method="GET", url=f"{self.base}{path}?{urlencode(query)}", body=b"")
+        signed = await self._sign(ask) if self._sign is not None else {}
+        session = self._opened()
+        import aiohttp
+
+        options: dict[str, Any] = {"ssl": self._tls} if self._tls is not None else {}
+        waits = aiohttp.ClientTimeout(total=None, sock_connect=30.0)
+        try:
+            async with session.get(ask.url, headers=signed, timeout=waits, **options) as response:
+                if response.status >= 300:
+                    reply = Reply(
+                        status=response.status,
+                        headers={name.lower(): value for name, value in response.headers.items()},
+                        body=await response.read(),
+                    )
+                    raise error_of(self._said(reply, ""), self._service.words)
+                async for piece in response.content.iter_any():
+                    yield piece
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise border.Unreachable(f"{self._title} cannot be reached: {_why(error)}", 5) from None
+
     def read(self, reply: Reply, into: type[T]) -> T:
         """The body as a type. Raises `Transient` for what is none: another service answers there."""
         if into is type(None) or not reply.body.strip():

@@ -61,6 +61,7 @@ class FakeRay(FakeRayCluster):
         self.refuses: dict[str, Reply] = {}  # by "METHOD /path": this instead of an answer
         self.autoscaler: dict[str, Any] | None = None  # its report
         self.trouble: str | None = None  # what the autoscaler says went wrong
+        self.cuts_streams_after: int | None = None  # bytes
         self.asked: list[str] = []  # "METHOD /path" of every call
         self._listener = Listener(self)
         self._listener.start()
@@ -68,6 +69,10 @@ class FakeRay(FakeRayCluster):
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def _bearer(self) -> str:
+        return f"Bearer {self.token}" if self.token else ""
 
     def close(self) -> None:
         self.clear()
@@ -92,6 +97,8 @@ class FakeRay(FakeRayCluster):
         if "upgrade" in headers and path.endswith("/logs/tail"):
             self._tail(peer, path.split("/")[3], headers)
             return False
+        if path == "/api/v0/logs/stream" and headers.get("authorization", "") == self._bearer:
+            return self._stream(peer, dict(parse_qsl(url.query)))
         status, answer = self._answer(method, path, parse_qsl(url.query), headers, body)
         if self.loses_replies and method != "GET":
             return False
@@ -129,6 +136,25 @@ class FakeRay(FakeRayCluster):
             if parts[:2] == ["api", "jobs"] and len(parts) in (3, 4):
                 return self._job(method, parts[2], "/".join(parts[3:]))
         return 404, b"404: Not Found"
+
+    def _stream(self, peer: Peer, query: dict[str, str]) -> bool:
+        """A file of the folder of logs as it grows, until who reads it goes."""
+        path = self.folder / query["filename"]
+        if query["node_id"] not in [each.id for each in self.nodes if each.is_alive] or not path.is_file():
+            return peer.reply(500, f"A file is not found at: {path}".encode())
+        if query["lines"] != "-1":
+            return peer.reply(400, b"the fake gives whole files only")
+        with path.open("rb") as file:
+            peer.start_chunks()
+            left = self.cuts_streams_after
+            while left is None or left > 0:
+                if data := file.read(64 << 10):
+                    data = data[:left]
+                    left = left if left is None else left - len(data)
+                    peer.chunk(data)
+                else:
+                    time.sleep(float(query["interval"]))
+        return False
 
     def _tail(self, peer: Peer, job_id: str, headers: dict[str, str]) -> None:
         """The log of a job from its beginning on, ten lines at a time, until the job is over."""

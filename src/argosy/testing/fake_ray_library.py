@@ -125,6 +125,7 @@ class _Actor:
     def __init__(self, line: socket.socket, name: str) -> None:
         self._line, self._name_ = line, name
         self._refs: dict[int, ObjectRef] = {}
+        self._lock = threading.Lock()
         self._is_dead = False
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -137,7 +138,8 @@ class _Actor:
         try:
             if self._is_dead:
                 raise OSError
-            _send(self._line, (id(ref), name, arguments))
+            with self._lock:
+                _send(self._line, (id(ref), name, arguments))
         except OSError:
             ref.settle(None, RayActorError("The actor died unexpectedly before finishing this task."))
         return ref

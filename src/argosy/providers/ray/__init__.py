@@ -47,6 +47,7 @@ def create(setting: Setting) -> RayProvider:
 
     means = Means(
         clock=setting.clock,
+        ids=setting.ids,
         dialled=setting.dialled,
         released=Tombstones(setting.root / "released"),
         notes=Notes(setting.root / "native", NativeClaim),

@@ -7,7 +7,7 @@ border.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -47,6 +47,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     start_time: int | None = None
     end_time: int | None = None
     driver_exit_code: int | None = None
+    driver_node_id: str | None = None
 
     @property
     def is_over(self) -> bool:
@@ -270,6 +271,19 @@ class RayApi:
         """Its output from the beginning on, as it comes, until the job is over. Raises a border error."""
         async for text in self._http.texts(f"/api/jobs/{submission_id}/logs/tail"):
             yield text
+
+    async def follow(self, node_id: str, file: str, interval_s: float) -> AsyncGenerator[bytes, None]:
+        """A file in a node's folder of logs, from its beginning on and as it grows, without an end. Raises a
+        border error, `Transient` while there is no such file."""
+        query: list[tuple[str, str | int]] = [
+            ("node_id", node_id),
+            ("filename", file),
+            ("lines", -1),
+            ("interval", str(interval_s)),
+            ("format", "text"),  # versions that know it would put a byte before each piece
+        ]
+        async for piece in self._http.pieces("/api/v0/logs/stream", query=query):
+            yield piece
 
     async def has_package(self, name: str) -> bool:
         """Whether it is there; then it stays for at least ten minutes."""

@@ -8,6 +8,7 @@ up.
 from __future__ import annotations
 
 import asyncio
+import enum
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,12 +22,13 @@ from argosy.infra.agent_port import Channel, DialIn
 from argosy.infra.machine_notes import Notes
 from argosy.infra.tombstones import Tombstones
 from argosy.model.facts import ClaimFact, ClaimState
-from argosy.model.ids import Clock
+from argosy.model.ids import Clock, Ids
 from argosy.model.rows import Claim
 from argosy.providers.ray.api import Actor, ClusterStatus, Job, RayApi, RayNode, Submission
 from argosy.providers.ray.native import NativeClaim, NativeClaims
 from argosy.providers.ray.nodes import GRAIN, NodeKind, fitting, growing_kinds, kinds_of
 from argosy.providers.ray.package import ENTRYPOINT, Package, build_package
+from argosy.providers.ray.post import Posts
 from argosy.providers.ray.settings import ClusterSettings, TaskOptions
 from argosy.providers.ray.states import CLASS, PLAN, TAG, Plan, fact_of, parse_address, plan_of, waiting_text
 
@@ -40,11 +42,18 @@ _RELEASE_S: Final = 30.0
 _TOLD_MS: Final = 3600 * 1000  # so long the end of a job is told
 _KEPT_MS: Final = 24 * 3600 * 1000  # so long a stopped job stays in Ray's list
 _DIAL_AGAIN_S: Final = 60.0
-_NO_WAY: Final = (
-    "nodes of {} are other machines, and have no way to this server",
-    "set ARGOSY_PUBLIC_URL to the https address at which they reach it, or write in ray.yaml from which "
-    "`login` ssh reaches them, or submit Ray's own jobs (`ray:` in the task)",
-)
+
+
+class Way(enum.Enum):
+    """How agents on nodes of a cluster are reached."""
+
+    FILES = "the file system: they are this machine"
+    SSH = "ssh, from the `login` of ray.yaml"
+    DIAL = "the connection that they keep to this server"
+    DASHBOARD = (
+        "the dashboard alone, by Ray's packages and logs: slower than a connection that they keep "
+        "(ARGOSY_PUBLIC_URL) or ssh (`login` in ray.yaml)"
+    )
 
 
 class Means(NamedTuple):
@@ -52,6 +61,7 @@ class Means(NamedTuple):
     they are first needed."""
 
     clock: Clock
+    ids: Ids
     dialled: DialIn | None
     released: Tombstones
     notes: Notes[NativeClaim]
@@ -64,7 +74,9 @@ class Cluster:
 
     def __init__(self, name: str, api: RayApi, settings: ClusterSettings, means: Means) -> None:
         self.name, self.api, self.settings = name, api, settings
-        self._clock, self._dialled, self._released, notes, self._make_ssh, self._agent = means
+        self._clock, ids, self._dialled, self._released, notes, self._make_ssh, self._agent = means
+        self._posts = Posts(api, ids)
+        self._by_post: set[str] = set()  # claims whose nodes are reached through the dashboard
         self._native = NativeClaims(name, api, notes)
         self._ssh: Ssh | None = None
         self._ips: dict[str, str] = {}  # of nodes, by their names
@@ -157,6 +169,7 @@ class Cluster:
         if choice.memory_bytes:
             bundle["memory"] = choice.memory_bytes
         bundle.update(options.resources)
+        way = self._way(nodes)
         return Plan(
             claim=claim.id,
             count=claim.count,
@@ -164,11 +177,12 @@ class Cluster:
             wait_s=options.wait_s,
             node_dir=self.settings.node_dir,
             agent=self._packed().agent,
-            dials=not self._is_here(nodes) and not self.settings.login,
+            dials=way is Way.DIAL,
+            posts=way is Way.DASHBOARD,
         )
 
     def _refuse(self, plan: Plan, nodes: Sequence[RayNode], status: ClusterStatus) -> None:
-        """Raises OutOfCapacity for what would wait for ever, RequestRefused where nodes cannot be reached."""
+        """Raises OutOfCapacity for what would wait for ever."""
         fits, _ = fitting(nodes, plan.bundle, status)
         if fits < plan.count and not self.grows:
             raise border.OutOfCapacity(
@@ -176,19 +190,18 @@ class Cluster:
                 f"{self.name} has {fits} nodes with {plan.wanted}, asked for {plan.count}, and no "
                 "autoscaler that adds some",
             )
-        if plan.dials and (self._dialled is None or not self._dialled.is_offered):
-            raise border.RequestRefused("infra", f"{_NO_WAY[0].format(self.name)}: {_NO_WAY[1]}")
 
-    async def unreachable(self) -> tuple[str, str] | None:
-        """Why agents on its nodes cannot be reached, and what mends it; None: they can."""
+    async def way(self) -> Way:
+        """How agents on its nodes are reached."""
         nodes, _ = await self.look()
-        if (
-            self._is_here(nodes)
-            or self.settings.login
-            or (self._dialled is not None and self._dialled.is_offered)
-        ):
-            return None
-        return _NO_WAY[0].format(self.name), _NO_WAY[1]
+        return self._way(nodes)
+
+    def _way(self, nodes: Sequence[RayNode]) -> Way:
+        if self._is_here(nodes):
+            return Way.FILES
+        if self.settings.login:
+            return Way.SSH
+        return Way.DIAL if self._dialled is not None and self._dialled.is_offered else Way.DASHBOARD
 
     def _is_here(self, nodes: Sequence[RayNode]) -> bool:
         """Whether all nodes are this machine, so that their agents' sockets are in its file system."""
@@ -225,6 +238,8 @@ class Cluster:
             waiting = waiting_text(plan, *fitting(nodes, plan.bundle, status), status.coming)
             facts.append(fact_of(job, plan, self.name, actors, by_id, waiting))
             self._ips.update({parse_address(node.address)[0]: node.ip for node in facts[-1].nodes})
+            if plan.posts:
+                self._by_post.add(plan.claim)
             if facts[-1].state is ClaimState.HELD and plan.dials:
                 await self._tell_to_dial(facts[-1])
         there = {fact.claim_id for fact in facts}
@@ -260,6 +275,8 @@ class Cluster:
     async def release(self, claim_id: str) -> None:
         """Stops what there is of a claim, and waits until Ray has its nodes back."""
         self._released.add(claim_id)
+        self._by_post.discard(claim_id)
+        await self._posts.forget(claim_id)
         if await self._native.release(claim_id):
             return
         job = await self.api.job(claim_id)
@@ -301,6 +318,8 @@ class Cluster:
             return native
         if self._dialled is not None and self._dialled.has(node):
             return self._dialled.open(node)
+        if node.rpartition("-")[0] in self._by_post:
+            return await self._posts.open(node)
         socket_path = f"{self.settings.node_dir}/argosy-{node}/agent.sock"
         ip = self._ips.get(node)
         if self.settings.login and ip and not _is_own(ip):
@@ -330,6 +349,7 @@ class Cluster:
 
     async def close(self) -> None:
         self._native.close()
+        await self._posts.close()
         await self.api.close()
         if self._ssh is not None:
             await self._ssh.close()

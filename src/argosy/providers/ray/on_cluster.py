@@ -4,7 +4,7 @@ Ray starts it on the head node. It makes a placement group with one bundle for e
 machines, and in each bundle an actor, whose keeper (`on_node`) starts Argosy's agent there. The job, its
 placement group, its actors and their agents share one fate. What goes wrong is the last line of its output
 that begins with `argosy: `. Python 3.8 or newer with Ray; what it is to do stands in the metadata of its
-job, as JSON.
+job, as JSON. Orders of a server come later, in Ray's store of packages.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 
+import on_post  # type: ignore[import-not-found]  # it lies beside us there
 import ray
 from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -32,6 +33,9 @@ NO_CAPACITY, NOT_STARTED, ENDED = 3, 4, 5  # exit statuses
 _END_S = 2.5  # Ray gives a job 3 s between SIGTERM and SIGKILL
 _FIRST_LOOK_S, _LAST_LOOK_S = 0.1, 2.0
 _MAIL = "gcs://argosy-%s.json"
+_POST = "gcs://argosy-%s-%d"
+_CALLS = 16  # of one actor at a time: `serve`, and one for each server that reaches it through the dashboard
+_PIECE_BYTES = 64 << 10
 
 
 class ArgosyNode:
@@ -52,11 +56,13 @@ class ArgosyNode:
             start_new_session=True,  # it outlives us, and ends what is ours: its input ends with us
             env=environ(),
         )
+        self._joined: dict[str, subprocess.Popen[bytes]] = {}
         self.tell(json.dumps(dict(plan, devices=[int(each) for each in devices])))
         assert self._keeper.stdout is not None
         answer = json.loads(self._keeper.stdout.readline() or b"{}")
         if "root" not in answer:
             raise RuntimeError("argosy: the agent did not start: " + answer.get("error", "it said nothing"))
+        self._root = answer["root"]
         self._over = threading.Event()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -79,6 +85,37 @@ class ArgosyNode:
     def serve(self) -> None:
         """Returns when the node has ended."""
         self._over.wait()
+
+    def join(self, key: str) -> None:
+        """Connect to the agent: bytes go by `send` and `receive` from now on."""
+        agent = [_bare_python(), "-I", "-S", self._root + "/agent.pyz", "connect", "--mux"]
+        self._joined[key] = subprocess.Popen(
+            [*agent, "--socket", self._root + "/agent.sock"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environ(),
+        )
+
+    def send(self, key: str, data: bytes) -> None:
+        """b"" ends the connection."""
+        stdin = self._joined[key].stdin
+        assert stdin is not None
+        if data:
+            stdin.write(data)
+            stdin.flush()
+        else:
+            self._joined[key].kill()
+
+    def receive(self, key: str) -> bytes:
+        """Some bytes; b"" at the end."""
+        process = self._joined[key]
+        assert process.stdout is not None
+        data = os.read(process.stdout.fileno(), _PIECE_BYTES)
+        if not data:
+            process.wait()
+            self._joined.pop(key).stdout.close()  # type: ignore[union-attr]
+        return data
 
     def end(self) -> None:
         """Ends the agent and all that it runs."""
@@ -112,6 +149,7 @@ def main() -> int:
     ray.init(logging_level="ERROR", log_to_driver=False)
     signal.signal(signal.SIGTERM, _leave)
     nodes: list[Any] = []
+    posts: list[on_post.Post] = []
     bundle = dict(plan["bundle"])
     group = placement_group(
         [bundle] * plan["count"],
@@ -123,9 +161,11 @@ def main() -> int:
             print("argosy: no room in the cluster within %d s" % plan["wait_s"], flush=True)
             return NO_CAPACITY
         nodes += [_start(plan, bundle, group, index) for index in range(plan["count"])]
-        return _attend(plan, nodes)
+        return _attend(plan, nodes, posts)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for post in posts:
+            post.end()
         if nodes:
             ray.wait([node.end.remote() for node in nodes], num_returns=len(nodes), timeout=_END_S)
         remove_placement_group(group)
@@ -150,14 +190,14 @@ def _start(plan: Plan, bundle: dict[str, float], group: Any, index: int) -> Any:
     options: Plan = {"num_cpus": amounts.pop("CPU", 0), "num_gpus": amounts.pop("GPU", 0)}
     if "memory" in amounts:
         options["memory"] = amounts.pop("memory")
-    kind = ray.remote(max_restarts=0, max_concurrency=4, resources=amounts, **options)(ArgosyNode)
+    kind = ray.remote(max_restarts=0, max_concurrency=_CALLS, resources=amounts, **options)(ArgosyNode)
     place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
     name = "%s-%d" % (plan["claim"], index)
     own = {"name": name, "node_dir": plan["node_dir"], "dials": plan["dials"], "agent": plan["agent"]}
     return kind.options(name=name, scheduling_strategy=place).remote(own)
 
 
-def _attend(plan: Plan, nodes: list[Any]) -> int:
+def _attend(plan: Plan, nodes: list[Any], posts: list[on_post.Post]) -> int:
     """All nodes start or none does. Then until the last one has ended."""
     try:
         for index, host in enumerate(ray.get([node.is_here.remote() for node in nodes])):
@@ -176,20 +216,40 @@ def _attend(plan: Plan, nodes: list[Any]) -> int:
                 print("argosy: the agent of node %d ended" % index, flush=True)
             except ray.exceptions.RayError as error:
                 print(_said(error, "node %d is lost" % index), flush=True)
-        look_s = _FIRST_LOOK_S if _deliver(plan, nodes) else min(_LAST_LOOK_S, look_s * 1.2)
+        look_s = _FIRST_LOOK_S if _deliver(plan, nodes, posts) else min(_LAST_LOOK_S, look_s * 1.2)
     return ENDED
 
 
-def _deliver(plan: Plan, nodes: list[Any]) -> bool:
-    """Hand over what the server has put where packages are kept: orders for nodes, by index."""
-    key = _MAIL % plan["claim"]
-    mail = _internal_kv_get(key)
+def _deliver(plan: Plan, nodes: list[Any], posts: list[on_post.Post]) -> bool:
+    """Hand over what the server has put where packages are kept: orders for nodes, by index, or one for us to
+    carry what it says to them."""
+    mail = _taken(_MAIL % plan["claim"])
     if not mail:
         return False
-    _internal_kv_del(key)
-    for index, order in json.loads(mail).items():
+    orders = json.loads(mail)
+    posts[:] = [each for each in posts if not each.is_over]
+    if "post" in orders:
+        # What we say goes into the log of our job, which lies in Ray's folder for logs.
+        folder = os.path.dirname(os.readlink("/proc/self/fd/1"))
+        posts.append(
+            on_post.Post(
+                orders.pop("post"),
+                folder,
+                lambda post, number: _taken(_POST % (post, number)),
+                lambda index, method, *given: ray.get(getattr(nodes[index], method).remote(*given)),
+            )
+        )
+    for index, order in orders.items():
         nodes[int(index)].tell.remote(json.dumps(order))
     return True
+
+
+def _taken(key: str) -> bytes | None:
+    """A package, which is not kept any longer."""
+    data: bytes | None = _internal_kv_get(key)
+    if data is not None:
+        _internal_kv_del(key)
+    return data
 
 
 def _said(error: Exception, what: str) -> str:

@@ -15,7 +15,7 @@ ENTRYPOINT: Final = (
     'py=${site%/lib*/python*/*-packages}/bin/python3; [ -n "$lib" ] && [ -x "$py" ] || py=python3; '
     'exec "$py" on_cluster.py'
 )
-_PROGRAMS: Final = ("on_cluster.py", "on_node.py")
+_PROGRAMS: Final = ("on_cluster.py", "on_node.py", "on_post.py")
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the same bytes on every build
 
 

@@ -80,8 +80,8 @@ class RayProvider:
                     "start it with RAY_AUTH_MODE=token, and give the token to this server (docs/ray.md)",
                 )
             )
-        problem = await cluster.unreachable()
-        return [*findings, *([finding(False, *problem)] if problem else [])]
+        way = await cluster.way()
+        return [*findings, finding(True, f"its nodes are reached by {way.value}")]
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         return await self._all.quote(self._offers)

@@ -37,6 +37,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     node_dir: str
     agent: str  # file of the agent in the package
     dials: bool  # nodes wait for an order to dial the server
+    posts: bool = False  # nodes are reached through the dashboard, by way of the job's driver
 
     @property
     def wanted(self) -> str:
