@@ -137,7 +137,7 @@ class Post:
         self._lock = threading.Lock()
         self._number = self._size = self._taken = self._next = 0
         self._file = self._new_file()
-        self._said_s = self._heard_s = time.monotonic()
+        self._quiet_s = 0.0  # that nothing was said, here
         self._pipes: dict[int, _Pipe] = {}
         self.is_over = False
         with self._lock:
@@ -168,20 +168,20 @@ class Post:
 
     def _listen(self) -> bool:
         """The next mail. False: it was the last one."""
-        pause_s = _FIRST_LOOK_S
+        pause_s, silence_s = _FIRST_LOOK_S, 0.0
         while True:
             mail = self._take(self._id, self._next)
             if mail is not None:
                 break
-            now_s = time.monotonic()
-            if self.is_over or now_s - self._heard_s > SILENCE_S:
+            if self.is_over or silence_s > SILENCE_S:
                 return False
-            if now_s - self._said_s > STILL_S:
+            if self._quiet_s > STILL_S:
                 self.say(STILL)
             time.sleep(pause_s)
+            silence_s += pause_s
+            self._quiet_s += pause_s
             pause_s = min(_LAST_LOOK_S, pause_s * 1.2)
         self._next += 1
-        self._heard_s = time.monotonic()
         with self._lock:
             frames = self._wire.heard(mail)
             self._flush()
@@ -226,7 +226,7 @@ class Post:
         data = self._wire.take()
         if not data:
             return
-        self._said_s = time.monotonic()
+        self._quiet_s = 0.0
         self._file.write(SIZE.pack(len(data)) + data)
         self._size += len(data)
         if self._size > FILE_BYTES:
