@@ -274,7 +274,7 @@ class _Pipe:
                 if not data:
                     break
                 self._post.say(DATA, self._number, self._node, data)
-        except Exception as error:  # noqa: BLE001  whatever it is, this pipe is over
+        except Exception as error:  # whatever it is, this pipe is over
             print("node %d is not reached: %s" % (self._node, type(error).__name__), flush=True)
         self._post.forget(self._number)
         self._post.say(END, self._number, self._node)
@@ -286,7 +286,7 @@ class _Pipe:
                 self._call(self._node, "send", self._key, data)
                 if not data:
                     return
-        except Exception:  # noqa: BLE001  as above: the other direction tells it
+        except Exception:  # as above: the other direction tells it
             return
 
 
