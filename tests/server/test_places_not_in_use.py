@@ -49,6 +49,19 @@ def test_a_driver_that_is_not_in_use_says_so(client: Client) -> None:
     )
 
 
+def test_a_place_without_machines_says_where_to_look() -> None:
+    """A pool of hosts to which nobody has added one: `infra: ssh/lab` was told to ask for less."""
+    hosts = a_pool()
+    hosts.manifest, hosts.offers = msgspec.structs.replace(hosts.manifest, name="ssh"), []
+    task = Task(run="x", resources=(Resources(infra=Infra(provider="ssh", region="lab")),))
+    with IdleServer(a_pool(), hosts) as running:
+        here = Client(Location(socket=running.socket))
+        for launch in (lambda: here.launch(task), lambda: here.jobs_launch([task])):
+            assert refused(launch) == (
+                "error: ssh has no machine now\nhint: `argosy check ssh` says what is missing"
+            )
+
+
 def test_limits_of_a_provider_are_in_the_plan(client: Client) -> None:
     """More nodes than one claim may have were queued for ever, with the reason in the server's log alone."""
     (said,) = [

@@ -108,6 +108,21 @@ class CatalogOffers:
             hint="; ".join(fixes) or f"available: {', '.join(sorted(drivers)) or 'nothing'}",
         )
 
+    def nothing_there(self, task: Task, offers: Sequence[Offer]) -> ArgosyError | None:
+        """The task insists on places of this server that have no machine at all now: a pool of hosts to
+        which nobody has added one."""
+        asked = {wish.infra.provider or "*" for wish in task.resources}
+        if not asked <= self._prices.drivers() - set(self._prices.catalog.providers):
+            return None
+        if any(offer.provider in asked for offer in offers):
+            return None
+        names = " and ".join(sorted(asked))
+        return ArgosyError(
+            "no-offer",
+            f"{names} has no machine now",
+            hint=f"`argosy check {min(asked)}` says what is missing",
+        )
+
     def impossible(
         self, task: Task, ranking: Ranking, offers: Sequence[Offer], abilities: Mapping[str, Ability]
     ) -> str:

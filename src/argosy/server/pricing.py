@@ -230,7 +230,11 @@ class Pricing:
         not exist."""
         from argosy.planning.market import NOT_IN_USE
 
-        unknown = self.elsewhere.not_in_use(task) or self.elsewhere.unknown(task, offers)
+        unknown = (
+            self.elsewhere.not_in_use(task)
+            or self.elsewhere.unknown(task, offers)
+            or self.elsewhere.nothing_there(task, offers)
+        )
         if unknown is not None:
             raise unknown
         ranking = self.elsewhere.rank(task, limit=1)

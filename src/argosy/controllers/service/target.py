@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from argosy.controllers.service.draft import Draft
 from argosy.model.kinds.service import Revision
 from argosy.model.scaling import PRESETS, REQUESTS, Formula, Policy, Target
+from argosy.model.units import many
 
 
 def target_of(draft: Draft, revision: Revision) -> int:
@@ -20,7 +21,7 @@ def target_of(draft: Draft, revision: Revision) -> int:
     target = int(draft.changes.get("target", draft.before.target))
     if fact is not None and fact.wanted >= 0 and fact.wanted != target:
         if target >= 0 and "target" not in draft.changes:
-            draft.tell("scaled", f"from {target} to {fact.wanted} replicas: {fact.why}")
+            draft.tell("scaled", f"from {target} to {many(fact.wanted, 'replica')}: {fact.why}")
         target = fact.wanted
         draft.changes |= {"target": target, "scaled_ms": draft.now_ms, "scaled_why": fact.why}
     return max(wanted.least, min(wanted.most, 1 if target < 0 else target))

@@ -43,6 +43,7 @@ from argosy.model.routes import Listening
 from argosy.model.rows import Workload
 from argosy.model.serving import Replicas, Serving
 from argosy.model.task import Task
+from argosy.model.units import many
 from argosy.server.domains import about_domains, drop_own, keep_own
 from argosy.server.exchange import Exchange
 from argosy.server.gateway_process import read_listening
@@ -175,8 +176,8 @@ class ServiceFeature:
 
         def act(row: Workload) -> tuple[Workload, str]:
             spec = msgspec.structs.replace(service_spec(row), fixed=request.replicas)
-            many = f"{request.replicas} replicas" if request.replicas is not None else "as its file says"
-            return msgspec.structs.replace(row, spec=spec), f"`{row.name}` is to have {many}"
+            number = "what its file says" if request.replicas is None else many(request.replicas, "replica")
+            return msgspec.structs.replace(row, spec=spec), f"`{row.name}` is to have {number}"
 
         return await self._change(exchange, "scaled", act)
 
