@@ -246,11 +246,10 @@ def test_passwords_come_from_memory_and_wrong_ones_are_said(hosts: HostLab, fold
         refused = (
             r"refuses every key that ssh offers, and the password, for user `ann` .*: name the right user"
         )
-        ssh.remember_password(to, "sesame")
-        with pytest.raises(border.CredentialsRejected, match=refused):
+        with ssh.with_password(to, "sesame"), pytest.raises(border.CredentialsRejected, match=refused):
             await ssh.run(to, "id -un")
-        ssh.remember_password(to, PASSWORD)
-        assert (await ssh.run(to, "id -un")).out == b"ann\n"
+        with ssh.with_password(to, PASSWORD):
+            assert (await ssh.run(to, "id -un")).out == b"ann\n"
         for file in folder.rglob("*"):
             assert not file.is_file() or PASSWORD not in file.read_text()
 

@@ -7,32 +7,19 @@ from typing import TYPE_CHECKING
 import click
 
 from argosy.cli.clusters import age
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 from argosy.model.units import many
 
 if TYPE_CHECKING:
     from argosy.model.audit import Record
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  argosy audit ls --who ann
-  argosy audit verify
-"""
-)
+@click.group(epilog=examples("argosy audit ls --who ann", "argosy audit verify"))
 def audit() -> None:
     """Who did what: a log that is only added to."""
 
 
-@audit.command(
-    "ls",
-    epilog="""\b
-Examples:
-  argosy audit ls
-  argosy audit ls --who ann --outcome denied -n 20
-""",
-)
+@audit.command("ls", epilog=examples("argosy audit ls", "argosy audit ls --who ann --outcome denied -n 20"))
 @click.option("--who", default="", help="Only acts of this account.")
 @click.option("--action", default="", help="Only this endpoint, such as `down`.")
 @click.option("--outcome", type=click.Choice(["done", "denied"]), help="Only what was done, or denied.")
@@ -68,14 +55,7 @@ def audit_list(
     )
 
 
-@audit.command(
-    "verify",
-    epilog="""\b
-Examples:
-  argosy audit verify
-  argosy audit verify --json
-""",
-)
+@audit.command("verify", epilog=examples("argosy audit verify", "argosy audit verify --json"))
 @json_option
 @pass_session
 def audit_verify(session: Session, as_json: bool) -> None:
@@ -97,11 +77,7 @@ def audit_verify(session: Session, as_json: bool) -> None:
 
 @audit.command(
     "export",
-    epilog="""\b
-Examples:
-  argosy audit export > audit.jsonl
-  argosy audit export --after 5000 >> audit.jsonl
-""",
+    epilog=examples("argosy audit export > audit.jsonl", "argosy audit export --after 5000 >> audit.jsonl"),
 )
 @click.option("--after", default=0, show_default=True, help="Only rows behind this number.")
 @pass_session

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session, yes_option
+from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
 from argosy.model.units import many, render_bytes, render_duration
 
 if TYPE_CHECKING:
@@ -15,12 +15,9 @@ if TYPE_CHECKING:
 
 
 @click.group(
-    epilog="""\b
-Examples:
-  argosy checkpoints ls 3
-  argosy checkpoints get 3 ./weights
-  argosy checkpoints rm 3 9f2c1a
-"""
+    epilog=examples(
+        "argosy checkpoints ls 3", "argosy checkpoints get 3 ./weights", "argosy checkpoints rm 3 9f2c1a"
+    )
 )
 def checkpoints() -> None:
     """What managed jobs have saved in ARGOSY_CHECKPOINT_DIR.
@@ -44,7 +41,7 @@ def _job(session: Session, wanted: str) -> JobView:
     return job
 
 
-@checkpoints.command(epilog="\b\nExamples:\n  argosy checkpoints ls 3\n  argosy checkpoints ls 7/2 --json\n")
+@checkpoints.command(epilog=examples("argosy checkpoints ls 3", "argosy checkpoints ls 7/2 --json"))
 @click.argument("job")
 @json_option
 @pass_session
@@ -72,11 +69,9 @@ def ls(session: Session, job: str, as_json: bool) -> None:
 
 
 @checkpoints.command(
-    epilog="""\b
-Examples:
-  argosy checkpoints get 3 ./weights
-  argosy checkpoints get 3 ./older --checkpoint 9f2c1a
-"""
+    epilog=examples(
+        "argosy checkpoints get 3 ./weights", "argosy checkpoints get 3 ./older --checkpoint 9f2c1a"
+    )
 )
 @click.argument("job")
 @click.argument("folder")
@@ -103,13 +98,7 @@ def get(session: Session, job: str, folder: str, checkpoint: str, as_json: bool)
     screen.print(str(place))
 
 
-@checkpoints.command(
-    epilog="""\b
-Examples:
-  argosy checkpoints rm 3 9f2c1a
-  argosy checkpoints rm 3 --all --yes
-"""
-)
+@checkpoints.command(epilog=examples("argosy checkpoints rm 3 9f2c1a", "argosy checkpoints rm 3 --all --yes"))
 @click.argument("job")
 @click.argument("names", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All copies of the job.")

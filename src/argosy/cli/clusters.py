@@ -11,6 +11,7 @@ from argosy.cli.session import (
     Minutes,
     Session,
     complete_cluster,
+    examples,
     json_option,
     pass_session,
     resolve_names,
@@ -31,12 +32,7 @@ def _asked(session: Session, *, refresh: bool, every: bool) -> StatusReply:
 
 
 @click.command(
-    epilog="""\b
-Examples:
-  argosy status
-  argosy status -r dev
-  argosy status --json | jq '.clusters[].name'
-"""
+    epilog=examples("argosy status", "argosy status -r dev", "argosy status --json | jq '.clusters[].name'")
 )
 @click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
 @click.option("-r", "--refresh", is_flag=True, help="Ask the infrastructure first.")
@@ -273,13 +269,7 @@ def _each(session: Session, names: list[str], act: Callable[[str], object], done
         raise first
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy stop dev
-  argosy stop 'train-*' -y
-"""
-)
+@click.command(epilog=examples("argosy stop dev", "argosy stop 'train-*' -y"))
 @click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
 @click.option("-a", "--all", "every", is_flag=True, help="All clusters.")
 @yes_option
@@ -292,13 +282,7 @@ def stop(session: Session, clusters: tuple[str, ...], every: bool, yes: bool) ->
     _each(session, names, session.client.stop, "{name}: stopping; `argosy start {name}` brings it back")
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy start dev
-  argosy start dev -i 30
-"""
-)
+@click.command(epilog=examples("argosy start dev", "argosy start dev -i 30"))
 @click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
 @click.option("-a", "--all", "every", is_flag=True, help="All clusters.")
 @click.option(
@@ -326,13 +310,7 @@ def start(
     _each(session, names, act, "{name}: starting")
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy down dev
-  argosy down -a -y
-"""
-)
+@click.command(epilog=examples("argosy down dev", "argosy down -a -y"))
 @click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
 @click.option("-a", "--all", "every", is_flag=True, help="All clusters.")
 @yes_option
@@ -369,12 +347,11 @@ def autostop_policy(
 
 
 @click.command(
-    epilog="""\b
-Examples:
-  argosy autostop dev -i 30
-  argosy autostop dev -i 30 --down --max-duration 8h
-  argosy autostop dev --cancel
-"""
+    epilog=examples(
+        "argosy autostop dev -i 30",
+        "argosy autostop dev -i 30 --down --max-duration 8h",
+        "argosy autostop dev --cancel",
+    )
 )
 @click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
 @click.option("-a", "--all", "every", is_flag=True, help="All clusters.")

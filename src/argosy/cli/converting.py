@@ -7,19 +7,18 @@ from pathlib import Path
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 from argosy.cli.task_options import YAML_LIMIT_BYTES, read_text
 
 _KINDS = ("dstack", "slurm", "kubernetes", "ray", "compose", "ecs")
 
 
 @click.command(
-    epilog="""\b
-Examples:
-  argosy convert train.sbatch -o train.yaml
-  argosy convert job.yaml --from kubernetes
-  kubectl get job train -o yaml | argosy convert -
-"""
+    epilog=examples(
+        "argosy convert train.sbatch -o train.yaml",
+        "argosy convert job.yaml --from kubernetes",
+        "kubectl get job train -o yaml | argosy convert -",
+    )
 )
 @click.argument("file")
 @click.option("--from", "kind", type=click.Choice(_KINDS), help="What it is; by default found out.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from argosy.cli.session import Amount, Session, json_option, pass_session
+from argosy.cli.session import Amount, Session, examples, json_option, pass_session
 from argosy.model.units import render_duration, render_price
 
 if TYPE_CHECKING:
@@ -112,25 +112,18 @@ def _saved(micro_usd: int | None) -> str:
     return f"~{'-' if micro_usd < 0 else ''}{render_price(abs(micro_usd))}"
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  argosy budget set default 500 --alert 80 --hard-stop
-  argosy budget list
-"""
-)
+@click.group(epilog=examples("argosy budget set default 500 --alert 80 --hard-stop", "argosy budget list"))
 def budget() -> None:
     """Budgets of projects: a monthly amount, an alert, a hard stop."""
 
 
 @budget.command(
     "set",
-    epilog="""\b
-Examples:
-  argosy budget set default 500
-  argosy budget set default 500 --alert 90 --hard-stop
-  argosy budget set default 0
-""",
+    epilog=examples(
+        "argosy budget set default 500",
+        "argosy budget set default 500 --alert 90 --hard-stop",
+        "argosy budget set default 0",
+    ),
 )
 @click.argument("project")
 @click.argument("usd", type=Amount(min=0), metavar="USD")
@@ -158,13 +151,7 @@ def budget_set(
         session.screen.print(f"project `{project}` has no budget any more")
 
 
-@budget.command(
-    "get",
-    epilog="""\b
-Examples:
-  argosy budget get default
-""",
-)
+@budget.command("get", epilog=examples("argosy budget get default"))
 @click.argument("project")
 @json_option
 @pass_session
@@ -185,14 +172,7 @@ def budget_get(session: Session, project: str, as_json: bool) -> None:
         _budget_table(session, found)
 
 
-@budget.command(
-    "list",
-    epilog="""\b
-Examples:
-  argosy budget list
-  argosy budget list --json
-""",
-)
+@budget.command("list", epilog=examples("argosy budget list", "argosy budget list --json"))
 @json_option
 @pass_session
 def budget_list(session: Session, as_json: bool) -> None:

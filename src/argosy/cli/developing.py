@@ -7,14 +7,10 @@ from pathlib import Path
 
 import click
 
-from argosy.cli.session import Session, pass_session
+from argosy.cli.session import Session, examples, pass_session
 
 
-@click.group(
-    epilog="""\b
-Example:
-  argosy dev new-provider green-cloud"""
-)
+@click.group(epilog=examples("argosy dev new-provider green-cloud"))
 def dev() -> None:
     """Extend Argosy."""
 

@@ -5,16 +5,10 @@ from __future__ import annotations
 import click
 
 from argosy.cli.clusters import age
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy events
-  argosy events dev -n 20
-"""
-)
+@click.command(epilog=examples("argosy events", "argosy events dev -n 20"))
 @click.argument("subject", required=False)
 @click.option("--after", type=int, help="Only later than this number, oldest first.")
 @click.option(

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 
 #: The tool, what it does, and examples.
 _TOOLS: Final = {
@@ -143,7 +143,7 @@ def _packed(session: Session) -> Path:
     return files_zipapp(cache, there)
 
 
-@files.command(epilog="\b\nExample:\n  argosy files build\n")
+@files.command(epilog=examples("argosy files build"))
 @json_option
 @pass_session
 def build(session: Session, as_json: bool) -> None:
@@ -177,7 +177,7 @@ def build(session: Session, as_json: bool) -> None:
         session.screen.print(f"{path}  {path.stat().st_size} bytes")
 
 
-@files.command(epilog="\b\nExample:\n  argosy files alias ~/.local/bin\n")
+@files.command(epilog=examples("argosy files alias ~/.local/bin"))
 @click.argument("folder", type=click.Path(path_type=Path))
 @pass_session
 def alias(session: Session, folder: Path) -> None:
@@ -199,11 +199,7 @@ def alias(session: Session, folder: Path) -> None:
 
 
 @files.command(
-    epilog="""\b
-Example:
-  argosy files pack ./files.pyz
-  python3 files.pyz du -sh /data     on any machine
-"""
+    epilog=examples("argosy files pack ./files.pyz", "python3 files.pyz du -sh /data     on any machine")
 )
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
 @pass_session

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session, yes_option
+from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
 from argosy.model.folders import TRASH_DAYS
 from argosy.model.units import many, parse_size, render_bytes
 
@@ -19,25 +19,18 @@ if TYPE_CHECKING:
 
 
 @click.group(
-    epilog="""\b
-Examples:
-  argosy folder create train --quota 200GB
-  argosy folder upload train ./images images
-  argosy folder share train bob rw
-  argosy folder ls train/images
-"""
+    epilog=examples(
+        "argosy folder create train --quota 200GB",
+        "argosy folder upload train ./images images",
+        "argosy folder share train bob rw",
+        "argosy folder ls train/images",
+    )
 )
 def folder() -> None:
     """Folders on volumes of the server, shared by people and projects."""
 
 
-@folder.command(
-    epilog="""\b
-Examples:
-  argosy folder create train --quota 200GB
-  argosy folder create .config
-"""
-)
+@folder.command(epilog=examples("argosy folder create train --quota 200GB", "argosy folder create .config"))
 @click.argument("name")
 @click.option("--volume", default="server", help="Where its bytes are.  [default: server]")
 @click.option("--quota", default="", metavar="SIZE", help="At most so much, as 200GB.")
@@ -67,13 +60,7 @@ def create(
     _told(session, made, f"Made the folder {name}.", as_json=as_json)
 
 
-@folder.command(
-    epilog="""\b
-Examples:
-  argosy folder ls
-  argosy folder ls train/images --json
-"""
-)
+@folder.command(epilog=examples("argosy folder ls", "argosy folder ls train/images --json"))
 @click.argument("place", required=False, default="")
 @click.option("--trash", is_flag=True, help="Also folders in the trash.")
 @json_option
@@ -121,7 +108,7 @@ def _row(each: FolderView) -> tuple[str, ...]:
     )
 
 
-@folder.command(epilog="\b\nExample:\n  argosy folder info train\n")
+@folder.command(epilog=examples("argosy folder info train"))
 @click.argument("name")
 @json_option
 @pass_session
@@ -143,12 +130,9 @@ def info(session: Session, name: str, as_json: bool) -> None:
 
 
 @folder.command(
-    epilog="""\b
-Examples:
-  argosy folder rm old
-  argosy folder rm train/images/tmp
-  argosy folder rm old --forever
-"""
+    epilog=examples(
+        "argosy folder rm old", "argosy folder rm train/images/tmp", "argosy folder rm old --forever"
+    )
 )
 @click.argument("place")
 @click.option("--forever", is_flag=True, help="Also out of the trash.")
@@ -180,7 +164,7 @@ def rm(session: Session, place: str, forever: bool, yes: bool, as_json: bool) ->
     _told(session, again, text, as_json=as_json)
 
 
-@folder.command(epilog="\b\nExample:\n  argosy folder restore old\n")
+@folder.command(epilog=examples("argosy folder restore old"))
 @click.argument("name")
 @json_option
 @pass_session
@@ -193,11 +177,7 @@ def restore(session: Session, name: str, as_json: bool) -> None:
 
 
 @folder.command(
-    epilog="""\b
-Examples:
-  argosy folder share train bob rw
-  argosy folder share train project:vision ro
-"""
+    epilog=examples("argosy folder share train bob rw", "argosy folder share train project:vision ro")
 )
 @click.argument("name")
 @click.argument("to")
@@ -210,7 +190,7 @@ def share(session: Session, name: str, to: str, level: str, as_json: bool) -> No
     _told(session, changed, f"{to} has {level} on {changed.name}.", as_json=as_json)
 
 
-@folder.command(epilog="\b\nExample:\n  argosy folder unshare train bob\n")
+@folder.command(epilog=examples("argosy folder unshare train bob"))
 @click.argument("name")
 @click.argument("to")
 @json_option
@@ -221,7 +201,7 @@ def unshare(session: Session, name: str, to: str, as_json: bool) -> None:
     _told(session, changed, f"{changed.name} is no longer shared with {to}.", as_json=as_json)
 
 
-@folder.command(epilog="\b\nExample:\n  argosy folder invite train bob rw\n")
+@folder.command(epilog=examples("argosy folder invite train bob rw"))
 @click.argument("name")
 @click.argument("to")
 @click.argument("level", type=click.Choice(["ro", "rw", "rw+delete"]), default="ro")
@@ -233,13 +213,7 @@ def invite(session: Session, name: str, to: str, level: str, as_json: bool) -> N
     _told(session, changed, f"Invited {to} to {changed.name} with {level}, for 30 days.", as_json=as_json)
 
 
-@folder.command(
-    epilog="""\b
-Examples:
-  argosy folder accept train
-  argosy folder accept train --decline
-"""
-)
+@folder.command(epilog=examples("argosy folder accept train", "argosy folder accept train --decline"))
 @click.argument("name")
 @click.option("--decline", is_flag=True, help="Say no.")
 @json_option
@@ -250,13 +224,7 @@ def accept(session: Session, name: str, decline: bool, as_json: bool) -> None:
     _done(session, done, f"{'Declined' if decline else 'Accepted'}: {name}.", as_json=as_json)
 
 
-@folder.command(
-    epilog="""\b
-Examples:
-  argosy folder transfer train bob
-  argosy folder transfer train project
-"""
-)
+@folder.command(epilog=examples("argosy folder transfer train bob", "argosy folder transfer train project"))
 @click.argument("name")
 @click.argument("to")
 @json_option
@@ -269,7 +237,7 @@ def transfer(session: Session, name: str, to: str, as_json: bool) -> None:
     _told(session, changed, f"{changed.name} belongs to {changed.owner or 'its project'}.", as_json=as_json)
 
 
-@folder.command(epilog="\b\nExample:\n  argosy folder clone train train-2\n")
+@folder.command(epilog=examples("argosy folder clone train train-2"))
 @click.argument("name")
 @click.argument("new")
 @json_option
@@ -280,13 +248,7 @@ def clone(session: Session, name: str, new: str, as_json: bool) -> None:
     _told(session, made, f"Made {new} from {name}.", as_json=as_json)
 
 
-@folder.command(
-    epilog="""\b
-Examples:
-  argosy folder quota train 500GB
-  argosy folder quota train none
-"""
-)
+@folder.command(epilog=examples("argosy folder quota train 500GB", "argosy folder quota train none"))
 @click.argument("name")
 @click.argument("size")
 @json_option
@@ -301,11 +263,9 @@ def quota(session: Session, name: str, size: str, as_json: bool) -> None:
 
 
 @folder.command(
-    epilog="""\b
-Examples:
-  argosy folder upload train ./images images
-  argosy folder upload train model.bin --replace
-"""
+    epilog=examples(
+        "argosy folder upload train ./images images", "argosy folder upload train model.bin --replace"
+    )
 )
 @click.argument("name")
 @click.argument("source", type=click.Path(path_type=Path))
@@ -324,11 +284,7 @@ def upload(session: Session, name: str, source: Path, path: str, replace: bool, 
 
 
 @folder.command(
-    epilog="""\b
-Examples:
-  argosy folder download train/model.bin .
-  argosy folder download train ./copy -r
-"""
+    epilog=examples("argosy folder download train/model.bin .", "argosy folder download train ./copy -r")
 )
 @click.argument("place")
 @click.argument("target", type=click.Path(path_type=Path), default=Path())
@@ -354,11 +310,7 @@ def download(session: Session, place: str, target: Path, recursive: bool, as_jso
 
 
 @folder.command(
-    epilog="""\b
-Examples:
-  argosy folder mount train ~/train
-  argosy folder mount train ~/train --read-only
-"""
+    epilog=examples("argosy folder mount train ~/train", "argosy folder mount train ~/train --read-only")
 )
 @click.argument("name")
 @click.argument("target", type=click.Path(path_type=Path))
@@ -388,12 +340,11 @@ def mount(session: Session, name: str, target: Path, read_only: bool) -> None:
 
 
 @folder.command(
-    epilog="""\b
-Examples:
-  argosy folder volumes
-  argosy folder volumes --add nas /mnt/nas/argosy --on-nodes /nas/argosy
-  argosy folder volumes --add team s3://team/folders
-"""
+    epilog=examples(
+        "argosy folder volumes",
+        "argosy folder volumes --add nas /mnt/nas/argosy --on-nodes /nas/argosy",
+        "argosy folder volumes --add team s3://team/folders",
+    )
 )
 @click.option("--add", nargs=2, metavar="NAME PATH", help="A path of the server, or the URL of a bucket.")
 @click.option("--on-nodes", default="", metavar="PATH", help="With --add: where nodes see the same bytes.")

@@ -7,30 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  argosy gateway run --listen 0.0.0.0:8080 --workers 0
-  argosy gateway status
-"""
-)
+@click.group(epilog=examples("argosy gateway run --listen 0.0.0.0:8080 --workers 0", "argosy gateway status"))
 def gateway() -> None:
     """The gateway: it carries requests to services; the server starts one by itself."""
 
 
 @gateway.command(
-    epilog="""\b
-Examples:
-  argosy gateway run --listen 0.0.0.0:8080 --workers 0
-  argosy gateway run --tls 0.0.0.0:443 --certificate web.pem web.key --access-log /var/log/argosy.jsonl
-  argosy gateway run --name west --region aws/us-west-2 --listen 0.0.0.0:8081
-"""
+    epilog=examples(
+        "argosy gateway run --listen 0.0.0.0:8080 --workers 0",
+        "argosy gateway run --tls 0.0.0.0:443 --certificate web.pem web.key "
+        "--access-log /var/log/argosy.jsonl",
+        "argosy gateway run --name west --region aws/us-west-2 --listen 0.0.0.0:8081",
+    )
 )
 @click.option("--listen", multiple=True, metavar="HOST:PORT", help="Take requests here.")
 @click.option("--tls", multiple=True, metavar="HOST:PORT", help="Take requests over TLS here.")
@@ -72,13 +66,7 @@ def run(
     os.execv(command[0], command)  # noqa: S606  this process becomes the gateway
 
 
-@gateway.command(
-    epilog="""\b
-Examples:
-  argosy gateway status
-  argosy gateway status --json
-"""
-)
+@gateway.command(epilog=examples("argosy gateway status", "argosy gateway status --json"))
 @click.option("--name", default="control", metavar="NAME", help="Of one of several gateways.")
 @click.option("--control", metavar="SOCKET", help="Its control socket; default: the local server's.")
 @json_option

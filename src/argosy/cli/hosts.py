@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session, yes_option
+from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
 from argosy.model.units import many, render_bytes, render_milli
 
 if TYPE_CHECKING:
@@ -43,12 +43,11 @@ def _split(words: Sequence[str]) -> list[str]:
 
 
 @click.command(
-    epilog="""\b
-Examples:
-  argosy pool add lab --hosts gpu1,gpu2 --user me
-  argosy pool add lab --hosts 'gpu[01-16]' --jump me@bastion --identity ~/.ssh/lab
-  argosy pool add lab gpu1 gpu2 --accept-new-host-keys --json
-"""
+    epilog=examples(
+        "argosy pool add lab --hosts gpu1,gpu2 --user me",
+        "argosy pool add lab --hosts 'gpu[01-16]' --jump me@bastion --identity ~/.ssh/lab",
+        "argosy pool add lab gpu1 gpu2 --accept-new-host-keys --json",
+    )
 )
 @click.argument("name")
 @click.argument("more", nargs=-1, metavar="[HOST]...")
@@ -202,13 +201,7 @@ def _say_what_next(session: Session, reports: Sequence[HostReport]) -> None:
         screen.say(f"Run something there: `argosy launch --infra {place} -- hostname`")
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy pool hosts
-  argosy pool hosts lab --json
-"""
-)
+@click.command(epilog=examples("argosy pool hosts", "argosy pool hosts lab --json"))
 @click.argument("pools", nargs=-1)
 @json_option
 @pass_session
@@ -292,13 +285,7 @@ drain = _closing(
 uncordon = _closing("uncordon", "", "Open hosts again that were cordoned or drained.", "is open again")
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy pool remove gpu2
-  argosy pool remove lab -y
-"""
-)
+@click.command(epilog=examples("argosy pool remove gpu2", "argosy pool remove lab -y"))
 @click.argument("names", nargs=-1, required=True, metavar="HOST...")
 @click.option("--force", is_flag=True, help="Also while something runs there: it is given up.")
 @yes_option

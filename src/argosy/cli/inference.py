@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import click
 
+from argosy.cli.session import examples
 
-@click.group(
-    epilog="""\b
-Example:
-  argosy inference serve digits.onnx"""
-)
+
+@click.group(epilog=examples("argosy inference serve digits.onnx"))
 def inference() -> None:
     """Serve model files on this machine: ONNX, OpenVINO, scikit-learn, PyTorch."""
 

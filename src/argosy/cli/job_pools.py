@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session, yes_option
+from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
 from argosy.cli.task_options import parse_whole, task_options
 
 if TYPE_CHECKING:
@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
 @click.group(
     name="pool",
-    epilog="""\b
-Examples:
-  argosy jobs pool apply warm pool.yaml --workers 4
-  argosy jobs launch --pool warm --num-jobs 100 task.yaml
-  argosy jobs pool status
-  argosy jobs pool down warm
-""",
+    epilog=examples(
+        "argosy jobs pool apply warm pool.yaml --workers 4",
+        "argosy jobs launch --pool warm --num-jobs 100 task.yaml",
+        "argosy jobs pool status",
+        "argosy jobs pool down warm",
+    ),
 )
 def job_pool() -> None:
     """Workers that are set up once and kept up: jobs start on them at once."""
@@ -83,13 +82,7 @@ def _workers_of(extra: str) -> int:
     return found
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy jobs pool status
-  argosy jobs pool status warm --json
-"""
-)
+@click.command(epilog=examples("argosy jobs pool status", "argosy jobs pool status warm --json"))
 @click.argument("names", nargs=-1)
 @json_option
 @pass_session
@@ -135,12 +128,7 @@ def _show(session: Session, pools: tuple[JobPoolView, ...]) -> None:
     )
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy jobs pool down warm
-"""
-)
+@click.command(epilog=examples("argosy jobs pool down warm"))
 @click.argument("name")
 @yes_option
 @json_option

@@ -9,7 +9,7 @@ import click
 from argosy.cli.clusters import job_table
 from argosy.cli.job_pools import job_pool
 from argosy.cli.launching import jobs_launch
-from argosy.cli.session import Session, complete_cluster, json_option, pass_session, yes_option
+from argosy.cli.session import Session, complete_cluster, examples, json_option, pass_session, yes_option
 
 if TYPE_CHECKING:
     from argosy.api.jobs import JobList, JobView
@@ -206,13 +206,7 @@ def _folder(job: JobView) -> str:
     return f"{job.cluster or 'managed'}-{number}"
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy cancel dev 3 4
-  argosy cancel dev -a -y
-"""
-)
+@click.command(epilog=examples("argosy cancel dev 3 4", "argosy cancel dev -a -y"))
 @click.argument("cluster", shell_complete=complete_cluster)
 @click.argument("jobs", nargs=-1)
 @click.option("-a", "--all", "every", is_flag=True, help="All unfinished jobs of the cluster.")
@@ -246,13 +240,9 @@ def _cancel(
 
 
 @click.group(
-    epilog="""\b
-Examples:
-  argosy jobs launch task.yaml
-  argosy jobs queue
-  argosy jobs logs 3
-  argosy jobs cancel 3
-"""
+    epilog=examples(
+        "argosy jobs launch task.yaml", "argosy jobs queue", "argosy jobs logs 3", "argosy jobs cancel 3"
+    )
 )
 def jobs() -> None:
     """Managed jobs: each owns its nodes and recovers when it loses them."""
@@ -315,13 +305,12 @@ def jobs_queue(
 
 @click.command(
     name="logs",
-    epilog="""\b
-Examples:
-  argosy jobs logs
-  argosy jobs logs 3 --no-follow
-  argosy jobs logs 7/12
-  argosy jobs logs -n train --attempt 1
-""",
+    epilog=examples(
+        "argosy jobs logs",
+        "argosy jobs logs 3 --no-follow",
+        "argosy jobs logs 7/12",
+        "argosy jobs logs -n train --attempt 1",
+    ),
 )
 @click.argument("job", required=False)
 @click.option("-n", "--name", help="The newest job of this name.")
@@ -363,12 +352,7 @@ def jobs_logs(
 
 @click.command(
     name="cancel",
-    epilog="""\b
-Examples:
-  argosy jobs cancel 3
-  argosy jobs cancel 7/12
-  argosy jobs cancel -a -y
-""",
+    epilog=examples("argosy jobs cancel 3", "argosy jobs cancel 7/12", "argosy jobs cancel -a -y"),
 )
 @click.argument("jobs", nargs=-1)
 @click.option("-n", "--name", help="The newest job of this name.")
@@ -385,13 +369,7 @@ def jobs_cancel(
     _cancel(session, None, jobs, every, yes, as_json)
 
 
-@click.command(
-    name="graph",
-    epilog="""\b
-Examples:
-  argosy jobs graph 7
-""",
-)
+@click.command(name="graph", epilog=examples("argosy jobs graph 7"))
 @click.argument("job")
 @json_option
 @pass_session
@@ -407,13 +385,7 @@ def jobs_graph(session: Session, job: str, as_json: bool) -> None:
         session.screen.print(line)
 
 
-@click.command(
-    name="retry",
-    epilog="""\b
-Examples:
-  argosy jobs retry 7/3
-""",
-)
+@click.command(name="retry", epilog=examples("argosy jobs retry 7/3"))
 @click.argument("task", metavar="JOB/TASK")
 @json_option
 @pass_session

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from argosy.cli.session import Session, pass_session, project_option
+from argosy.cli.session import Session, examples, pass_session, project_option
 from argosy.cli.sessions import ISOLATION, Span, wait_until_up
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ def _place_options(function: Any) -> Any:  # Any: click's decorators
 @click.group(
     name="kernel",
     invoke_without_command=True,
-    epilog="""\b
-Examples:
-  argosy kernel install --gpus A100:1
-  argosy kernel install --session lab --name lab
-  jupyter console --kernel argosy          then a kernel of this name runs in a session of its own""",
+    epilog=examples(
+        "argosy kernel install --gpus A100:1",
+        "argosy kernel install --session lab --name lab",
+        "jupyter console --kernel argosy          then a kernel of this name runs in a session of its own",
+    ),
 )
 @click.option("-f", "--file", "path", type=click.Path(path_type=Path), help="Be the kernel of this file.")
 @_place_options
@@ -65,10 +65,10 @@ def kernel(ctx: click.Context, /, path: Path | None, **flags: Any) -> None:
 
 
 @kernel.command(
-    epilog="""\b
-Examples:
-  argosy kernel install --gpus A100:1
-  argosy kernel install --name big --title "Big machine" --cpus 16 --memory 64"""
+    epilog=examples(
+        "argosy kernel install --gpus A100:1",
+        'argosy kernel install --name big --title "Big machine" --cpus 16 --memory 64',
+    )
 )
 @click.option("--name", default="argosy", show_default=True, help="Name of the kernel.")
 @click.option("--title", help="What Jupyter shows. [default: Argosy and what it runs on]")

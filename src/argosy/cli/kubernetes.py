@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 
 if TYPE_CHECKING:
     from argosy.cli.screen import Screen
@@ -33,10 +33,10 @@ Documents = list[dict[str, Any]]
 
 
 @click.group(
-    epilog="""\b
-Examples:
-  argosy kubernetes manifest --namespace ml | kubectl apply -f -
-  argosy kubernetes install --namespace ml --image registry.example/argosy:1 | kubectl apply -f -"""
+    epilog=examples(
+        "argosy kubernetes manifest --namespace ml | kubectl apply -f -",
+        "argosy kubernetes install --namespace ml --image registry.example/argosy:1 | kubectl apply -f -",
+    )
 )
 def kubernetes() -> None:
     """Rights in a cluster, and Argosy's server in it."""
@@ -59,10 +59,9 @@ def _shared(command: Any) -> Any:  # Any: click's decorators
 
 
 @kubernetes.command(
-    epilog="""\b
-Examples:
-  argosy kubernetes manifest
-  argosy kubernetes manifest --namespace ml --cluster-wide --apply"""
+    epilog=examples(
+        "argosy kubernetes manifest", "argosy kubernetes manifest --namespace ml --cluster-wide --apply"
+    )
 )
 @_shared
 @json_option
@@ -88,10 +87,10 @@ def manifest(
 
 
 @kubernetes.command(
-    epilog="""\b
-Examples:
-  argosy kubernetes install --namespace ml --image registry.example/argosy:1 --apply
-  argosy kubernetes install --namespace ml --task train.yaml --apply"""
+    epilog=examples(
+        "argosy kubernetes install --namespace ml --image registry.example/argosy:1 --apply",
+        "argosy kubernetes install --namespace ml --task train.yaml --apply",
+    )
 )
 @_shared
 @click.option("--image", default=_IMAGE, metavar="NAME", help=f"The server's image. [{_IMAGE}]")

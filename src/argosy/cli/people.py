@@ -6,29 +6,22 @@ import sys
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 from argosy.cli.signing_in import ask_secret
 from argosy.model.errors import ArgosyError
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  argosy user add ann --role member --project vision
-  argosy user ls
-"""
-)
+@click.group(epilog=examples("argosy user add ann --role member --project vision", "argosy user ls"))
 def user() -> None:
     """Accounts of people and of services."""
 
 
 @user.command(
     "add",
-    epilog="""\b
-Examples:
-  argosy user add ann --name "Ann Arbor" --role member --project vision
-  argosy user add robot --service
-""",
+    epilog=examples(
+        'argosy user add ann --name "Ann Arbor" --role member --project vision',
+        "argosy user add robot --service",
+    ),
 )
 @click.argument("name")
 @click.option("--name", "full_name", default="", help="The full name.")
@@ -72,13 +65,7 @@ def _make_password() -> str:
     return "-".join("".join(secrets.choice(letters) for _ in range(5)) for _ in range(4))
 
 
-@user.command(
-    "ls",
-    epilog="""\b
-Examples:
-  argosy user ls
-""",
-)
+@user.command("ls", epilog=examples("argosy user ls"))
 @json_option
 @pass_session
 def user_list(session: Session, as_json: bool) -> None:
@@ -100,13 +87,7 @@ def user_list(session: Session, as_json: bool) -> None:
     session.screen.table(("NAME", "FULL NAME", "KIND", "SECOND FACTOR", "ROLES"), rows)
 
 
-@user.command(
-    "disable",
-    epilog="""\b
-Examples:
-  argosy user disable ann
-""",
-)
+@user.command("disable", epilog=examples("argosy user disable ann"))
 @click.argument("name")
 @pass_session
 def user_disable(session: Session, name: str) -> None:
@@ -115,14 +96,7 @@ def user_disable(session: Session, name: str) -> None:
     session.screen.print(f"`{name}` is disabled.")
 
 
-@user.command(
-    "enable",
-    epilog="""\b
-Examples:
-  argosy user enable ann
-  argosy user enable ann --without-codes
-""",
-)
+@user.command("enable", epilog=examples("argosy user enable ann", "argosy user enable ann --without-codes"))
 @click.argument("name")
 @click.option("--without-codes", is_flag=True, help="Also forget the authenticator app that was lost.")
 @pass_session
@@ -132,13 +106,7 @@ def user_enable(session: Session, name: str, without_codes: bool) -> None:
     session.screen.print(f"`{name}` is enabled.")
 
 
-@user.command(
-    "rm",
-    epilog="""\b
-Examples:
-  argosy user rm ann
-""",
-)
+@user.command("rm", epilog=examples("argosy user rm ann"))
 @click.argument("name")
 @pass_session
 def user_remove(session: Session, name: str) -> None:
@@ -147,14 +115,7 @@ def user_remove(session: Session, name: str) -> None:
     session.screen.print(f"`{name}` is removed.")
 
 
-@user.command(
-    "password",
-    epilog="""\b
-Examples:
-  argosy user password
-  argosy user password ann
-""",
-)
+@user.command("password", epilog=examples("argosy user password", "argosy user password ann"))
 @click.argument("name", required=False)
 @pass_session
 def user_password(session: Session, name: str | None) -> None:
@@ -169,13 +130,7 @@ def user_password(session: Session, name: str | None) -> None:
     session.screen.print("The password is set; sign in again: `argosy login`.")
 
 
-@user.command(
-    "codes",
-    epilog="""\b
-Examples:
-  argosy user codes
-""",
-)
+@user.command("codes", epilog=examples("argosy user codes"))
 @pass_session
 def user_codes(session: Session) -> None:
     """Ask for a one-time code of an authenticator app from now on, when you sign in."""
@@ -187,25 +142,18 @@ def user_codes(session: Session) -> None:
     session.screen.print("From now on a code is asked for. Sign in again: `argosy login`.")
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  argosy project create vision
-  argosy project ls
-"""
-)
+@click.group(epilog=examples("argosy project create vision", "argosy project ls"))
 def project() -> None:
     """Projects, to which clusters, jobs, budgets and secrets belong."""
 
 
 @project.command(
     "create",
-    epilog="""\b
-Examples:
-  argosy project create vision
-  argosy project create acme --as-organisation
-  argosy project create vision --organisation acme
-""",
+    epilog=examples(
+        "argosy project create vision",
+        "argosy project create acme --as-organisation",
+        "argosy project create vision --organisation acme",
+    ),
 )
 @click.argument("name")
 @click.option("--organisation", default="", help="To which it belongs.")
@@ -218,13 +166,7 @@ def project_create(session: Session, name: str, organisation: str, as_organisati
     session.screen.print(f"{'Organisation' if as_organisation else 'Project'} `{name}` is made.")
 
 
-@project.command(
-    "ls",
-    epilog="""\b
-Examples:
-  argosy project ls
-""",
-)
+@project.command("ls", epilog=examples("argosy project ls"))
 @json_option
 @pass_session
 def project_list(session: Session, as_json: bool) -> None:
@@ -237,13 +179,7 @@ def project_list(session: Session, as_json: bool) -> None:
     session.screen.table(("PROJECT", "ORGANISATION", "ABOUT"), rows)
 
 
-@project.command(
-    "rm",
-    epilog="""\b
-Examples:
-  argosy project rm vision
-""",
-)
+@project.command("rm", epilog=examples("argosy project rm vision"))
 @click.argument("name")
 @pass_session
 def project_remove(session: Session, name: str) -> None:
@@ -252,25 +188,12 @@ def project_remove(session: Session, name: str) -> None:
     session.screen.print(f"Project `{name}` is removed.")
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  argosy role give ann member --project vision
-  argosy role members
-"""
-)
+@click.group(epilog=examples("argosy role give ann member --project vision", "argosy role members"))
 def role() -> None:
     """Roles, and who has which."""
 
 
-@role.command(
-    "ls",
-    epilog="""\b
-Examples:
-  argosy role ls
-  argosy role ls --json
-""",
-)
+@role.command("ls", epilog=examples("argosy role ls", "argosy role ls --json"))
 @json_option
 @pass_session
 def role_list(session: Session, as_json: bool) -> None:
@@ -293,10 +216,9 @@ def role_list(session: Session, as_json: bool) -> None:
 
 @role.command(
     "create",
-    epilog="""\b
-Examples:
-  argosy role create on-call --may '*.read' --may jobs.write --about "ends what runs wild"
-""",
+    epilog=examples(
+        "argosy role create on-call --may '*.read' --may jobs.write --about \"ends what runs wild\""
+    ),
 )
 @click.argument("name")
 @click.option("--may", "permissions", multiple=True, help="A permission, such as `jobs.write` or `jobs.*`.")
@@ -311,13 +233,7 @@ def role_create(
     session.screen.print(f"Role `{name}` is made.")
 
 
-@role.command(
-    "rm",
-    epilog="""\b
-Examples:
-  argosy role rm on-call
-""",
-)
+@role.command("rm", epilog=examples("argosy role rm on-call"))
 @click.argument("name")
 @pass_session
 def role_remove(session: Session, name: str) -> None:
@@ -328,12 +244,11 @@ def role_remove(session: Session, name: str) -> None:
 
 @role.command(
     "give",
-    epilog="""\b
-Examples:
-  argosy role give ann member --project vision
-  argosy role give group:research viewer --organisation acme
-  argosy role give bob owner
-""",
+    epilog=examples(
+        "argosy role give ann member --project vision",
+        "argosy role give group:research viewer --organisation acme",
+        "argosy role give bob owner",
+    ),
 )
 @click.argument("who")
 @click.argument("name")
@@ -346,13 +261,7 @@ def role_give(session: Session, who: str, name: str, project: str, organisation:
     session.screen.print(f"`{who}` is {name} of {project or organisation or 'everything'}.")
 
 
-@role.command(
-    "take",
-    epilog="""\b
-Examples:
-  argosy role take ann member --project vision
-""",
-)
+@role.command("take", epilog=examples("argosy role take ann member --project vision"))
 @click.argument("who")
 @click.argument("name")
 @click.option("--project", default="", help="In this project.")
@@ -364,13 +273,7 @@ def role_take(session: Session, who: str, name: str, project: str, organisation:
     session.screen.print(f"`{who}` is no {name} of {project or organisation or 'everything'} any more.")
 
 
-@role.command(
-    "members",
-    epilog="""\b
-Examples:
-  argosy role members --project vision
-""",
-)
+@role.command("members", epilog=examples("argosy role members --project vision"))
 @click.option("--project", default="", help="Only of this project.")
 @json_option
 @pass_session

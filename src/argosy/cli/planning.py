@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from argosy.cli.offer_words import accelerators_of, place_of, render_refused, render_view
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 from argosy.cli.task_options import parse_all, parse_described, task_options, weighing_options
 from argosy.model.units import render_bytes, render_duration, render_milli, render_price
 
@@ -97,12 +97,11 @@ def plan(
 
 
 @click.command(
-    epilog="""\b
-Examples:
-  argosy offers train.yaml
-  argosy offers --gpus H100:8 --infra gcp --top 50
-  argosy offers train.yaml --json
-"""
+    epilog=examples(
+        "argosy offers train.yaml",
+        "argosy offers --gpus H100:8 --infra gcp --top 50",
+        "argosy offers train.yaml --json",
+    )
 )
 @click.argument("words", nargs=-1, metavar="[FILE.yaml]")
 @task_options

@@ -11,7 +11,7 @@ import click
 
 from argosy.cli import hosts as host_commands
 from argosy.cli.clusters import age
-from argosy.cli.session import Session, complete_cluster, json_option, pass_session
+from argosy.cli.session import Session, complete_cluster, examples, json_option, pass_session
 from argosy.model.units import do, many, many_do, render_bytes, render_duration, render_milli
 
 if TYPE_CHECKING:
@@ -24,14 +24,13 @@ _WAITING_SHOWN: Final = 10
 
 @click.group(
     invoke_without_command=True,
-    epilog="""\b
-Examples:
-  argosy pool
-  argosy pool map
-  argosy pool map --html map.html
-  argosy pool add lab --hosts gpu1,gpu2 --user me
-  argosy pool hosts
-""",
+    epilog=examples(
+        "argosy pool",
+        "argosy pool map",
+        "argosy pool map --html map.html",
+        "argosy pool add lab --hosts gpu1,gpu2 --user me",
+        "argosy pool hosts",
+    ),
 )
 @json_option
 @click.pass_context
@@ -63,13 +62,7 @@ def _chosen(session: Session, names: tuple[str, ...]) -> tuple[PoolView, ...]:
     return tuple(pool for pool in pools if not names or pool.name in names or pool.id in names)
 
 
-@pool.command(
-    epilog="""\b
-Examples:
-  argosy pool top
-  argosy pool top dgx --json
-"""
-)
+@pool.command(epilog=examples("argosy pool top", "argosy pool top dgx --json"))
 @click.argument("pools", nargs=-1)
 @json_option
 @pass_session
@@ -319,13 +312,7 @@ def _draw(session: Session, pool: PoolView) -> None:
     screen.print(told.rstrip() if told else "nobody holds anything")
 
 
-@pool.command(
-    epilog="""\b
-Examples:
-  argosy pool groups
-  argosy pool groups --json
-"""
-)
+@pool.command(epilog=examples("argosy pool groups", "argosy pool groups --json"))
 @json_option
 @pass_session
 def groups(session: Session, as_json: bool) -> None:
@@ -356,13 +343,7 @@ def groups(session: Session, as_json: bool) -> None:
     session.screen.table(("GROUP", "NODES", "NOW", "GPUS", "KINDS", "QUEUES"), rows, right=("NOW", "GPUS"))
 
 
-@pool.command(
-    epilog="""\b
-Examples:
-  argosy pool presets
-  argosy launch --preset small -- python train.py
-"""
-)
+@pool.command(epilog=examples("argosy pool presets", "argosy launch --preset small -- python train.py"))
 @json_option
 @pass_session
 def presets(session: Session, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from argosy.cli.offer_words import render_refused, render_view
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 from argosy.model.units import render_bytes, render_milli, render_price
 
 if TYPE_CHECKING:
@@ -195,14 +195,7 @@ def _model_table(session: Session, models: Sequence[ModelView]) -> None:
     )
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy regions
-  argosy regions aws
-  argosy regions --area eu
-"""
-)
+@click.command(epilog=examples("argosy regions", "argosy regions aws", "argosy regions --area eu"))
 @click.argument("provider", required=False)
 @click.option("--area", metavar="AREA", help="Only in eu, eea, a country (kr) or a continent (asia).")
 @json_option
@@ -242,25 +235,12 @@ def _carbon(row: RegionView) -> str:
     return f"{'~' if row.carbon_estimated else ''}{row.carbon_g_per_kwh:.0f}"
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  argosy catalog show
-  argosy catalog refresh azure
-"""
-)
+@click.group(epilog=examples("argosy catalog show", "argosy catalog refresh azure"))
 def catalog() -> None:
     """Known prices: how old they are, and how to get new ones."""
 
 
-@catalog.command(
-    "show",
-    epilog="""\b
-Examples:
-  argosy catalog show
-  argosy catalog show --json
-""",
-)
+@catalog.command("show", epilog=examples("argosy catalog show", "argosy catalog show --json"))
 @json_option
 @pass_session
 def catalog_show(session: Session, as_json: bool) -> None:
@@ -298,14 +278,7 @@ def catalog_show(session: Session, as_json: bool) -> None:
         )
 
 
-@catalog.command(
-    "refresh",
-    epilog="""\b
-Examples:
-  argosy catalog refresh azure
-  argosy catalog refresh
-""",
-)
+@catalog.command("refresh", epilog=examples("argosy catalog refresh azure", "argosy catalog refresh"))
 @click.argument("providers", nargs=-1)
 @click.option("--force", is_flag=True, help="Take the new prices also when they are strangely few.")
 @json_option

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from argosy.cli.session import Amount, Session, json_option, pass_session, yes_option
+from argosy.cli.session import Amount, Session, examples, json_option, pass_session, yes_option
 from argosy.model.units import many
 
 if TYPE_CHECKING:
@@ -20,14 +20,13 @@ _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 
 
 @click.group(
-    epilog="""\b
-Examples:
-  argosy quota get
-  argosy quota set acme/vision --deserved gpus=16 --limit gpus=32,memory=512GB
-  argosy quota explain acme/vision --request A100:8
-  argosy quota export > quotas.yaml
-  argosy quota apply quotas.yaml
-"""
+    epilog=examples(
+        "argosy quota get",
+        "argosy quota set acme/vision --deserved gpus=16 --limit gpus=32,memory=512GB",
+        "argosy quota explain acme/vision --request A100:8",
+        "argosy quota export > quotas.yaml",
+        "argosy quota apply quotas.yaml",
+    )
 )
 def quota() -> None:
     """Who may have how much of the machines: a tree of queues for organisations, projects and people.
@@ -322,12 +321,11 @@ def _named(request: object) -> list[dict[str, int | None]]:
 
 @quota.command(
     name="explain",
-    epilog="""\b
-Examples:
-  argosy quota explain acme/vision
-  argosy quota explain acme/vision --request A100:8 --num-nodes 2
-  argosy quota explain acme/vision --request gpus=8,cpus=64
-""",
+    epilog=examples(
+        "argosy quota explain acme/vision",
+        "argosy quota explain acme/vision --request A100:8 --num-nodes 2",
+        "argosy quota explain acme/vision --request gpus=8,cpus=64",
+    ),
 )
 @click.argument("queue", shell_complete=complete_queue)
 @click.option(
@@ -350,12 +348,11 @@ def explain(session: Session, queue: str, request: str | None, num_nodes: int, a
 
 @quota.command(
     name="apply",
-    epilog="""\b
-Examples:
-  argosy quota export > quotas.yaml
-  argosy quota apply quotas.yaml
-  argosy quota apply --check quotas.yaml
-""",
+    epilog=examples(
+        "argosy quota export > quotas.yaml",
+        "argosy quota apply quotas.yaml",
+        "argosy quota apply --check quotas.yaml",
+    ),
 )
 @click.argument("file", metavar="FILE.yaml")
 @click.option(
@@ -393,13 +390,7 @@ def _counted(tenancy: Tenancy) -> str:
     return ", ".join(many(len(each), name) for name, each in counts)
 
 
-@quota.command(
-    name="export",
-    epilog="""\b
-Examples:
-  argosy quota export > quotas.yaml
-""",
-)
+@quota.command(name="export", epilog=examples("argosy quota export > quotas.yaml"))
 @json_option
 @pass_session
 def export(session: Session, as_json: bool) -> None:

@@ -8,27 +8,17 @@ from typing import IO
 import click
 
 from argosy.cli.clusters import age
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  argosy secret set hf-token
-  argosy secret ls
-"""
-)
+@click.group(epilog=examples("argosy secret set hf-token", "argosy secret ls"))
 def secret() -> None:
     """Secrets of a project: a task names one as `secrets: {HF_TOKEN: "argosy:hf-token"}`."""
 
 
 @secret.command(
     "set",
-    epilog="""\b
-Examples:
-  argosy secret set hf-token
-  argosy secret set netrc --file ~/.netrc --project vision
-""",
+    epilog=examples("argosy secret set hf-token", "argosy secret set netrc --file ~/.netrc --project vision"),
 )
 @click.argument("name")
 @click.option("--file", type=click.File("r"), help="The value is what is in this file.")
@@ -46,13 +36,7 @@ def secret_set(session: Session, name: str, file: IO[str] | None, project: str) 
     session.screen.print(f"Secret `{name}` is set; what is launched from now on gets it.")
 
 
-@secret.command(
-    "ls",
-    epilog="""\b
-Examples:
-  argosy secret ls
-""",
-)
+@secret.command("ls", epilog=examples("argosy secret ls"))
 @click.option("--project", default="", help="Only of this project.")
 @json_option
 @pass_session
@@ -67,13 +51,7 @@ def secret_list(session: Session, project: str, as_json: bool) -> None:
     session.screen.table(("SECRET", "PROJECT", "SET BY", "AGE"), rows)
 
 
-@secret.command(
-    "rm",
-    epilog="""\b
-Examples:
-  argosy secret rm hf-token
-""",
-)
+@secret.command("rm", epilog=examples("argosy secret rm hf-token"))
 @click.argument("name")
 @click.option("--project", default="", help="Of this project.")
 @pass_session

@@ -9,7 +9,7 @@ import click
 
 from argosy import __version__
 from argosy.cli.clusters import age
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 from argosy.model.units import many, render_bytes
 
 if TYPE_CHECKING:
@@ -19,27 +19,25 @@ STOP_TIMEOUT_S = 15.0
 
 
 @click.group(
-    epilog="""\b
-Examples:
-  argosy server status
-  argosy server start --listen 0.0.0.0:7421
-  argosy server token
-  argosy server stop
-"""
+    epilog=examples(
+        "argosy server status",
+        "argosy server start --listen 0.0.0.0:7421",
+        "argosy server token",
+        "argosy server stop",
+    )
 )
 def server() -> None:
     """The server: the first command starts a local one by itself."""
 
 
 @server.command(
-    epilog="""\b
-Examples:
-  argosy server start
-  argosy server start --listen 0.0.0.0:7421 --tls generated
-  argosy server start --listen 0.0.0.0:443 --tls acme --domain argosy.example
-  argosy server start --s3 127.0.0.1:9000
-  argosy server start --foreground
-"""
+    epilog=examples(
+        "argosy server start",
+        "argosy server start --listen 0.0.0.0:7421 --tls generated",
+        "argosy server start --listen 0.0.0.0:443 --tls acme --domain argosy.example",
+        "argosy server start --s3 127.0.0.1:9000",
+        "argosy server start --foreground",
+    )
 )
 @click.option(
     "--listen", metavar="HOST:PORT", help="Also listen on this address; clients there need a token."
@@ -95,12 +93,7 @@ def _arguments(given: Mapping[str, str | tuple[str, ...] | None]) -> tuple[str, 
     return tuple(extra)
 
 
-@server.command(
-    epilog="""\b
-Examples:
-  argosy server stop
-"""
-)
+@server.command(epilog=examples("argosy server stop"))
 @pass_session
 def stop(session: Session) -> None:
     """Stop the server. Running jobs go on; the next command starts it again."""
@@ -162,13 +155,7 @@ def _is_alive(pid: int) -> bool:
     return not os.path.isdir("/proc/self")  # noqa: PTH112  with /proc, its word above counts
 
 
-@server.command(
-    epilog="""\b
-Examples:
-  argosy server status
-  argosy server status --json
-"""
-)
+@server.command(epilog=examples("argosy server status", "argosy server status --json"))
 @json_option
 @pass_session
 def status(session: Session, as_json: bool) -> None:
@@ -199,12 +186,9 @@ def status(session: Session, as_json: bool) -> None:
 
 
 @server.command(
-    epilog="""\b
-Examples:
-  argosy server token
-  argosy server token --name ci
-  argosy server token --name ci --remove
-"""
+    epilog=examples(
+        "argosy server token", "argosy server token --name ci", "argosy server token --name ci --remove"
+    )
 )
 @click.option("--name", help="What it is for; a new one of the same name replaces the old.")
 @click.option("--admin", is_flag=True, help="It may also stop the server.")
@@ -220,13 +204,7 @@ def token(session: Session, name: str | None, admin: bool, remove: bool, listing
     _run_program(session, "token", *extra)
 
 
-@server.command(
-    epilog="""\b
-Examples:
-  argosy server prune --dry-run
-  argosy server prune --days 30
-"""
-)
+@server.command(epilog=examples("argosy server prune --dry-run", "argosy server prune --days 30"))
 @click.option("--days", type=click.IntRange(1), help="What ended so many days ago goes (as set: 90).")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @json_option
@@ -246,13 +224,7 @@ def prune(session: Session, days: int | None, dry_run: bool, as_json: bool) -> N
         session.screen.print(f"The database gave back {render_bytes(reply.freed_bytes)}.")
 
 
-@server.command(
-    epilog="""\b
-Examples:
-  argosy server peers
-  argosy server peers --forget box-2
-"""
-)
+@server.command(epilog=examples("argosy server peers", "argosy server peers --forget box-2"))
 @click.option("--forget", metavar="NAME", help="A server that never comes back.")
 @pass_session
 def peers(session: Session, forget: str | None) -> None:
@@ -260,12 +232,7 @@ def peers(session: Session, forget: str | None) -> None:
     _run_program(session, "peers", *(("--forget", forget) if forget else ()))
 
 
-@server.command(
-    epilog="""\b
-Examples:
-  argosy server key --rotate
-"""
-)
+@server.command(epilog=examples("argosy server key --rotate"))
 @click.option("--rotate", is_flag=True, required=True, help="Make a new key; it seals from now on.")
 @pass_session
 def key(session: Session, rotate: bool) -> None:
@@ -300,13 +267,7 @@ def _local(session: Session) -> Location:
     return location
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy version
-  argosy version --json
-"""
-)
+@click.command(epilog=examples("argosy version", "argosy version --json"))
 @json_option
 @pass_session
 def version(session: Session, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from argosy.cli.service_models import members
-from argosy.cli.session import Session, json_option, pass_session, yes_option
+from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
 
 if TYPE_CHECKING:
     from argosy.api.services import ReplicaView, ServiceReply, ServiceView
@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 _PACE: Final = ("REQ/S", "P50", "P99")
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy serve status
-  argosy serve status chat --json
-"""
-)
+@click.command(epilog=examples("argosy serve status", "argosy serve status chat --json"))
 @click.argument("names", metavar="[SERVICE]...", nargs=-1)
 @click.option("-a", "--all", "every", is_flag=True, hidden=True)
 @json_option
@@ -140,12 +134,9 @@ def _revisions(service: ServiceView) -> str:
 
 
 @click.command(
-    epilog="""\b
-Examples:
-  argosy serve logs chat
-  argosy serve logs chat 3 --no-follow
-  argosy serve logs chat/3
-"""
+    epilog=examples(
+        "argosy serve logs chat", "argosy serve logs chat 3 --no-follow", "argosy serve logs chat/3"
+    )
 )
 @click.argument("service")
 @click.argument("replica", required=False, type=int)
@@ -177,12 +168,7 @@ def logs(session: Session, service: str, replica: int | None, follow: bool, tail
     return follow_job(session, job, follow=follow, tail=tail)
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  curl $(argosy serve endpoint chat)/v1/models
-"""
-)
+@click.command(epilog=examples("curl $(argosy serve endpoint chat)/v1/models"))
 @click.argument("service")
 @json_option
 @pass_session
@@ -204,13 +190,7 @@ def endpoint(session: Session, service: str, as_json: bool) -> None:
         )
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy serve scale chat 5
-  argosy serve scale chat auto
-"""
-)
+@click.command(epilog=examples("argosy serve scale chat 5", "argosy serve scale chat auto"))
 @click.argument("service")
 @click.argument("replicas", metavar="NUMBER|auto")
 @json_option
@@ -223,12 +203,7 @@ def scale(session: Session, service: str, replicas: str, as_json: bool) -> None:
     _say(session, reply, as_json=as_json)
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy serve promote chat
-"""
-)
+@click.command(epilog=examples("argosy serve promote chat"))
 @click.argument("service")
 @click.argument("revision", type=int, default=0)
 @json_option
@@ -238,13 +213,7 @@ def promote(session: Session, service: str, revision: int, as_json: bool) -> Non
     _say(session, session.client.promote_service(service, revision), as_json=as_json)
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy serve rollback chat
-  argosy serve rollback chat 3
-"""
-)
+@click.command(epilog=examples("argosy serve rollback chat", "argosy serve rollback chat 3"))
 @click.argument("service")
 @click.argument("revision", type=int, default=0)
 @json_option
@@ -261,13 +230,7 @@ def _say(session: Session, reply: ServiceReply, *, as_json: bool) -> None:
         session.screen.print(reply.said)
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy serve down chat
-  argosy serve down chat --now
-"""
-)
+@click.command(epilog=examples("argosy serve down chat", "argosy serve down chat --now"))
 @click.argument("services", metavar="SERVICE...", nargs=-1, required=True)
 @click.option("--now", is_flag=True, help="Do not wait for requests that are under way.")
 @click.option("--purge", is_flag=True, hidden=True)

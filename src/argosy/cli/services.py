@@ -11,7 +11,7 @@ from argosy.cli.service_key import key, price
 from argosy.cli.service_models import shared_as, update_shared
 from argosy.cli.service_status import down, endpoint, logs, promote, rollback, scale, status
 from argosy.cli.service_tls import read_certificate
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 from argosy.cli.task_options import parse_whole, task_options
 from argosy.cli.tunnels import tunnel
 
@@ -27,14 +27,13 @@ _BAKE_REQUESTS: Final = 10  # that a step of a canary is to have answered, unles
 
 
 @click.group(
-    epilog="""\b
-Examples:
-  argosy serve up examples/serve/hello.yaml
-  argosy serve status
-  curl $(argosy serve endpoint hello)/
-  argosy serve update hello hello.yaml --canary 10
-  argosy serve down hello
-"""
+    epilog=examples(
+        "argosy serve up examples/serve/hello.yaml",
+        "argosy serve status",
+        "curl $(argosy serve endpoint hello)/",
+        "argosy serve update hello hello.yaml --canary 10",
+        "argosy serve down hello",
+    )
 )
 def serve() -> None:
     """Services: replicas behind one endpoint, that scale and roll over safely."""

@@ -131,6 +131,11 @@ class Minutes(click.ParamType[int]):
         return seconds // 60
 
 
+def examples(*lines: str) -> str:
+    """The end of a help page: commands as they are typed, one a line."""
+    return "\b\nExamples:\n" + "".join(f"  {line}\n" for line in lines)
+
+
 def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print API types as JSON.")(function)
 

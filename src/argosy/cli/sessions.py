@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session, project_option, yes_option
+from argosy.cli.session import Session, examples, json_option, pass_session, project_option, yes_option
 from argosy.cli.task_options import task_options
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ ISOLATION = ("process", "sandbox-lite", "sandbox", "user", "container")
 
 @click.group(
     name="session",
-    epilog="""\b
-Examples:
-  argosy session start jupyter --gpus A100:0.5 --idle 30m --open
-  argosy session start terminal
-  argosy session ls
-  argosy session stop jupyter
-  argosy session start jupyter""",
+    epilog=examples(
+        "argosy session start jupyter --gpus A100:0.5 --idle 30m --open",
+        "argosy session start terminal",
+        "argosy session ls",
+        "argosy session stop jupyter",
+        "argosy session start jupyter",
+    ),
 )
 def sessions() -> None:
     """Notebooks, terminals and editors: start, open, rest, end."""
@@ -207,13 +207,7 @@ def _last_lines(session: Session, view: SessionView) -> str:
     return "\n".join("  | " + line for line in data.decode("utf-8", "replace").splitlines()[-12:])
 
 
-@click.command(
-    name="ls",
-    epilog="""\b
-Examples:
-  argosy session ls
-  argosy session ls --all --json""",
-)
+@click.command(name="ls", epilog=examples("argosy session ls", "argosy session ls --all --json"))
 @click.option("-a", "--all", "everything", is_flag=True, help="Also ended ones.")
 @json_option
 @pass_session
@@ -257,12 +251,7 @@ def _left(view: SessionView, now_ms: int) -> str:
     return f"in {render_duration(left_s)}{mark}" if left_s else "now"
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy session apps
-  argosy session apps --json"""
-)
+@click.command(epilog=examples("argosy session apps", "argosy session apps --json"))
 @json_option
 @pass_session
 def apps(session: Session, as_json: bool) -> None:
@@ -276,11 +265,7 @@ def apps(session: Session, as_json: bool) -> None:
         )
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy session stop jupyter"""
-)
+@click.command(epilog=examples("argosy session stop jupyter"))
 @click.argument("names", nargs=-1, required=True, metavar="SESSION...")
 @json_option
 @pass_session
@@ -290,11 +275,7 @@ def stop(session: Session, names: tuple[str, ...], as_json: bool) -> None:
     _each(session, names, session.client.rest_session, said, as_json=as_json)
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy session end jupyter"""
-)
+@click.command(epilog=examples("argosy session end jupyter"))
 @click.argument("names", nargs=-1, required=True, metavar="SESSION...")
 @yes_option
 @json_option
@@ -319,12 +300,7 @@ def _each(
         session.screen.print(said.format(name))
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy session logs jupyter
-  argosy session logs jupyter -f"""
-)
+@click.command(epilog=examples("argosy session logs jupyter", "argosy session logs jupyter -f"))
 @click.argument("name", metavar="SESSION")
 @click.option("-f", "--follow", is_flag=True, help="Go on until it ends.")
 @click.option("--tail", type=click.IntRange(min=0), help="Only the last lines.")
@@ -342,10 +318,9 @@ def logs(session: Session, name: str, follow: bool, tail: int | None) -> None:
 
 
 @click.command(
-    epilog="""\b
-Examples:
-  argosy session idle jupyter --idle 2h
-  argosy session idle jupyter --idle never --gpu-idle 30m"""
+    epilog=examples(
+        "argosy session idle jupyter --idle 2h", "argosy session idle jupyter --idle never --gpu-idle 30m"
+    )
 )
 @click.argument("name", metavar="SESSION")
 @_idle_options
@@ -370,10 +345,7 @@ def idle(
 
 
 @click.command(
-    epilog="""\b
-Examples:
-  argosy session snooze jupyter
-  argosy session snooze jupyter --minutes 120"""
+    epilog=examples("argosy session snooze jupyter", "argosy session snooze jupyter --minutes 120")
 )
 @click.argument("name", metavar="SESSION")
 @click.option("--minutes", type=click.IntRange(min=1, max=1440), default=60, show_default=True)
@@ -389,12 +361,12 @@ def snooze(session: Session, name: str, minutes: int, as_json: bool) -> None:
 
 
 @click.command(
-    epilog="""\b
-Examples:
-  argosy session share jupyter ben
-  argosy session share jupyter project:vision --for 2h
-  argosy session share shell ben --watch
-  argosy session share jupyter ben --remove"""
+    epilog=examples(
+        "argosy session share jupyter ben",
+        "argosy session share jupyter project:vision --for 2h",
+        "argosy session share shell ben --watch",
+        "argosy session share jupyter ben --remove",
+    )
 )
 @click.argument("name", metavar="SESSION")
 @click.argument("who", metavar="NAME|project:NAME")
@@ -417,11 +389,11 @@ def share(session: Session, name: str, who: str, seconds: int, watch: bool, remo
 
 
 @click.command(
-    epilog="""\b
-Examples:
-  argosy session snapshot jupyter
-  argosy session snapshot jupyter --name course
-  argosy session start jupyter --from course"""
+    epilog=examples(
+        "argosy session snapshot jupyter",
+        "argosy session snapshot jupyter --name course",
+        "argosy session start jupyter --from course",
+    )
 )
 @click.argument("name", metavar="SESSION")
 @click.option("--name", "called", default="", metavar="SNAPSHOT", help="[default: SESSION-1, SESSION-2, ...]")
@@ -439,12 +411,7 @@ def snapshot(session: Session, name: str, called: str, as_json: bool) -> None:
     session.screen.say(f"  begin with it:  argosy session start {view.app} --from {view.name}")
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy session snapshots
-  argosy session snapshots --remove course"""
-)
+@click.command(epilog=examples("argosy session snapshots", "argosy session snapshots --remove course"))
 @click.option("--remove", metavar="SNAPSHOT", help="Remove this one.")
 @json_option
 @pass_session

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from argosy.cli.session import Session, complete_cluster, pass_session, yes_option
+from argosy.cli.session import Session, complete_cluster, examples, pass_session, yes_option
 
 if TYPE_CHECKING:
     from argosy.client.shell import Shell, Size
@@ -88,10 +88,11 @@ def _set_up(session: Session, *, yes: bool) -> None:
 
 @click.command(
     "ssh-config",
-    epilog="""\b
-Examples:
-  argosy ssh-config               then: ssh NAME.argosy, scp file NAME.argosy:, rsync, VS Code Remote-SSH
-  argosy ssh-config --yes""",
+    epilog=examples(
+        "argosy ssh-config               "
+        "then: ssh NAME.argosy, scp file NAME.argosy:, rsync, VS Code Remote-SSH",
+        "argosy ssh-config --yes",
+    ),
 )
 @yes_option
 @pass_session

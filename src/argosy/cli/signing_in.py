@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 from argosy.model.errors import ArgosyError
 from argosy.model.units import many
 
@@ -22,14 +22,13 @@ _DAY_MS: Final = 86_400_000
 
 
 @click.command(
-    epilog="""\b
-Examples:
-  argosy login
-  argosy login --user ann
-  argosy login --browser
-  argosy login --device
-  argosy login --confirm BCDF-GHJK
-"""
+    epilog=examples(
+        "argosy login",
+        "argosy login --user ann",
+        "argosy login --browser",
+        "argosy login --device",
+        "argosy login --confirm BCDF-GHJK",
+    )
 )
 @click.option("--user", help="Sign in with a password as this user.")
 @click.option("--browser", is_flag=True, help="Sign in where your browser is signed in already.")
@@ -122,12 +121,7 @@ def ask_secret(title: str) -> str:
     return sys.stdin.readline().rstrip("\n")
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy logout
-"""
-)
+@click.command(epilog=examples("argosy logout"))
 @pass_session
 def logout(session: Session) -> None:
     """End the sign-in of this machine."""
@@ -140,13 +134,7 @@ def logout(session: Session) -> None:
     session.screen.print(f"Signed out of {client.location.render()}.")
 
 
-@click.command(
-    epilog="""\b
-Examples:
-  argosy whoami
-  argosy whoami --json
-"""
-)
+@click.command(epilog=examples("argosy whoami", "argosy whoami --json"))
 @json_option
 @pass_session
 def whoami(session: Session, as_json: bool) -> None:
@@ -165,24 +153,17 @@ def whoami(session: Session, as_json: bool) -> None:
         session.screen.print("Somebody else chose your password: `argosy user password` sets your own.")
 
 
-@click.group(
-    epilog="""\b
-Examples:
-  argosy token create ci --days 30
-  argosy token ls
-"""
-)
+@click.group(epilog=examples("argosy token create ci --days 30", "argosy token ls"))
 def token() -> None:
     """Personal tokens, for programs that act as you."""
 
 
 @token.command(
     "create",
-    epilog="""\b
-Examples:
-  argosy token create ci --days 30 --may 'jobs.*' --may logs.read --project vision
-  argosy token create deploy --user robot
-""",
+    epilog=examples(
+        "argosy token create ci --days 30 --may 'jobs.*' --may logs.read --project vision",
+        "argosy token create deploy --user robot",
+    ),
 )
 @click.argument("name")
 @click.option("--days", default=90, show_default=True, help="How long it is good, at most 366.")
@@ -208,14 +189,7 @@ def token_create(
         session.screen.print(reply.secret)
 
 
-@token.command(
-    "ls",
-    epilog="""\b
-Examples:
-  argosy token ls
-  argosy token ls --user robot --json
-""",
-)
+@token.command("ls", epilog=examples("argosy token ls", "argosy token ls --user robot --json"))
 @click.option("--user", default="", help="Of this user, whom you administer.")
 @json_option
 @pass_session
@@ -262,14 +236,7 @@ def _token_table(session: Session, reply: TokenList) -> None:
     session.screen.table(("NAME", "KIND", "MAY", "WHERE", "USED", "LEFT"), rows)
 
 
-@token.command(
-    "rm",
-    epilog="""\b
-Examples:
-  argosy token rm ci
-  argosy token rm all
-""",
-)
+@token.command("rm", epilog=examples("argosy token rm ci", "argosy token rm all"))
 @click.argument("name")
 @click.option("--user", default="", help="Of this user, whom you administer.")
 @pass_session

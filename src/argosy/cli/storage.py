@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session, yes_option
+from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
 from argosy.model.units import many, render_bytes
 
 if TYPE_CHECKING:
@@ -63,14 +63,13 @@ _encrypt = click.option(
 
 
 @click.group(
-    epilog="""\b
-Examples:
-  argosy storage create datasets
-  argosy storage cp -r ./train argosy://datasets/train
-  argosy storage ls s3://corpus/2026/
-  argosy storage sync s3://corpus/2026 ./corpus --include "*.parquet"
-  argosy storage key ann
-"""
+    epilog=examples(
+        "argosy storage create datasets",
+        "argosy storage cp -r ./train argosy://datasets/train",
+        "argosy storage ls s3://corpus/2026/",
+        'argosy storage sync s3://corpus/2026 ./corpus --include "*.parquet"',
+        "argosy storage key ann",
+    )
 )
 def storage() -> None:
     """Object stores by URL: s3://, gs://, azblob://, r2://, oci://, nebius://, cos://, cw://, hf://, https://,
@@ -82,9 +81,7 @@ def storage() -> None:
     """
 
 
-@storage.command(
-    epilog="\b\nExamples:\n  argosy storage create datasets\n  argosy storage create s3://my-results\n"
-)
+@storage.command(epilog=examples("argosy storage create datasets", "argosy storage create s3://my-results"))
 @click.argument("name")
 @json_option
 @pass_session
@@ -97,9 +94,7 @@ def create(session: Session, name: str, as_json: bool) -> None:
     session.screen.say(f"Made {_there_of(name)}.")
 
 
-@storage.command(
-    epilog="\b\nExamples:\n  argosy storage delete old\n  argosy storage delete old --all --yes\n"
-)
+@storage.command(epilog=examples("argosy storage delete old", "argosy storage delete old --all --yes"))
 @click.argument("name")
 @click.option("--all", "everything", is_flag=True, help="With all that it holds.")
 @yes_option
@@ -121,12 +116,11 @@ def delete(session: Session, name: str, everything: bool, yes: bool, as_json: bo
 
 
 @storage.command(
-    epilog="""\b
-Examples:
-  argosy storage ls
-  argosy storage ls argosy://datasets/train/
-  argosy storage ls -r argosy://datasets --json
-"""
+    epilog=examples(
+        "argosy storage ls",
+        "argosy storage ls argosy://datasets/train/",
+        "argosy storage ls -r argosy://datasets --json",
+    )
 )
 @click.argument("place", required=False, default="argosy://")
 @click.option("-r", "--recursive", is_flag=True, help="Also what lies deeper.")
@@ -193,7 +187,7 @@ def cp(session: Session, source: str, target: str, recursive: bool, encrypt: str
     _tell(session, transfer, "Copied", "Would copy", as_json=how.as_json)
 
 
-@storage.command(epilog="\b\nExamples:\n  argosy storage mv argosy://a/x argosy://a/old/x\n")
+@storage.command(epilog=examples("argosy storage mv argosy://a/x argosy://a/old/x"))
 @click.argument("source")
 @click.argument("target")
 @click.option("-r", "--recursive", is_flag=True, help="Everything that begins with the source.")
@@ -208,11 +202,10 @@ def mv(session: Session, source: str, target: str, recursive: bool, dryrun: bool
 
 
 @storage.command(
-    epilog="""\b
-Examples:
-  argosy storage sync ./data argosy://datasets/data
-  argosy storage sync argosy://datasets/data ./data --delete
-"""
+    epilog=examples(
+        "argosy storage sync ./data argosy://datasets/data",
+        "argosy storage sync argosy://datasets/data ./data --delete",
+    )
 )
 @click.argument("source")
 @click.argument("target")
@@ -230,11 +223,7 @@ def sync(session: Session, source: str, target: str, removes: bool, encrypt: str
 
 
 @storage.command(
-    epilog="""\b
-Examples:
-  argosy storage rm argosy://a/x
-  argosy storage rm -r argosy://a/old/ --dryrun
-"""
+    epilog=examples("argosy storage rm argosy://a/x", "argosy storage rm -r argosy://a/old/ --dryrun")
 )
 @click.argument("place")
 @click.option("-r", "--recursive", is_flag=True, help="Everything that begins with it.")
@@ -249,9 +238,7 @@ def rm(session: Session, place: str, recursive: bool, dryrun: bool, as_json: boo
     _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
 
 
-@storage.command(
-    epilog="\b\nExamples:\n  argosy storage du\n  argosy storage du argosy://datasets/train --json\n"
-)
+@storage.command(epilog=examples("argosy storage du", "argosy storage du argosy://datasets/train --json"))
 @click.argument("place", required=False, default="argosy://")
 @json_option
 @pass_session
@@ -320,9 +307,7 @@ def transfer(session: Session, source: str, target: str, removes: bool, on: str,
     follow(session, begun.id, as_json=how.as_json)
 
 
-@storage.command(
-    epilog="\b\nExamples:\n  argosy storage transfers\n  argosy storage transfers trf-01k… --follow\n"
-)
+@storage.command(epilog=examples("argosy storage transfers", "argosy storage transfers trf-01k… --follow"))
 @click.argument("id", required=False)
 @click.option("--follow", "follows", is_flag=True, help="Stay with it; what a killed server left goes on.")
 @click.option("--cancel", "cancels", is_flag=True, help="Call it off; what was copied stays.")
@@ -341,7 +326,7 @@ def transfers(session: Session, id: str | None, follows: bool, cancels: bool, as
         show(session, id, as_json=as_json)
 
 
-@storage.command(epilog="\b\nExamples:\n  argosy storage cat argosy://logs/run.txt\n")
+@storage.command(epilog=examples("argosy storage cat argosy://logs/run.txt"))
 @click.argument("place")
 @pass_session
 def cat(session: Session, place: str) -> None:
@@ -353,13 +338,12 @@ def cat(session: Session, place: str) -> None:
 
 
 @storage.command(
-    epilog="""\b
-Examples:
-  argosy storage key                             the keys there are
-  argosy storage key ann                         a new key; its secret is shown this once
-  argosy storage key ci --bucket results --read-only
-  argosy storage key ann --remove
-"""
+    epilog=examples(
+        "argosy storage key                             the keys there are",
+        "argosy storage key ann                         a new key; its secret is shown this once",
+        "argosy storage key ci --bucket results --read-only",
+        "argosy storage key ann --remove",
+    )
 )
 @click.argument("name", required=False)
 @click.option("--bucket", default="", help="For this bucket alone.")

@@ -6,17 +6,16 @@ from typing import Any
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, pass_session
 
 
 @click.group(
-    epilog="""\b
-Examples:
-  argosy serve tunnel token chat
-  argosy serve tunnel accept --listen 0.0.0.0:7443 --tokens tunnels.txt --https 0.0.0.0:443 \\
-      --certificate web.pem web.key
-  argosy serve tunnel open chat --to gateway.example.org:7443 --token-file chat.token
-"""
+    epilog=examples(
+        "argosy serve tunnel token chat",
+        "argosy serve tunnel accept --listen 0.0.0.0:7443 --tokens tunnels.txt --https 0.0.0.0:443 \\",
+        "    --certificate web.pem web.key",
+        "argosy serve tunnel open chat --to gateway.example.org:7443 --token-file chat.token",
+    )
 )
 def tunnel() -> None:
     """Reach a service behind a firewall through a machine outside.
@@ -27,11 +26,9 @@ def tunnel() -> None:
 
 
 @tunnel.command(
-    epilog="""\b
-Examples:
-  argosy serve tunnel token chat
-  argosy serve tunnel token chat --host chat.example.org --json
-"""
+    epilog=examples(
+        "argosy serve tunnel token chat", "argosy serve tunnel token chat --host chat.example.org --json"
+    )
 )
 @click.argument("name")
 @click.option("--host", multiple=True, metavar="HOST", help="Requests for this host go through the tunnel.")
@@ -58,13 +55,12 @@ def token(session: Session, name: str, host: tuple[str, ...], as_json: bool) -> 
 
 
 @tunnel.command(
-    epilog="""\b
-Examples:
-  argosy serve tunnel accept --listen 0.0.0.0:7443 --tokens tunnels.txt --https 0.0.0.0:443 \\
-      --certificate web.pem web.key
-  argosy serve tunnel accept --listen 0.0.0.0:7443 --tokens tunnels.txt --name 203.0.113.7 \\
-      --publish lab=127.0.0.1:2222
-"""
+    epilog=examples(
+        "argosy serve tunnel accept --listen 0.0.0.0:7443 --tokens tunnels.txt --https 0.0.0.0:443 \\",
+        "    --certificate web.pem web.key",
+        "argosy serve tunnel accept --listen 0.0.0.0:7443 --tokens tunnels.txt --name 203.0.113.7 \\",
+        "    --publish lab=127.0.0.1:2222",
+    )
 )
 @click.option("--listen", required=True, metavar="HOST:PORT", help="Take tunnels here, over TLS.")
 @click.option("--tokens", required=True, metavar="FILE", help="Lines of `serve tunnel token`.")
@@ -99,11 +95,11 @@ def accept(session: Session, /, listen: str, tokens: str, as_json: bool, **flags
 
 @tunnel.command(
     "open",
-    epilog="""\b
-Examples:
-  argosy serve tunnel open chat --to gateway.example.org:7443 --token-file chat.token
-  argosy serve tunnel open lab=127.0.0.1:22 --to 203.0.113.7:7443 --token-file lab.token --pin 3f0c...
-""",
+    epilog=examples(
+        "argosy serve tunnel open chat --to gateway.example.org:7443 --token-file chat.token",
+        "argosy serve tunnel open lab=127.0.0.1:22 --to 203.0.113.7:7443 --token-file lab.token "
+        "--pin 3f0c...",
+    ),
 )
 @click.argument("name", metavar="SERVICE|NAME=HOST:PORT")
 @click.option("--to", required=True, metavar="HOST:PORT", help="Where tunnels are taken.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session, yes_option
+from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
 from argosy.model.folders import TRASH_DAYS
 from argosy.model.units import render_bytes
 
@@ -37,13 +37,12 @@ class VolumeRow(NamedTuple):
 
 
 @click.group(
-    epilog="""\b
-Examples:
-  argosy volumes apply data.yaml
-  argosy volumes apply --name train --size 200GB
-  argosy volumes ls
-  argosy volumes delete data -y
-"""
+    epilog=examples(
+        "argosy volumes apply data.yaml",
+        "argosy volumes apply --name train --size 200GB",
+        "argosy volumes ls",
+        "argosy volumes delete data -y",
+    )
 )
 def volumes() -> None:
     """Volumes that tasks name under `volumes`: folders of the server, and what a place has itself."""
@@ -173,7 +172,7 @@ def _size(text: object) -> int:
         raise click.UsageError(str(error)) from None
 
 
-@volumes.command(epilog="\b\nExamples:\n  argosy volumes ls\n  argosy volumes ls --json\n")
+@volumes.command(epilog=examples("argosy volumes ls", "argosy volumes ls --json"))
 @json_option
 @pass_session
 def ls(session: Session, as_json: bool) -> None:
@@ -203,9 +202,7 @@ def _of_folder(each: FolderView) -> VolumeRow:
     return VolumeRow(each.name, each.project, each.owner, "folder", each.volume, each.quota_bytes, state)
 
 
-@volumes.command(
-    epilog="\b\nExamples:\n  argosy volumes delete data\n  argosy volumes delete data train -y\n"
-)
+@volumes.command(epilog=examples("argosy volumes delete data", "argosy volumes delete data train -y"))
 @click.argument("names", nargs=-1, required=True)
 @yes_option
 @json_option

@@ -33,10 +33,6 @@ class SshFolder:
         self.key = self.path / "id_ed25519"
         self.known_hosts = self.path / "known_hosts"
 
-    @property
-    def is_set_up(self) -> bool:
-        return self.config.exists() and self.key.exists()
-
     def public_key(self) -> str:
         """One line. Raises "wrong-state" before the set-up."""
         try:

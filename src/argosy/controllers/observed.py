@@ -201,9 +201,6 @@ class Facts:
         self._used[subject] = (now_ms, by)
         return now_ms - before_ms > _USED_NEWS_MS
 
-    def drop_used(self, subject: str) -> None:
-        self._used.pop(subject, None)
-
     def begin(self, subject: str) -> None:
         self._busy[subject] = self._busy.get(subject, 0) + 1
 

@@ -64,12 +64,6 @@ class ProjectSecrets:
         return found
 
 
-def secrets_in(rows: Snapshot, project: str) -> list[Secret]:
-    """By name."""
-    found = [each for each in rows.entries_of(f"secrets:{project}") if isinstance(each, Secret)]
-    return sorted(found, key=lambda each: each.name)
-
-
 def names_in(values: Mapping[str, str]) -> list[str]:
     """Secrets of a project that a task names."""
     return [value.removeprefix(PREFIX) for value in values.values() if value.startswith(PREFIX)]

@@ -3,7 +3,6 @@ varints, fixed lengths and bytes."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -112,7 +111,3 @@ def read_floats(value: Any, code: str) -> list[float]:
     except ValueError:
         raise BadRequest("a list of the message ends within a number") from None
     return found
-
-
-def read_double(value: Any) -> float:
-    return float(struct.unpack("<d", value)[0])

@@ -88,10 +88,6 @@ class Ssh:
         self._logins: dict[str, asyncio.Semaphore] = {}
         self._sessions: dict[Session, asyncio.Task[None]] = {}  # whose process has not ended
 
-    def remember_password(self, to: SshTarget, password: str) -> None:
-        """Answer the questions of ssh for this host (password, passphrase) with it. Memory only."""
-        self._askpass.remember(to, password)
-
     @contextmanager
     def with_password(self, to: SshTarget, password: str) -> Iterator[None]:
         """Within the block, ssh's questions about this host are answered with it; then it is forgotten."""

@@ -18,8 +18,6 @@ from argosy.model.service_keys import Period, Prices
 WHOLE: Final = 10_000
 #: Upper bounds of the latency buckets in milliseconds; one more bucket holds what took longer.
 LATENCY_BOUNDS_MS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000)
-#: Headers with this prefix are the gateway's own: they never come from clients.
-OWN_HEADERS: Final = "x-argosy-"
 
 PolicyName = Literal[
     "round-robin",

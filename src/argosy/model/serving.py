@@ -20,7 +20,6 @@ FUNCTIONS: Final = "argosy_function"
 INFERENCE: Final = "argosy_inference"
 #: By what replicas are spread: the parts of a place, the widest first.
 SPREADS: Final = ("infra", "region", "zone")
-STRATEGIES: Final = ("rolling", "canary", "blue-green", "shadow", "ab")
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -27,8 +27,7 @@ class Free(NamedTuple):
     gpu_milli: int
     whole: int  # devices of which nothing is taken
     devices: int  # of all machines that suit, taken or not
-    enough_cpus: int  # ranks that would fit if only CPUs mattered, each machine counted once,
-    enough_memory: int  # if only memory did,
+    enough_memory: int  # ranks that would fit if only memory mattered, each machine counted once,
     enough_gpus: int  # or devices: here as many ranks of a machine as it has devices for
 
     def scarce(self, need: Need, num_nodes: int) -> str:
@@ -58,7 +57,7 @@ def ranks_now(inventory: Inventory, need: Need, machines: Sequence[str]) -> int:
 def _of_rows(inventory: Inventory, need: Need) -> Free:
     suited: list[str] = []
     roomy: list[str] = []
-    cpus = memory = milli = whole = devices = with_cpus = with_memory = with_gpus = 0
+    cpus = memory = milli = whole = devices = with_memory = with_gpus = 0
     for machine_id in inventory.machines():
         kind, room = inventory.kind_and_room(machine_id)
         way = kind.way(need)
@@ -67,7 +66,6 @@ def _of_rows(inventory: Inventory, need: Need) -> Free:
         suited.append(machine_id)
         cpus += max(0, room.cpus)
         memory += max(0, room.memory)
-        with_cpus += room.cpus >= need.cpus_milli
         with_memory += room.memory >= need.memory_bytes
         left = [room.left[position] for position in way.positions]
         free = sum(each == WHOLE_MILLI for each in left)
@@ -84,7 +82,7 @@ def _of_rows(inventory: Inventory, need: Need) -> Free:
             with_gpus += free * WHOLE_MILLI // need.gpu_milli
         elif need.gpu_milli:
             with_gpus += sum(each // need.gpu_milli for each in left)
-    amounts = (cpus, memory, milli, whole, devices, with_cpus, with_memory, with_gpus)
+    amounts = (cpus, memory, milli, whole, devices, with_memory, with_gpus)
     return Free(tuple(suited), tuple(roomy), *amounts)
 
 
@@ -110,7 +108,6 @@ def _of_grid(grid: Grid, need: Need) -> Free:
         int(left.sum()),
         int(free.sum()),
         int(eligible.sum()),
-        int((cpus >= need.cpus_milli).sum()),
         int((memory >= need.memory_bytes).sum()),
         with_gpus,
     )

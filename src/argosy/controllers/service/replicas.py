@@ -17,7 +17,7 @@ from argosy.controllers.service.spread import note_taken_back, place_of_job, spr
 from argosy.controllers.view import backoff_ms
 from argosy.model.facts import RankPhase
 from argosy.model.kinds.job import JOB, JobSpec, JobStatus, ReplicaOf
-from argosy.model.kinds.service import Failed, Replica, ReplicaState, Revision, service_spec, service_state
+from argosy.model.kinds.service import Failed, Replica, ReplicaState, Revision, service_state
 from argosy.model.phases import AttemptPhase, Desired, Outcome
 from argosy.model.reasons import Reason
 from argosy.model.rows import Attempt, Workload
@@ -406,8 +406,3 @@ def _task(task: Task, name: str) -> Task:
     return msgspec.structs.replace(
         task, name=name, resources=tuple(resources), service=None, notify=(), extra="", not_executed=()
     )
-
-
-def serving_name(row: Workload) -> str:
-    """The name of a service, and which revision is wanted."""
-    return f"{row.name} (revision {service_spec(row).wanted})"

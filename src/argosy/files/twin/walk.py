@@ -301,12 +301,6 @@ class Walk:
         with self.grip(folder.parent, side) as fd:
             yield fd
 
-    def unref_later(self, folder: Dir) -> Callable[[], None]:
-        """Keep the folder until what is returned was called."""
-        with self.session.lock:
-            folder.refs += 1
-        return lambda: self._unref(folder)
-
     def _unref(self, folder: Dir | None) -> None:
         while folder is not None:
             with self.session.lock:

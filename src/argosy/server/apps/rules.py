@@ -79,11 +79,6 @@ def label_of(app: str, session: str) -> str:
     return f"{app}--{session}"
 
 
-def is_label(text: str) -> bool:
-    """Whether a name can stand in a host name as it is."""
-    return len(text) <= 40 and re.fullmatch(r"[a-z0-9](?:-?[a-z0-9])*", text) is not None
-
-
 def place_of(host: bytes, suffixes: tuple[str, ...]) -> Place | None:
     """What a host name (small letters, without a port) names; None: it is no app's.
 

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger(__name__)
 _ID_FILE: Final = "server.id"
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
-_UNIX_BYTES_MAX: Final = 100
 
 
 class Here(msgspec.Struct, frozen=True, kw_only=True):
