@@ -33,9 +33,9 @@ def wait_for(condition: object, what: str) -> None:
 def press_ctrl_c(process: subprocess.Popen[str]) -> None:
     """As people do: again when nothing happens. (Python may miss a signal just before it blocks in a
     read.)"""
-    for _ in range(5):
+    for patience_s in (3, 6, 12, DEADLINE_S):
         process.send_signal(signal.SIGINT)
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + patience_s
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 return
