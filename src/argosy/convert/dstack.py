@@ -7,21 +7,15 @@ import shlex
 from typing import Final
 
 from argosy.convert import amounts, prelude
-from argosy.convert.draft import Document, Draft
+from argosy.convert.draft import Draft
+from argosy.convert.dstack_resources import read_resources
+from argosy.convert.dstack_services import read_service
+from argosy.convert.dstack_values import duration_s, joined, port_of, split_repo
 from argosy.convert.pods import no_command
-from argosy.convert.reading import (
-    Fields,
-    assignments,
-    is_nothing,
-    kind_of,
-    looks_secret,
-    text_of,
-    whole_of,
-    wrong,
-)
+from argosy.convert.reading import Fields, assignments, text_of, wrong
 from argosy.model.errors import ArgosyError
 from argosy.spec.findings import excerpt
-from argosy.spec.source import Items, Node, Pairs, Scalar
+from argosy.spec.source import Node, Scalar
 
 RUNS: Final = ("task", "dev-environment", "service")
 REFUSED: Final = {
@@ -31,9 +25,7 @@ REFUSED: Final = {
 }
 #: `${{ secrets.NAME }}` of dstack.
 _REFERENCE: Final = r"\$\{\{\s*secrets\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}"
-_TPU: Final = re.compile(r"v[0-9]+(?:litepod|lite|p|e)?-[0-9]+")
 _OFF: Final = ("off", "false")
-_VENDORS: Final = ("nvidia", "amd", "google", "intel", "tpu", "tenstorrent")
 _WHY: Final = {
     "fleets": "name a place: `infra: ssh/POOL`",
     "creation_policy": "what can be reused is reused",
@@ -88,13 +80,13 @@ class _Configuration:
         self._identity()
         self._place()
         self._candidates()
-        self._resources(self.fields.section("resources"))
+        read_resources(self.fields.section("resources"), self.draft)
         self._files()
         self._environment()
         self._life()
         self._commands()
         if self.kind == "service":
-            self._service()
+            read_service(self.fields, self.draft)
         for name, why in _WHY.items():
             self.fields.drop(name, why)
         self.fields.close()
@@ -209,135 +201,6 @@ class _Configuration:
         if duration:
             section.lose("duration", duration, "there is no limit to waiting")
 
-    def _resources(self, section: Fields) -> None:
-        draft = self.draft
-        cpu = section.take("cpu")
-        if cpu is not None:
-            count, kind = _parted(cpu, "resources.cpu", draft)
-            if kind:
-                draft.lose("resources.cpu.arch", kind, "name an `instance_type` of that architecture")
-            if count:
-                draft.resources["cpus"] = self._range(cpu, "resources.cpu", count, _whole_cpus)
-        memory = section.take("memory")
-        if memory is not None:
-            draft.resources["memory"] = self._range(
-                memory, "resources.memory", _range_text(memory, "resources.memory"), _memory
-            )
-        shared = section.text("shm_size")
-        if shared:
-            draft.option(f"--shm-size={self._size(section, 'shm_size', shared).lower().removesuffix('b')}")
-        disk = section.take("disk")
-        if disk is not None:
-            if isinstance(disk, Pairs):
-                inner = section.below(disk, "resources.disk")
-                size = inner.take("size")
-            else:
-                size = disk
-            if size is not None:
-                low = _range_text(size, "resources.disk").partition("..")[0]
-                if low:
-                    draft.resources["disk_size"] = self._size(section, "disk", low)
-        gpu = section.take("gpu")
-        if gpu is not None:
-            self._gpu(gpu, section)
-
-    def _size(self, section: Fields, name: str, text: str) -> str:
-        try:
-            return amounts.bytes_text(amounts.unit_bytes(text))
-        except ValueError as error:
-            raise section.wrong(f"`{section.at(name)}`: {error}") from None
-
-    def _range(self, node: Node, path: str, text: str, make: object) -> str:
-        """`4` exactly, `4..` at least; of `4..8` the lower end."""
-        low, dots, high = text.replace(" ", "").partition("..")
-        if dots and high and low != high:
-            self.draft.note(
-                "resources", f"{path}: {excerpt(text)} has an upper end; only the lower end counts"
-            )
-        if not low:
-            self.draft.lose(path, text, "there is no upper limit")
-            low, dots = high, ".."
-        try:
-            if not callable(make):
-                raise TypeError(path)
-            return str(make(low, not dots or low == high))
-        except ValueError as error:
-            raise wrong(node, f"`{path}`: {error}") from None
-
-    def _gpu(self, node: Node, section: Fields) -> None:
-        names: list[str] = []
-        vendor = memory = ""
-        count = "1"
-        if isinstance(node, Scalar):
-            for token in node.raw.replace(" ", "").split(":"):
-                if not token:
-                    raise wrong(node, "`resources.gpu` has an empty part between `:`")
-                if token.lower() in _VENDORS:
-                    vendor = token.lower()
-                elif token[0].isalpha():
-                    names = token.split(",")
-                elif any(letter.isalpha() for letter in token):
-                    memory = token
-                else:
-                    count = token
-        else:
-            inner = section.below(node, "resources.gpu")
-            names = [name for text in inner.texts("name") for name in text.split(",")]
-            vendor = (inner.text("vendor") or "").lower()
-            counted = inner.take("count")
-            count = _range_text(counted, "resources.gpu.count") if counted is not None else "1"
-            sized = inner.take("memory")
-            memory = _range_text(sized, "resources.gpu.memory") if sized is not None else ""
-            inner.drop("total_memory", "say the memory of one: `80GB+:2`")
-            inner.drop("compute_capability", "name the GPUs that have it")
-        low, dots, high = count.replace(" ", "").partition("..")
-        number = low or high
-        if not number.isdigit() or len(number) > 5:
-            raise wrong(node, f"`{excerpt(count)}` is no number of GPUs")
-        if dots and low != high:
-            self.draft.note("resources", f"gpu: of {excerpt(count)} GPUs, {number} are taken")
-        if int(number) == 0:
-            return
-        if vendor in ("tpu", "google") or any(
-            name.startswith("tpu-") or _TPU.fullmatch(name) for name in names
-        ):
-            names = [name if name.startswith("tpu-") else f"tpu-{name}" for name in names]
-        self._wish(node, [name for name in names if name], vendor, memory, int(number))
-
-    def _wish(self, node: Node, names: list[str], vendor: str, memory: str, count: int) -> None:
-        draft = self.draft
-        least = 0
-        if memory:
-            low = memory.replace(" ", "").partition("..")[0]
-            try:
-                least = amounts.unit_bytes(low) if low else 0
-            except ValueError as error:
-                raise wrong(node, f"`resources.gpu`: {error}") from None
-        if names:
-            wishes = [_sized(name, least) for name in names]
-            texts = [amounts.accelerator(name, count) for name in wishes]
-            if not all(texts):
-                raise wrong(node, f"`{excerpt(', '.join(names))}` names no GPU")
-            draft.resources["accelerators"] = (
-                texts[0] if len(texts) == 1 else {text.rpartition(":")[0]: count for text in texts if text}
-            )
-            if memory:
-                draft.note("resources", f"gpu memory {excerpt(memory)} is told by the name")
-            return
-        vendor = {"tpu": "google"}.get(vendor, vendor)
-        if vendor == "tenstorrent":  # nobody rents them out by another name
-            draft.resources["accelerators"] = f"tenstorrent:{count}"
-            return
-        try:
-            size = amounts.bytes_text(least) if least else "1GB"
-        except ValueError as error:
-            raise wrong(node, f"`resources.gpu`: {error}") from None
-        draft.resources["accelerators"] = f"{vendor + ':' if vendor else ''}{size}+:{count}"
-        if memory and not memory.endswith(".."):
-            draft.note(
-                "resources", f"gpu memory {excerpt(memory)}: more will do, too; there is no upper limit"
-            )
-
     # Files and environment ------------------------------------------------------------------------
 
     def _files(self) -> None:
@@ -345,7 +208,7 @@ class _Configuration:
         for index, node in enumerate(fields.items("repos")):
             path = f"repos[{index}]"
             if isinstance(node, Scalar):
-                local, remote, target = _split_repo(node.raw)
+                local, remote, target = split_repo(node.raw)
                 branch = None
             else:
                 inner = fields.below(node, path)
@@ -421,10 +284,12 @@ class _Configuration:
         fields, draft = self.fields, self.draft
         limit = fields.text("max_duration")
         if limit and limit.lower() not in (*_OFF, "true"):
-            draft.fields["max_duration"] = amounts.seconds_text(self._duration("max_duration", limit) or 1)
+            draft.fields["max_duration"] = amounts.seconds_text(
+                duration_s(fields, "max_duration", limit) or 1
+            )
         stop = fields.text("stop_duration")
         if stop and stop.lower() not in (*_OFF, "true"):
-            draft.fields["grace"] = f"{self._duration('stop_duration', stop)}s"
+            draft.fields["grace"] = f"{duration_s(fields, 'stop_duration', stop)}s"
         for name in ("inactivity_duration", "idle_duration", "termination_idle_time"):
             idle = fields.text(name)
             if not idle or idle.lower() == "true":
@@ -434,18 +299,9 @@ class _Configuration:
             elif idle.lower() in _OFF or idle == "-1":
                 draft.resources["autostop"] = -1
             else:
-                seconds = self._duration(name, idle)
+                seconds = duration_s(fields, name, idle)
                 minutes: object = seconds // 60 if seconds % 60 == 0 else f"{seconds}s"
                 draft.resources["autostop"] = {"idle_minutes": minutes, "down": True}
-
-    def _duration(self, name: str, text: str) -> int:
-        try:
-            seconds = amounts.duration_s(text)
-        except ValueError as error:
-            raise self.fields.wrong(f"`{name}`: {error}") from None
-        if seconds > 10 * 365 * 86400:
-            raise self.fields.wrong(f"`{name}` is longer than ten years")
-        return seconds
 
     # Commands -------------------------------------------------------------------------------------
 
@@ -463,7 +319,7 @@ class _Configuration:
         elif setup:
             draft.lose("setup", "; ".join(setup), "dstack ignores it; write it into `setup` if it is needed")
         for port in fields.items("ports"):
-            draft.ports([_port(port, "ports")])
+            draft.ports([port_of(port, "ports")])
         commands = fields.texts("commands")
         if directory:
             draft.run.append(f"cd {shlex.quote(directory)}")
@@ -487,195 +343,6 @@ class _Configuration:
             draft.lose(f"${name}", "", "the commands read it; nothing here sets it")
         draft.run.append(body)
 
-    # Services -------------------------------------------------------------------------------------
-
-    def _service(self) -> None:
-        fields, draft = self.fields, self.draft
-        service: Document = {}
-        node = fields.take("port")
-        if node is not None:
-            port = _port(node, "port")
-            draft.ports([port])
-            service["ports"] = int(port)
-        service["readiness_probe"] = self._probe()
-        scaling = fields.section("scaling")
-        replicas = fields.take("replicas")
-        policy: Document = {}
-        if isinstance(replicas, Items):
-            for index, group in enumerate(replicas.items):
-                inner = fields.below(group, f"replicas[{index}]")
-                if index == 0 and isinstance(group, Pairs):
-                    count = inner.take("count")
-                    replicas = count
-                    scaling = inner.section("scaling")
-                    self._resources(inner.section("resources"))
-                    commands = inner.texts("commands")
-                    if commands:
-                        draft.lost = [
-                            line for line in draft.lost if not line.startswith("the entry point of")
-                        ]
-                        draft.run[:] = [joined(commands)]
-                    draft.note("service", "of several groups of replicas the first is taken")
-        text = _range_text(replicas, "replicas") if replicas is not None else "1"
-        low, dots, high = text.replace(" ", "").partition("..")
-        if not re.fullmatch(r"[0-9]{0,5}", low) or not re.fullmatch(r"[0-9]{0,5}", high) or not (low or high):
-            raise fields.wrong(f"`replicas` must be a number or a range, found `{excerpt(text)}`")
-        if dots and low != high:
-            policy = {"min_replicas": int(low or 0), "max_replicas": int(high or low)}
-        else:
-            service["replicas"] = int(low)
-        target = scaling.text("target")
-        if target and policy:
-            if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", target):
-                raise scaling.wrong(f"`scaling.target` must be a number, found `{excerpt(target)}`")
-            policy["target_qps_per_replica"] = float(target)
-        elif target:
-            scaling.lose("target", target, "the number of replicas is fixed")
-        metric = scaling.text("metric")
-        if metric and metric != "rps":
-            scaling.lose("metric", metric, "replicas are counted by requests per second")
-        for name, ours in (
-            ("scale_up_delay", "upscale_delay_seconds"),
-            ("scale_down_delay", "downscale_delay_seconds"),
-        ):
-            delay = scaling.text(name)
-            if delay and policy:
-                policy[ours] = self._duration(name, delay)
-            elif delay:
-                scaling.lose(name, delay, "the number of replicas is fixed")
-        if policy:
-            service["replica_policy"] = policy
-        draft.fields["service"] = service
-
-    def _probe(self) -> object:
-        fields, draft = self.fields, self.draft
-        probe: Document = {}
-        for index, section in enumerate(fields.sections("probes")):
-            if index:
-                section.close("there is one probe")
-                continue
-            section.ignore("type")
-            probe["path"] = section.text("url") or "/"
-            method = (section.text("method") or "get").lower()
-            body = section.text("body")
-            if method == "post" or body:
-                probe["post_data"] = body or ""
-            elif method != "get":
-                section.lose("method", method, "probes are GET or POST")
-            headers: Document = {}
-            for header in section.sections("headers"):
-                name, value = header.text("name") or "?", header.text("value") or ""
-                if looks_secret(name) or name.lower() == "authorization":
-                    header.lose("name", name, "its value is a secret; give the probe another way in")
-                else:
-                    headers[name] = value
-            if headers:
-                probe["headers"] = headers
-            for name, ours in (
-                ("timeout", "timeout_seconds"),
-                ("interval", "endpoint_probe_interval_seconds"),
-            ):
-                text = section.text(name)
-                if text:
-                    probe[ours] = self._duration(f"probes[0].{name}", text)
-            section.drop("ready_after", "one answer is enough")
-            section.drop("until_ready", "a replica is probed as long as it lives")
-        if not probe:
-            model = "model" in fields
-            draft.note("service", "there was no probe; the path is a guess")
-            return "/v1/models" if model else "/"
-        return probe["path"] if len(probe) == 1 else probe
-
 
 def _backend(name: str) -> str:
     return {"remote": "ssh", "ssh": "ssh", "vastai": "vast"}.get(name, name)
-
-
-def _range_text(node: Node, path: str) -> str:
-    """`4`, `4..8` or `{min, max}` as text."""
-    if isinstance(node, Pairs):
-        given = {key.raw: value for key, value in node.pairs if isinstance(key, Scalar)}
-        low = text_of(given["min"], path) if not is_nothing(given.get("min")) else ""
-        high = text_of(given["max"], path) if not is_nothing(given.get("max")) else ""
-        if low or high:
-            return low if low == high else f"{low}..{high}"
-        raise wrong(node, f"`{path}` must have `min` or `max`")
-    return text_of(node, path)
-
-
-def _parted(node: Node, path: str, draft: Draft) -> tuple[str, str]:
-    """Count and architecture of `x86:4..8` or `{arch, count}`."""
-    if isinstance(node, Pairs):
-        given = {key.raw: value for key, value in node.pairs if isinstance(key, Scalar)}
-        if "count" in given or "arch" in given:
-            arch = text_of(given["arch"], path) if not is_nothing(given.get("arch")) else ""
-            return (_range_text(given["count"], path) if not is_nothing(given.get("count")) else "", arch)
-        return _range_text(node, path), ""
-    first, colon, rest = text_of(node, path).replace(" ", "").partition(":")
-    if colon:
-        return rest, first
-    return ("", first) if first[:1].isalpha() else (first, "")
-
-
-def _whole_cpus(text: str, exact: bool) -> str:
-    if not re.fullmatch(r"[0-9]{1,5}", text):
-        raise ValueError(f"`{excerpt(text)}` is no number of CPUs")
-    return amounts.cpus_text(int(text), exact=exact)
-
-
-def _memory(text: str, exact: bool) -> str:
-    return amounts.memory_text(amounts.unit_bytes(text), exact=exact)
-
-
-def _sized(name: str, least: int) -> str:
-    """The name that tells the memory, where there is one."""
-    size = least >> 30
-    upper = name.upper()
-    if upper == "A100" and size > 40:
-        return "A100-80GB"
-    if upper == "V100" and size > 16:
-        return "V100-32GB"
-    return name
-
-
-def joined(commands: list[str]) -> str:
-    r"""As dstack joins them: each runs only if those before it succeeded.
-
-    >>> joined(["false", "echo x"])
-    'false &&\necho x'
-    """
-    if len(commands) == 1:
-        return commands[0]
-    closed = [
-        f"{{\n{command.rstrip()}\n}}"
-        if re.search(r"[\n#]|<<|&\s*$|;\s*$", command.strip())
-        else command.strip()
-        for command in commands
-    ]
-    return " &&\n".join(closed)
-
-
-def _split_repo(text: str) -> tuple[str | None, str | None, str | None]:
-    """Folder, address and target of `FOLDER[:TARGET]` or `URL[:TARGET]`."""
-    if "://" in text or text.startswith("git@"):
-        match = re.fullmatch(r"((?:[a-z+]+://|git@)[^:]+(?::(?!/)[^:]+)?)(?::(/.*))?", text)
-        return None, (match[1] if match else text), (match[2] if match else None)
-    local, _, target = text.partition(":")
-    return local, None, target or None
-
-
-def _port(node: Node, path: str) -> str:
-    if isinstance(node, Pairs):
-        given = {key.raw: value for key, value in node.pairs if isinstance(key, Scalar)}
-        container = given.get("container_port")
-        if container is None:
-            raise wrong(node, f"`{path}` must have `container_port`")
-        number = whole_of(container, path)
-    else:
-        text = text_of(node, path).rpartition(":")[2]
-        if not text.isdigit() or len(text) > 5:
-            raise wrong(node, f"`{path}` must be a port, found {kind_of(node)}")
-        number = int(text)
-    if not 1 <= number <= 65535:
-        raise wrong(node, f"`{path}` must be from 1 to 65535")
-    return str(number)
