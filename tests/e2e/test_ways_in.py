@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
+import shlex
 import shutil
 import socket
 import stat
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from e2e_house import PATIENCE_S, House
@@ -167,6 +171,57 @@ def test_a_port_of_a_node_is_reached_from_here(house: House) -> None:
     wrong = house.run("port-forward", name, "99999", ok=False)
     assert "`99999` is no port: write 8080, or 8080:80" in wrong.stderr
     assert house.run("port-forward", "nobody", "8080", ok=False).returncode == 4
+
+
+def test_a_page_of_a_cluster_is_an_app_with_a_host_name_of_its_own(house: House) -> None:
+    """A browser gets in by a code, and the page never sees what is Argosy's."""
+    port, name = free_port(), house.name("way")
+    serve = (
+        "import http.server as h\n"
+        "class Said(h.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200); self.end_headers(); self.wfile.write(str(self.headers).encode())\n"
+        f"h.HTTPServer(('127.0.0.1', {port}), Said).serve_forever()\n"
+    )
+    house.run(
+        "launch",
+        "-y",
+        "-d",
+        "-c",
+        name,
+        house.file("page.yaml", json.dumps({"run": f"exec python3 -c {shlex.quote(serve)}"})),
+    )
+    house.wait_job(name, 1, "running")
+    opening = house.spawn("port-forward", name, f"0:{port}", "--open")
+    try:
+        assert opening.stdout is not None
+        address = urlsplit(opening.stdout.readline().decode().strip())
+        assert address.hostname == f"{port}--{name}.localhost"
+
+        def ask(method: str, path: str, fields: dict[str, str], body: str = "") -> tuple[int, str, str]:
+            assert address.port is not None
+            line = http.client.HTTPConnection("127.0.0.1", address.port, timeout=PATIENCE_S)
+            try:
+                line.request(method, path, body, {"host": address.netloc, **fields})
+                reply = line.getresponse()
+                return reply.status, reply.headers.get("set-cookie", ""), reply.read().decode()
+            finally:
+                line.close()
+
+        assert ask("GET", "/", {})[0] == 401
+        form = {"content-type": "application/x-www-form-urlencoded", "origin": f"http://{address.netloc}"}
+        status, cookie, _ = ask("POST", address.path, form, address.fragment)
+        assert status == 303, cookie
+        held = {"cookie": f"mine=1; {cookie.partition(';')[0]}"}
+        said = house.wait("the page", lambda: (found := ask("GET", "/", held))[0] == 200 and found[2])
+        assert "mine=1" in said
+        assert cookie.partition("=")[2].partition(";")[0] not in said
+    finally:
+        opening.terminate()
+        opening.communicate(timeout=PATIENCE_S)
+    wrong = house.run("port-forward", name, "8080", "8081", "--open", ok=False)
+    assert "--open is for one port of node 0" in wrong.stderr
+    house.run("down", "-y", name)
 
 
 def test_file_tools_run_as_a_job_on_a_node_beside_its_volume(house: House, tmp_path: Path) -> None:

@@ -111,6 +111,8 @@ ROWS: Final = (
      "POST", "/sessions/{session}/snooze", "sessions.write"),
     ("sessions", "SessionCalls", "share_session",
      "POST", "/sessions/{session}/share", "sessions.write"),
+    ("sessions", "SessionCalls", "open_port",
+     "POST", "/clusters/{cluster}/open", "clusters.enter"),
     ("sessions", "SessionCalls", "open_session",
      "POST", "/sessions/{session}/open", "sessions.enter"),
     ("sessions", "SnapshotCalls", "snapshot_session",

@@ -118,6 +118,12 @@ class OpenRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     port: int = 0  # 0: its app
 
 
+class OpenPortRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """A page that a program of a cluster serves."""
+
+    port: int  # of the loopback of its first node
+
+
 class OpenReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     """How a browser gets in: `code` is sent as a form to `/.argosy/enter` of the host `LABEL.SUFFIX`, once
     and within half a minute. A page there takes it from the part of the address behind `#`."""
@@ -192,6 +198,10 @@ class SessionCalls:
     def share_session(self, session: str, who: str, seconds: int = 8 * 3600, watch: bool = False) -> Done:
         """Let a user or a project open the app of a session, or watch its terminals; `seconds` 0 takes both
         back."""
+
+    @endpoint("POST", "/clusters/{cluster}/open", OpenPortRequest, permission="clusters.enter")
+    def open_port(self, cluster: str, port: int) -> OpenReply:
+        """A code by which a browser opens a port of a cluster's first node, as the app of a session."""
 
     @endpoint("POST", "/sessions/{session}/open", OpenRequest, permission="sessions.enter")
     def open_session(self, session: str, port: int = 0) -> OpenReply:

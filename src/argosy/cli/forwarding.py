@@ -30,6 +30,7 @@ class Ports(click.ParamType[tuple[int, int]]):
 Examples:
   argosy port-forward dev 8888
   argosy port-forward dev 8080:80 6006 --node 1
+  argosy port-forward dev 8265 --open
 
 Programs on the node may listen on 127.0.0.1. Ctrl-C ends it.""",
 )
@@ -37,11 +38,23 @@ Programs on the node may listen on 127.0.0.1. Ctrl-C ends it.""",
 @click.argument("ports", nargs=-1, required=True, type=Ports(), metavar="[LOCAL:]PORT...")
 @click.option("--node", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the node.")
 @click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen on this machine.")
+@click.option(
+    "--open", "opens", is_flag=True, help="Show it in the browser, at a host name of its own, like an app."
+)
 @pass_session
 def port_forward(
-    session: Session, cluster: str, ports: tuple[tuple[int, int], ...], node: int, address: str
+    session: Session, cluster: str, ports: tuple[tuple[int, int], ...], node: int, address: str, opens: bool
 ) -> None:
     """Reach ports of a node from here."""
+    if opens:
+        from argosy.cli.session_opening import open_page
+
+        if len(ports) != 1 or node or address != "127.0.0.1":
+            raise click.UsageError("--open is for one port of node 0, on this machine")
+        here, there = ports[0]
+        shown = session.client.open_port(cluster, there)
+        open_page(session, shown, port=0 if here == there else here, name=cluster)
+        return
     from argosy.api.shell import ShellCalls
     from argosy.client.forwarding import listen, serve_port
     from argosy.client.node_stream import NodeStream
@@ -66,8 +79,8 @@ def port_forward(
             threads.append(threading.Thread(target=serve_port, args=(listener, opened, say), daemon=True))
             threads[-1].start()
             here = listener.getsockname()[1]
-            shown = f"[{address}]" if ":" in address else address
-            screen.print(f"{shown}:{here} -> port {there} of node {node} of {cluster}")
+            host = f"[{address}]" if ":" in address else address
+            screen.print(f"{host}:{here} -> port {there} of node {node} of {cluster}")
         screen.out.flush()
         for thread in threads:
             thread.join()

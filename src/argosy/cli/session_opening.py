@@ -12,7 +12,9 @@ import click
 from argosy.cli.session import Session
 
 if TYPE_CHECKING:
-    from argosy.api.sessions import SessionView
+    from collections.abc import Callable
+
+    from argosy.api.sessions import OpenReply, SessionView
 
 
 def open_view(session: Session, view: SessionView, *, quiet: bool = False) -> None:
@@ -63,42 +65,60 @@ def open_terminal(
 def open_app(session: Session, view: SessionView, *, port: int, there: int, browser: bool, raw: bool) -> None:
     """A port of this machine leads to the proxy of apps, until Ctrl-C; with `raw` straight to the port of the
     session, for whoever is on this machine."""
+    if not raw:
+        opened = session.client.open_session(view.name, there)
+        open_page(session, opened, port=port, name=view.name, browser=browser)
+        return
     from argosy.api.sessions import SessionStreams
+    from argosy.client.node_stream import NodeStream
+
+    target = SessionStreams.session_forward(view.name, port=there).target
+    NodeStream(session.client.location, target).close()  # it says at once what is wrong
+    _forward(
+        session,
+        target,
+        port,
+        view.name,
+        lambda here: session.screen.print(f"127.0.0.1:{here} -> port {there} of {view.name}"),
+    )
+
+
+def open_page(session: Session, opened: OpenReply, *, port: int, name: str, browser: bool = True) -> None:
+    """A port of this machine leads to the proxy of apps, until Ctrl-C; the browser shows what was opened."""
+    from argosy.api.sessions import SessionStreams
+
+    screen = session.screen
+
+    def show(here: int) -> None:
+        host, entry = f"http://{opened.label}.localhost:{here}", f"#code={opened.code}"
+        if browser and screen.is_terminal() and show_in_browser(session, f"{host}/.argosy/enter{entry}"):
+            screen.print(f"{host}/")
+            return
+        screen.print(f"{host}/.argosy/enter{entry}")
+        screen.say("Open it within half a minute; it works once, and keeps you signed in there.", "dim")
+
+    _forward(session, SessionStreams.apps_door().target, port, name, show)
+
+
+def _forward(session: Session, target: str, port: int, name: str, show: Callable[[int], None]) -> None:
+    """Until Ctrl-C. `show`: tells people of the port here."""
     from argosy.client.forwarding import listen, serve_port
     from argosy.client.node_stream import NodeStream
     from argosy.model.errors import ArgosyError, render_error
 
-    screen, client = session.screen, session.client
-    location = client.location
-    if raw:
-        target, entry = SessionStreams.session_forward(view.name, port=there).target, ""
-        NodeStream(location, target).close()  # it says at once what is wrong
-    else:
-        opened = client.open_session(view.name, there)
-        target, entry = SessionStreams.apps_door().target, f"#code={opened.code}"
+    location = session.client.location
     listener = listen("127.0.0.1", port)
-    here = listener.getsockname()[1]
 
     def say(error: ArgosyError) -> None:
-        screen.say(render_error(error))
+        session.screen.say(render_error(error))
 
-    with session.on_interrupt(lambda: f"No longer forwarding `{view.name}`; the session goes on."):
+    with session.on_interrupt(lambda: f"No longer forwarding `{name}`; it goes on."):
         serving = threading.Thread(
             target=serve_port, args=(listener, lambda: NodeStream(location, target), say), daemon=True
         )
         serving.start()
-        if raw:
-            screen.print(f"127.0.0.1:{here} -> port {there} of {view.name}")
-        else:
-            host = f"http://{opened.label}.localhost:{here}"
-            if browser and screen.is_terminal() and show_in_browser(session, f"{host}/.argosy/enter{entry}"):
-                screen.print(f"{host}/")
-            else:
-                screen.print(f"{host}/.argosy/enter{entry}")
-                screen.say(
-                    "Open it within half a minute; it works once, and keeps you signed in there.", "dim"
-                )
-        screen.out.flush()
+        show(listener.getsockname()[1])
+        session.screen.out.flush()
         serving.join()
 
 

@@ -12,12 +12,13 @@ from argosy.infra.agent_port import AgentDirectory, Duplex
 from argosy.infra.border import BorderError
 from argosy.model.errors import ArgosyError
 from argosy.model.phases import NodePhase
-from argosy.model.rows import Node
+from argosy.model.rows import Node, Workload
 from argosy.server.exchange import Exchange
 from argosy.server.guarding import require_over
 from argosy.server.naming import cluster_called
 from argosy.server.ports import Controllers
 from argosy.server.refusals import no_cluster
+from argosy.store.snapshot import Snapshot
 from argosy.store.store import Store
 
 _ROWS_MAX: Final = 10_000
@@ -149,8 +150,12 @@ async def node_asked(exchange: Exchange, store: Store) -> Node:
     if cluster is None:
         raise no_cluster(name, snapshot, exchange.caller)
     require_over(exchange.caller, cluster)
-    index = exchange.number("node") or 0
-    nodes = snapshot.nodes_of(cluster.id)
+    return ready_node(snapshot, cluster, exchange.number("node") or 0)
+
+
+def ready_node(snapshot: Snapshot, cluster: Workload, index: int) -> Node:
+    """Raises `not-found`, `wrong-state`."""
+    name, nodes = cluster.name, snapshot.nodes_of(cluster.id)
     node = next((each for each in nodes if each.index == index and each.phase is not NodePhase.STOPPED), None)
     if node is None:
         if not nodes or not any(each.phase is NodePhase.READY for each in nodes):

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from argosy.api.sessions import OpenReply
 from argosy.identity.deciding import may
 from argosy.infra.agent_port import AgentDirectory, Duplex, Enter
 from argosy.infra.system import random_bytes
 from argosy.model.access import OWNER, Caller
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
-from argosy.model.kinds.session import SESSION, session_spec
+from argosy.model.kinds import kind_of
+from argosy.model.kinds.session import SESSION, is_session, session_spec
 from argosy.model.rows import Workload
 from argosy.server.guarding import target_of
 from argosy.server.listeners import connected
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _ASK_EVERY_S: Final = 0.5
 _ASKED_KEPT: Final = 10_000
+_ATTEND_EVERY_S: Final = 10.0
 SUFFIX: Final = "localhost"  # browsers take every name below it for this machine, without asking anybody
 
 
@@ -42,6 +45,7 @@ class LiveApps:
         self._store, self._agents, self._controllers, self._clock = store, agents, controllers, clock
         self.suffixes = (SUFFIX, *((domain,) if domain else ()))
         self.current: Callable[[Caller], Awaitable[Caller | None]] | None = None  # with the rights of now
+        self._attended_s: dict[str, float] = {}  # clusters, and when that was told last
         self._asked: dict[str, tuple[float, Caller | None]] = {}  # by credential: when, and what was told
         self.inner_door: Callable[[], Awaitable[Callable[[], asyncio.Protocol]]] = self._only_apps
         self._made: Apps | None = None
@@ -95,16 +99,20 @@ class LiveApps:
 
     def find(self, rows: Snapshot, place: Place) -> Workload | None:
         found = rows.workloads.get(place.session) or rows.find_named(SESSION.name, place.session)
-        if found is None or found.id not in {row.id for row in rows.named(SESSION.name)}:
+        found = found or rows.cluster_named(place.session)
+        if found is None or not (is_session(found) or kind_of(found).hosts):
             return None
+        if not is_session(found):
+            return found if place.port else None
         app = session_spec(found).app
         return found if place.port or (place.app == app.name and app.is_proxied) else None
 
     def may(self, caller: Caller, session: Workload) -> bool:
         caller = self._asked.get(caller.credential, (0.0, None))[1] or caller
-        if caller is OWNER or may(caller, "sessions.enter", target_of(session)):
+        verb = "sessions.enter" if is_session(session) else "clusters.enter"
+        if caller is OWNER or may(caller, verb, target_of(session)):
             return True
-        return is_shared(session, caller, self._clock.now_ms())
+        return is_session(session) and is_shared(session, caller, self._clock.now_ms())
 
     async def stays(self, caller: Caller) -> bool:
         if caller is OWNER or self.current is None:
@@ -124,6 +132,11 @@ class LiveApps:
         await self._shelf.keep(code, self.tickets.waiting(code))
         return code
 
+    def reply(self, label: str, code: str, listening: Sequence[str]) -> OpenReply:
+        """How a browser gets in by a code."""
+        urls = tuple(each for each in listening if each.startswith("http"))
+        return OpenReply(label=label, code=code, suffixes=self.suffixes, urls=urls)
+
     async def recall(self, secret: bytes) -> None:
         if not self.tickets.knows(secret):
             await self._shelf.fetch(secret, self.tickets)
@@ -139,22 +152,36 @@ class LiveApps:
         return Shelf(self._store)
 
     def use(self, session: Workload, path: str) -> None:
+        if not is_session(session):
+            self._attend(session.id)
+            return
         if path and session_spec(session).app.is_quiet(path):
             return
         if self._controllers.observed.set_used(session.id, self._clock.now_ms(), "requests"):
             self._controllers.wake(session.id)
 
+    def _attend(self, cluster_id: str) -> None:
+        """The cluster is in use now."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._attended_s.get(cluster_id, -_ATTEND_EVERY_S) >= _ATTEND_EVERY_S:
+            self._attended_s[cluster_id] = now_s
+            with self._controllers.attended(cluster_id):
+                pass  # from now on it is idle again
+
     async def connect(self, session_id: str, port: int) -> Duplex:
         from argosy.infra.border import BorderError
         from argosy.server.sessions import place_of
+        from argosy.server.terminal import ready_node
 
         rows = await self._store.snapshot()
         session = rows.workloads.get(session_id)
         if session is None:
             raise ArgosyError("not-found", "the session is gone")
-        node, rank_id = place_of(rows, session)
-        enter = Enter(what="port", port=port) if port else Enter(what="app")
         try:
+            if not is_session(session):
+                return await (await self._agents.get(ready_node(rows, session, 0))).forward(port)
+            node, rank_id = place_of(rows, session)
+            enter = Enter(what="port", port=port) if port else Enter(what="app")
             return await (await self._agents.get(node)).enter(rank_id, enter)
         except BorderError as error:
             raise ArgosyError("node-unreachable", str(error)) from None

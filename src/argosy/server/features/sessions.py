@@ -12,6 +12,7 @@ from argosy.api.endpoint import Done
 from argosy.api.sessions import (
     AppList,
     IdleRequest,
+    OpenPortRequest,
     OpenReply,
     OpenRequest,
     SessionList,
@@ -56,6 +57,7 @@ from argosy.server.sessions import (
     seen_sessions,
 )
 from argosy.server.snapshots import find_snapshot
+from argosy.server.terminal import node_asked
 from argosy.store.snapshot import Snapshot
 
 _WAIT_MAX_S: Final = 30
@@ -322,9 +324,19 @@ class SessionFeature:
         place_of(await self._store.snapshot(), session)
         face = str(request.port or app.name)
         code = await apps.issue(exchange.caller, session.id, face)
-        return OpenReply(
-            label=label_of(face, name_in_host(session)), code=code, suffixes=apps.suffixes, urls=self._urls()
-        )
+        return apps.reply(label_of(face, name_in_host(session)), code, self._services.listening()[0])
+
+    async def open_port(self, exchange: Exchange) -> OpenReply:
+        request, apps = await exchange.decode(OpenPortRequest), self._services.apps
+        if not 0 < request.port < 65536:
+            raise ArgosyError("usage", f"there is no port {request.port}", hint="ports are 1 to 65535")
+        node = await node_asked(exchange, self._store)
+        rows = await self._store.snapshot()
+        cluster = rows.workloads[node.workload_id]
+        is_taken = rows.find_named(SESSION.name, cluster.name) is not None
+        code = await apps.issue(exchange.caller, cluster.id, str(request.port))
+        label = label_of(str(request.port), cluster.id if is_taken else name_in_host(cluster))
+        return apps.reply(label, code, self._services.listening()[0])
 
     async def _opened(self, exchange: Exchange, port: int) -> Workload:
         """As `_live`, and for their apps also sessions that are shared with the caller."""
@@ -340,9 +352,6 @@ class SessionFeature:
         ):
             return shared
         return await live_session(self._store, exchange)
-
-    def _urls(self) -> tuple[str, ...]:
-        return tuple(each for each in self._services.listening()[0] if each.startswith("http"))
 
 
 def _without_image(task: Task) -> tuple[Task, str]:
