@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from agent_process import AgentProcess, Seen, gone, wait_for, watch_until
 
-from argosy.agent import leases
+from argosy.agent import leases, processes, programs
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import Ack, Lease, RankOrder, Report
 from argosy.model.facts import RankFact, RankPhase
+from argosy.providers.ssh import on_host
 
 
 def _order(pid_file: Path, lease: Lease, id: str = "a.0") -> RankOrder:
@@ -109,6 +111,38 @@ def test_a_guard_looks_after_a_node_or_all_of_a_machine(tmp_path: Path) -> None:
     root = str(tmp_path)
     assert leases.nodes_in(root + "/one") == [root + "/one"]
     assert sorted(leases.nodes_in(root)) == [root + "/clm-1/0", root + "/clm-1/1", root + "/clm-2/0"]
+
+
+def _guards(folder: str) -> list[list[bytes]]:
+    """Fields of /proc/PID/stat of the guards of this folder, from the state on."""
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    asked = f"guard\0--root\0{folder}\0".encode()
+    fields = [programs.stat_fields(pid) for pid in pids if processes.command_of(pid).endswith(asked)]
+    return [each for each in fields if each is not None]
+
+
+def test_who_ends_all_of_a_claim_leaves_the_guard_to_the_others(
+    make_agent: Callable[..., AgentProcess], folder: Path
+) -> None:
+    place = on_host.Place(str(folder))
+    place.make()
+    agent = make_agent(root=Path(place.claim("clm-1")) / "0")
+    agent.environ["ARGOSY_NODES_DIR"] = place.nodes
+    agent.start()
+
+    async def begin(client: AgentClient) -> None:
+        lease = await _lease(client, 60_000)
+        run = f"setsid sleep 600 & echo $! >{folder}/away; (sleep 600 & echo $! >{folder}/below; wait)"
+        await client.prepare([RankOrder(id="a.0", run=run, run_now=True, lease=lease)])
+        await watch_until(client, _runs)
+
+    agent.use(begin)
+    pids = [_pid(folder / "away"), _pid(folder / "below"), agent.pid]
+    parents = {str(agent.pid).encode()}
+    wait_for(lambda: (found := _guards(place.nodes)) and not parents & {each[1] for each in found})
+    on_host.end(place, "clm-1")
+    assert all(map(gone, pids))
+    assert len(_guards(place.nodes)) == 1
 
 
 async def _begin(client: AgentClient, folder: Path) -> None:

@@ -13,6 +13,10 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _USAGE = """\
     python agent.pyz serve --root DIR --socket PATH [--devices 0,1] [--name NODE] [--notice=NAME]
     python agent.pyz probe [--root DIR] [--devices 0,1] [--name NODE]
@@ -60,15 +64,17 @@ def main(arguments: list[str]) -> int:
         options = _options(arguments[1:])
     except ValueError as error:
         return _fail(str(error))
-    own_devices = None
-    if "devices" in options:
-        try:
-            own_devices = [int(text) for text in options["devices"].split(",") if text.strip()]
-        except ValueError:
-            return _fail("--devices takes indices such as 0,1")
+    try:
+        own_devices = _devices(options)
+    except ValueError:
+        return _fail("--devices takes indices such as 0,1")
     if arguments[0] == "probe":
         return _probe(options.get("root", "."), options.get("name", ""), own_devices)
     if arguments[0] == "guard" and options.get("root"):  # an agent starts this for ranks with a lease
+        if (
+            os.fork()
+        ):  # it guards other nodes, too: who ends all that descends from the agent is not to find it
+            os._exit(0)
         from argosy.agent import leases
 
         return leases.guard(options["root"])
@@ -84,6 +90,24 @@ def main(arguments: list[str]) -> int:
 
         path = os.path.abspath(options["socket"])
         return connect.run_mux(path) if "mux" in options else connect.run(path)
+    return _serve(options, own_devices, None)
+
+
+def serve(arguments: list[str], serves: Callable[[dict[str, object]], None]) -> int:
+    """`main` of `serve`; `serves` hears the node's facts once requests are answered."""
+    options = _options(arguments[1:])
+    return _serve(options, _devices(options), serves)
+
+
+def _devices(options: dict[str, str]) -> list[int] | None:
+    """Raises ValueError."""
+    named = options.get("devices")
+    return None if named is None else [int(text) for text in named.split(",") if text.strip()]
+
+
+def _serve(
+    options: dict[str, str], own_devices: list[int] | None, serves: Callable[[dict[str, object]], None] | None
+) -> int:
     if not options.get("root") or not options.get("socket"):
         return _fail("serve needs --root and --socket")
     root = os.path.abspath(options["root"])
@@ -102,7 +126,8 @@ def main(arguments: list[str]) -> int:
     umask = os.environ.get("ARGOSY_UMASK", "")
     if umask.isdigit():
         os.umask(int(umask, 8) & 0o777)
-    return daemon.run(root, os.path.abspath(options["socket"]), options.get("name", ""), own_devices, notice)
+    path, name = os.path.abspath(options["socket"]), options.get("name", "")
+    return daemon.run(root, path, name, own_devices, notice, serves)
 
 
 def _own(verb: str, *words: str) -> int:

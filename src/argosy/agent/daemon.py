@@ -15,6 +15,14 @@ from argosy.agent.addresses import socket_address
 from argosy.agent.rank import warn
 from argosy.agent.serve import Agent
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Optional, Tuple
+
+    #: Whose metadata service tells of the machine's end, with its URL, and who hears that the agent serves.
+    _Outside = Tuple[Optional[Tuple[str, str]], Optional[Callable[[dict[str, object]], None]]]
+
 _LOOK_S = 2.0  # how often we look whether root and socket are still ours
 
 
@@ -81,9 +89,11 @@ def run(
     name: str,
     own_devices: list[int] | None,
     notice: tuple[str, str] | None = None,
+    serves: Callable[[dict[str, object]], None] | None = None,
 ) -> int:
     """Serve until told to stop; ranks outlive SIGTERM and SIGINT. `notice`: whose metadata service tells of
-    the machine's end, and its URL. The exit status is `__main__.main`'s."""
+    the machine's end, and its URL. `serves`: who is told the node's facts once requests are answered; None:
+    standard output says `listening`. The exit status is `__main__.main`'s."""
     try:
         lock = _lock_root(root)
         listener = _listen(socket_path)
@@ -96,7 +106,8 @@ def run(
     status = 0
     door = _Door(socket_path, listener)
     try:
-        loop.run_until_complete(_serve(root, lock, door, Agent(root, name, own_devices, loop), notice))
+        agent = Agent(root, name, own_devices, loop)
+        loop.run_until_complete(_serve(root, lock, door, agent, (notice, serves)))
     except OSError as error:
         warn("cannot go on: %s" % error)
         status = 4
@@ -148,8 +159,9 @@ def _identity(path: str | int) -> tuple[int, int] | None:
     return info.st_dev, info.st_ino
 
 
-async def _serve(root: str, lock: int, door: _Door, agent: Agent, notice: tuple[str, str] | None) -> None:
+async def _serve(root: str, lock: int, door: _Door, agent: Agent, outside: _Outside) -> None:
     loop = asyncio.get_running_loop()
+    notice, serves = outside
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, agent.done.set)
     if notice is not None and notice[0] == "file":
@@ -157,8 +169,11 @@ async def _serve(root: str, lock: int, door: _Door, agent: Agent, notice: tuple[
         loop.add_signal_handler(signal.SIGTERM, lambda: None)
     await door.open(agent)
     try:
-        sys.stdout.write("argosy-agent: listening on %s\n" % door.path)
-        sys.stdout.flush()
+        if serves is not None:
+            serves(await agent.facts())
+        else:
+            sys.stdout.write("argosy-agent: listening on %s\n" % door.path)
+            sys.stdout.flush()
     except (OSError, ValueError):
         pass  # nobody reads
     following = _follow(root, agent, notice)

@@ -143,7 +143,7 @@ class Node:
         self.name = name or socket.gethostname()
         self._root = root
         self._own = own_devices
-        self._place = Place(read_text("/proc/self/cgroup"), read_text("/proc/self/mountinfo"))
+        self.place = Place(read_text("/proc/self/cgroup"), read_text("/proc/self/mountinfo"))
         self._devices: list[dict[str, object]] = []
         self.notice: dict[str, object] | None = None  # of its own end
         self._unused: list[dict[str, str]] = []
@@ -151,13 +151,13 @@ class Node:
         self._looking = threading.Lock()
         #: What agents of this user share: MPS daemons, MIG instances.
         self.shares_base = os.environ.get("ARGOSY_SHARES_DIR") or "/tmp/argosy-shares-%d" % os.geteuid()
-        groups = Cgroups("probe", self._place)
+        groups = Cgroups("probe", self.place)
         told = settings(root)
         self.manages_mig = told.pop("mig") == "manage"
         self._static: dict[str, object] = {
             "hostname": self.name,
             "arch": os.uname().machine,
-            "cpus_milli": cpus_milli(self._place),
+            "cpus_milli": cpus_milli(self.place),
             "ip": own_ip(),
             "boot_id": boot_id(),
             "agent_version": __version__,
@@ -174,13 +174,29 @@ class Node:
         self._devices = devices.discover()
         self._unused = devices.unused(self._devices)
 
+    @property
+    def may_have_devices(self) -> bool:
+        """Whether there is a sign of accelerators; then to discover them may take long."""
+        return devices.has_signs()
+
+    def knows_levels(self) -> bool:
+        """Whether `levels` answers at once: here, or in a note of this machine, somebody has found them."""
+        if self._levels is None:
+            self._keep_levels(levels.remembered(self.shares_base))
+        return self._levels is not None
+
+    def _keep_levels(self, found: levels.Levels | None) -> None:
+        self._levels = found
+        if found is not None:
+            self._static["isolation"] = found[0]
+            self._static["isolation_gaps"] = sorted(found[1].items())
+
     def levels(self) -> tuple[list[str], dict[str, str]]:
         """How well sessions can be kept apart here, and why not better."""
         with self._looking:
             if self._levels is None:
-                self._levels = levels.levels(self.shares_base)
-                self._static["isolation"] = self._levels[0]
-                self._static["isolation_gaps"] = sorted(self._levels[1].items())
+                self._keep_levels(levels.levels(self.shares_base))
+            assert self._levels is not None
             return self._levels
 
     @property
@@ -254,7 +270,7 @@ class Node:
     def facts(self) -> dict[str, object]:
         """NodeFacts."""
         facts = dict(self._static)
-        total, used = memory_bytes(self._place)
+        total, used = memory_bytes(self.place)
         facts["memory_bytes"] = total
         facts["memory_used_bytes"] = used
         try:

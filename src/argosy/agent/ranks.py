@@ -43,17 +43,11 @@ class Ranks:
     """The supervisor: what the daemon asks for. How ranks start, end and are watched stands in its parts."""
 
     def __init__(
-        self,
-        root: str,
-        node_name: str,
-        boot_id: str,
-        loop: asyncio.AbstractEventLoop,
-        shares: sharing.Sharing,
-        node: Node,
+        self, root: str, boot_id: str, loop: asyncio.AbstractEventLoop, shares: sharing.Sharing, node: Node
     ) -> None:
         self._node = node
         self._made_apps: Apps | None = None
-        shared = self._shared = Supervision(root, node_name, boot_id, loop, shares)
+        shared = self._shared = Supervision(root, node, boot_id, loop, shares)
         self.listening = calls(shared)
         self.home, self.shell, self.reaper = shared.home, shared.shell, shared.reaper
         self.by_id, self.observers = shared.by_id, shared.observers

@@ -62,15 +62,16 @@ class Agent:
         self._root = root
         self._node = Node(root, name, own_devices)
         self._sharing = Sharing(self._node)
-        self._ranks = Ranks(root, self._node.name, boot_id(), loop, self._sharing, self._node)
+        self._ranks = Ranks(root, boot_id(), loop, self._sharing, self._node)
         self._ranks.adopt()
         self._tree_calls = TreeCalls(self._make_trees, loop)
         kept = KeptCalls(self._ranks.home, loop, UPGRADED, lambda rank: self._ranks.apps.home_of(rank))
-        self._devices_known: asyncio.Future[None] = loop.run_in_executor(None, self._discover)
-        loop.run_in_executor(None, venv.look_ahead)
+        self._devices_known: asyncio.Future[None] = self._discovered()
+        if venv.must_be_asked():
+            loop.run_in_executor(None, venv.look_ahead)
         self.done = asyncio.Event()
         self._calls: dict[tuple[str, str], Callable[[dict[str, object]], Awaitable[dict[str, object]]]] = {
-            ("GET", "/node"): lambda _: self._node_facts(),
+            ("GET", "/node"): lambda _: self.facts(),
             ("POST", "/prepare"): self._prepare,
             ("POST", "/run"): self._run,
             ("POST", "/stop"): self._stop,
@@ -100,6 +101,15 @@ class Agent:
         self._node.notice = notice
         for observer in self._ranks.observers:
             observer.node_changed()
+
+    def _discovered(self) -> asyncio.Future[None]:
+        """Which devices there are: at once where there is no driver that would have to wake up."""
+        if self._node.may_have_devices:
+            return self._loop.run_in_executor(None, self._discover)
+        self._discover()
+        known = self._loop.create_future()
+        known.set_result(None)
+        return known
 
     def _discover(self) -> None:
         self._node.discover_devices()
@@ -186,11 +196,13 @@ class Agent:
 
     # ---- calls
 
-    async def _node_facts(self) -> dict[str, object]:
+    async def facts(self) -> dict[str, object]:
         """Never longer than the patience that we have with drivers; then with what was known before."""
         if self._devices_known.done() and self._node.has_devices:
             self._devices_known = self._loop.run_in_executor(None, self._node.sample_devices)
-        await asyncio.gather(self._devices(), self._loop.run_in_executor(None, self._node.levels))
+        if not self._node.knows_levels():
+            await self._loop.run_in_executor(None, self._node.levels)
+        await self._devices()
         return self._node.facts()
 
     async def _devices(self) -> None:
@@ -252,7 +264,7 @@ class Agent:
 
         listener = asyncio.ensure_future(until_gone())
         try:
-            await watch.run(send, self._node_facts)
+            await watch.run(send, self.facts)
         finally:
             listener.cancel()
 

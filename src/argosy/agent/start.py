@@ -23,6 +23,10 @@ from argosy.agent import wire
 from argosy.agent.connect import dial
 from argosy.agent.dial_order import read_order, write_order
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 #: What may be wrong with a host; `argosy.infra.bootstrap` has the words for people.
 CODES = ("no-space", "read-only", "no-exec", "denied", "taken", "failed")
 _SPACE_BYTES = 8 << 20  # below this nothing useful can run
@@ -101,7 +105,57 @@ def _failure(error: OSError, path: str) -> dict[str, object]:
     return {"error": code, "path": str(path), "text": error.strerror or str(error)}
 
 
+def become(plan: dict[str, object], pyz: str, tell: Callable[[dict[str, object]], None]) -> None:
+    """`answer_to` in a process that nobody needs any more: where no agent serves the node, this one
+    becomes it, which costs no fork. `tell` is called once with the answer, unless the agent cannot begin."""
+    try:
+        node = _prepared(plan, pyz)
+        if node.facts is not None:
+            tell(node.answer(False))
+            return
+        log = os.open(node.root + "/agent.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.setsid()
+        os.dup2(log, 2)
+        os.chdir("/")
+    except Cannot as error:
+        tell(dict(error.answer))
+        return
+    except OSError as error:
+        tell(_failure(error, error.filename or ""))
+        return
+
+    def serves(facts: dict[str, object]) -> None:
+        node.facts = facts
+        tell(node.answer(True))
+
+    from argosy.agent.__main__ import serve
+
+    serve(_arguments(plan, node), serves)
+
+
+class _Node:
+    """The node of a plan. `facts`: of the agent that serves it, None where there is none."""
+
+    def __init__(self, name: str, root: str, where: str, facts: dict[str, object] | None) -> None:
+        self.name, self.root, self.where, self.facts = name, root, where, facts
+
+    def answer(self, started: bool) -> dict[str, object]:
+        return {"root": self.root, "socket": self.where, "facts": self.facts, "started": started}
+
+
 def _start(plan: dict[str, object], pyz: str) -> dict[str, object]:
+    node = _prepared(plan, pyz)
+    started = node.facts is None
+    if started:
+        _serve(plan, node)
+        node.facts = _ask(node.where)
+        if node.facts is None:
+            raise Cannot("failed", node.root, "it ended at once; %s" % _log_tail(node.root))
+    return node.answer(started)
+
+
+def _prepared(plan: dict[str, object], pyz: str) -> _Node:
+    """Where the node is, with all that an agent finds there when it begins. Raises Cannot and OSError."""
     name = str(plan["name"])
     root = os.path.abspath(os.path.expanduser(str(plan.get("root") or "~/.argosy/nodes/" + name)))
     where = str(plan.get("socket") or "") or _run_folder() + "/" + _short(name, root) + ".s"
@@ -109,7 +163,6 @@ def _start(plan: dict[str, object], pyz: str) -> dict[str, object]:
     if facts is not None and _needs_to_dial(plan, root):
         _end(root, where)  # its ranks go on; the next one adopts them
         facts = None
-    started = facts is None
     if facts is None:
         _make_root(root)
         _write_connect(os.path.dirname(where), pyz)
@@ -118,11 +171,7 @@ def _start(plan: dict[str, object], pyz: str) -> dict[str, object]:
             _keep_order(root, order)
         environ = plan.get("environ")
         os.environ.update(environ if isinstance(environ, dict) else {})
-        _serve(plan, name, root, where)
-        facts = _ask(where)
-        if facts is None:
-            raise Cannot("failed", root, "it ended at once; %s" % _log_tail(root))
-    return {"root": root, "socket": where, "facts": facts, "started": started}
+    return _Node(name, root, where, facts)
 
 
 def _needs_to_dial(plan: dict[str, object], root: str) -> bool:
@@ -201,10 +250,10 @@ def _write_connect(folder: str, pyz: str) -> None:
     os.replace(temporary, folder + "/connect")
 
 
-def _serve(plan: dict[str, object], name: str, root: str, where: str) -> None:
+def _serve(plan: dict[str, object], node: _Node) -> None:
     """Become two: the child is the agent, in a session of its own; we return when it listens."""
     heard, said = os.pipe()
-    log = os.open(root + "/agent.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    log = os.open(node.root + "/agent.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     if os.fork() == 0:
         try:
             os.setsid()
@@ -217,14 +266,7 @@ def _serve(plan: dict[str, object], name: str, root: str, where: str) -> None:
             os.chdir("/")
             from argosy.agent.__main__ import main
 
-            arguments = ["serve", "--root", root, "--socket", where, "--name=" + name]
-            devices = plan.get("devices")
-            if isinstance(devices, list):
-                arguments.append("--devices=" + ",".join(map(str, devices)))
-            options = plan.get("options")
-            if isinstance(options, list):
-                arguments += map(str, options)
-            os._exit(main(arguments))
+            os._exit(main(_arguments(plan, node)))
         finally:
             os._exit(70)
     os.close(said)
@@ -232,6 +274,18 @@ def _serve(plan: dict[str, object], name: str, root: str, where: str) -> None:
     os.wait()
     with open(heard, "rb") as file:
         file.readline()  # "listening", or its end
+
+
+def _arguments(plan: dict[str, object], node: _Node) -> list[str]:
+    """The command line of the node's agent."""
+    words = ["serve", "--root", node.root, "--socket", node.where, "--name=" + node.name]
+    devices = plan.get("devices")
+    if isinstance(devices, list):
+        words.append("--devices=" + ",".join(map(str, devices)))
+    options = plan.get("options")
+    if isinstance(options, list):
+        words += map(str, options)
+    return words
 
 
 def _ask(where: str) -> dict[str, object] | None:

@@ -7,8 +7,9 @@ that its owner alone may open, and speaks the agent's HTTP/1.1:
     POST /order    {"errand": order, "plan": AgentPlan or null} -> what a session would have answered
     POST /through  {"socket": of an agent beside its own}       -> 101, then that agent's connection
 
-Each order is done by a process of its own, so nothing that it does holds up anybody else. With nothing to do
-the starter ends by itself. Nodes do not need it: their agents live on, and are reached without it.
+Each order is done by a process of its own, so nothing that it does holds up anybody else; one that starts a
+node answers and then goes on as its agent. With nothing to do the starter ends by itself. Nodes do not need
+it: their agents live on, and are reached without it.
 """
 
 from __future__ import annotations
@@ -94,8 +95,11 @@ class _Starter:
     async def serve(self, listener: socket.socket) -> None:
         import gc
 
+        sys.modules["errand"].load()  # once, for all that are forked from here
+        gc.collect()
         gc.freeze()  # forks share what they do not touch
         loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, _reap)
         self._used_s = loop.time()
         server = await asyncio.start_unix_server(self._connection, sock=listener, limit=wire.HEAD_LIMIT_BYTES)
         while self._open or loop.time() - self._used_s < _LINGERS_S:  # noqa: ASYNC110  # nobody waits for it
@@ -151,14 +155,11 @@ class _Starter:
 
     async def _order(self, order: dict[str, object]) -> dict[str, object]:
         """What a process of its own answers that does the order."""
-        sys.modules["errand"].load()  # once, for all that are forked from here
         low, high = os.pipe()
-        pid = os.fork()
-        if pid == 0:
+        if os.fork() == 0:
             try:
-                os.dup2(high, 1)
-                start.close_others()
-                os.write(1, json.dumps(_done(order, self._pyz)).encode())
+                _child(high)
+                _obey(order, self._pyz)
             finally:
                 os._exit(0)
         os.close(high)
@@ -171,21 +172,46 @@ class _Starter:
             said = await source.read()
         finally:
             transport.close()
-            os.waitpid(pid, 0)  # noqa: ASYNC222  # it has said all, and ends
         try:
             return dict(json.loads(said))
         except ValueError:
             return {"error": "failed", "path": "", "text": "the process that did it has ended early"}
 
 
-def _done(order: dict[str, object], pyz: str) -> dict[str, object]:
-    """Do the errand, then start the node of the plan where there is one."""
+def _reap() -> None:
+    """Let processes go that have ended: of orders, and agents."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _child(said: int) -> None:
+    """A new process keeps nothing of the starter's but the pipe `said`, as its output."""
+    signal.set_wakeup_fd(-1)  # its number will belong to something else
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(said, 1)
+    start.close_others()
+
+
+def _tell(answer: dict[str, object]) -> None:
+    """To the starter, which then hears the end."""
+    text = json.dumps(answer).encode()
+    while text:
+        text = text[os.write(1, text) :]
+    os.dup2(0, 1)
+
+
+def _obey(order: dict[str, object], pyz: str) -> None:
+    """Do the errand, then start the node of the plan where there is one: this process becomes its agent."""
     said: dict[str, object] = sys.modules["errand"].obey(order["errand"])
     plan = order.get("plan")
     if not isinstance(plan, dict):
-        return said
-    if "root" not in said:
-        return {"refused": said}
-    environ = said.get("environ")
-    plan["environ"] = dict(plan.get("environ") or {}, **(environ if isinstance(environ, dict) else {}))
-    return start.answer_to(dict(plan, root=said["root"]), pyz)
+        _tell(said)
+    elif "root" not in said:
+        _tell({"refused": said})
+    else:
+        environ = said.get("environ")
+        plan["environ"] = dict(plan.get("environ") or {}, **(environ if isinstance(environ, dict) else {}))
+        start.become(dict(plan, root=said["root"]), pyz, _tell)

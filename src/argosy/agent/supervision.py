@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from argosy.agent.node import Node
     from argosy.agent.sharing import Sharing
 
 _FULL_BYTES = 256 << 10  # a disk with less room is full
@@ -24,12 +25,12 @@ class Supervision:
     event loop; nothing in them blocks for longer than a file operation."""
 
     def __init__(
-        self, root: str, node_name: str, boot_id: str, loop: asyncio.AbstractEventLoop, shares: Sharing
+        self, root: str, node: Node, boot_id: str, loop: asyncio.AbstractEventLoop, shares: Sharing
     ) -> None:
         self.root = root
         self.home = root + "/home"
         self.folder = root + "/ranks"
-        self.node_name = node_name
+        self.node_name = node.name
         self.boot_id = boot_id
         self.loop = loop
         self.sharing = shares
@@ -39,7 +40,7 @@ class Supervision:
         self.shell = find_shell()
         self.reaper = processes.Reaper(loop)
         self.table = processes.ProcessTable()
-        self.cgroups = cgroups.Cgroups(self.tag)
+        self.cgroups = cgroups.Cgroups(self.tag, node.place)
         self.secret_files = SecretFiles(self.tag)
         self.by_id: dict[str, Rank] = {}
         self.observers: set[Observer] = set()

@@ -61,16 +61,30 @@ def look_ahead() -> None:
         pass  # who needs it finds that again
 
 
+def must_be_asked() -> bool:
+    """Whether `python3` is a script that chooses one, so that `look_ahead` pays."""
+    try:
+        return not _first_of(without_own(os.environ.get("PATH", "")))[1]
+    except OSError:
+        return False
+
+
 def _python_of(path: str) -> str:
     """The real program behind `python3`, which may be a script that chooses one."""
+    found, is_program = _first_of(path)
+    return found if is_program else _choice_of(found)
+
+
+def _first_of(path: str) -> tuple[str, bool]:
+    """The first `python3`, and whether it is a program itself; "" and True where there is none. Raises
+    OSError."""
     for folder in path.split(":"):
         for name in ("python3", "python"):
             found = os.path.join(folder, name)
             if folder and os.access(found, os.X_OK):
                 with open(found, "rb") as file:
-                    is_program = file.read(4) == b"\x7fELF"
-                return found if is_program else _choice_of(found)
-    return ""
+                    return found, file.read(4) == b"\x7fELF"
+    return "", True
 
 
 def _choice_of(script: str) -> str:

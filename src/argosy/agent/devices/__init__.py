@@ -47,6 +47,12 @@ def _maker(name: str) -> Maker:
     return module
 
 
+def has_signs(root: str = "") -> bool:
+    """Whether a maker's driver has to be asked, which may take long."""
+    signed = (sign for _, signs in _SIGNS for sign in signs)
+    return _has_nvidia_program(root) or any(os.path.exists(root + sign) for sign in signed)
+
+
 def discover(root: str = "") -> Found:
     """Every accelerator that programs can use, each maker's in its driver's order."""
     found: Found = []
