@@ -67,6 +67,9 @@ class Subject:
         )
 
     async def end(self) -> None:
+        """Nothing of it is left on the hosts, which other tests use after this."""
+        for fact in await self.provider.observe(()):
+            await self.provider.release(fact.claim_id)
         if self.provider._made is not None:
             await self.provider._made.ssh.close()
 
@@ -166,8 +169,6 @@ def test_a_host_that_cannot_run_an_agent_is_no_reason_to_give_up_the_work(home: 
             await subject.provider.ensure(subject.claim())  # on the next host
         finally:
             hosts.hosts[0].python("present")
-            for fact in await subject.provider.observe(()):
-                await subject.provider.release(fact.claim_id)
             await subject.end()
 
     asyncio.run(body())
