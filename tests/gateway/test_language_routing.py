@@ -12,7 +12,7 @@ from gateway_house import House, run_house
 
 from argosy.gateway.choosing import Chooser, Prompt, Speed, Terms, units
 from argosy.gateway.prefixes import Prefixes
-from argosy.gateway.prompts import BLOCK_BYTES, read_prompt
+from argosy.gateway.prompts import BLOCK_BYTES, WHOLE, read_prompt
 from argosy.model.routes import Policy
 
 LONG = "the quick brown fox " * 600
@@ -32,6 +32,18 @@ def test_prompts_that_begin_alike_share_their_first_keys() -> None:
     changed = read_prompt(_body(LONG[:5000] + "X" + LONG[5001:])).keys
     same = [mine == theirs for mine, theirs in zip(one.keys, changed, strict=True)]
     assert same == [True] * 2 + [False] * (len(same) - 2)
+
+
+def test_deep_in_a_long_prompt_a_difference_is_seen_at_the_latest_when_what_follows_is_moved() -> None:
+    text = "".join(f"{number:07} " for number in range(6000))  # 48 kB, and no two blocks alike
+    deep = (WHOLE + 2) * BLOCK_BYTES + 100
+    keys = read_prompt(_body(text)).keys
+    assert len(set(keys)) == len(keys) == len(text) // BLOCK_BYTES
+    moved = read_prompt(_body(text[:deep] + "more" + text[deep:])).keys
+    same = [mine == theirs for mine, theirs in zip(keys, moved, strict=False)]
+    assert same == [True] * (WHOLE + 2) + [False] * (len(same) - WHOLE - 2)
+    early = read_prompt(_body(text[:5000] + "X" + text[5001:])).keys
+    assert set(early[2:]).isdisjoint(keys), "of the first blocks every byte counts, also behind them"
 
 
 @pytest.mark.parametrize(

@@ -162,11 +162,13 @@ class Chooser:
         prompt.hits = hits
         twice, each_s = 1 + terms.miss, terms.each_s
         fresh = twice * units(prompt.tokens)
-        costs = []
+        costs, reads = [], dict[int, float]()  # what is left to be read, by hit
         for load in loads:
             own, unit_s = fresh, load.speed.unit_s
             if hits and (hit := hits.get(load.slot)) is not None:
-                own = twice * self._units(prompt, hit)
+                own = reads.get(hit, 0.0)
+                if not own:
+                    own = reads[hit] = twice * self._units(prompt, hit)
             if load.other_units:
                 own += load.waiting(now_s)
             elif load.reading:  # the same, written out: most calls of all

@@ -202,10 +202,9 @@ class Exchange:
         pieces = self.pieces
         if pieces and len(pieces[0]) >= _LONG:
             self.pieces = None
-            transport.write(self.render_request(forward))
+            head = self.render_request(forward)
             self.pieces = pieces
-            for piece in pieces:
-                transport.write(piece)
+            transport.writelines((head, *pieces))  # in one call of the system
         else:
             transport.write(self.render_request(forward))
 

@@ -2,6 +2,10 @@
 
 Two requests whose prompts begin alike have the same first keys. Everything that a chat template puts before
 the messages (model, tools, system prompt), and a `cache_salt` that keeps tenants apart, is in the first key.
+
+Of the first blocks a key takes every byte, of each later one the last quarter. Prompts that differ deep
+inside, and nowhere else, by texts of the same length may so have the same keys: that only misleads the choice
+of a replica for them, as any two prompts do that happen to have one key.
 """
 
 from __future__ import annotations
@@ -13,6 +17,9 @@ from argosy.gateway.choosing import Prompt
 from argosy.gateway.usage import ModelRequest, parse_model_request
 
 BLOCK_BYTES: Final = 2048
+WHOLE: Final = 8  # so many blocks are read whole
+_WHOLE_BYTES: Final = WHOLE * BLOCK_BYTES
+_READ: Final = BLOCK_BYTES // 4  # of each later one
 TOKEN_BYTES: Final = 4  # of one token of a text, about
 ANSWER: Final = 512  # tokens that an answer is taken to have when the request does not say
 
@@ -36,8 +43,11 @@ def read_prompt(body: bytes | None, asked: object = None) -> Prompt:
     told = map(bytes, (read.tools, read.system, read.instructions, read.cache_salt))
     first = hash((read.model, *told)) if before or read.cache_salt else hash(read.model)
     key, keys = first & 0xFFFF_FFFF, []
-    for at in range(0, len(text) - BLOCK_BYTES + 1, BLOCK_BYTES):
-        key = crc32(text[at : at + BLOCK_BYTES], key)  # it goes on from the blocks before; who makes two
-        keys.append(key)  # prompts that have one key only misleads the choice for his own
+    for end in range(BLOCK_BYTES, min(len(text), _WHOLE_BYTES) + 1, BLOCK_BYTES):
+        key = crc32(text[end - BLOCK_BYTES : end], key)  # it goes on from the blocks before
+        keys.append(key)
+    for end in range(_WHOLE_BYTES + BLOCK_BYTES, len(text) + 1, BLOCK_BYTES):
+        key = crc32(text[end - _READ : end], key)
+        keys.append(key)
     answer = read.most_tokens or ANSWER
     return Prompt(keys, max(1, (before + len(text)) // TOKEN_BYTES), max(1, answer))

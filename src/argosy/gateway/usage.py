@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from argosy.gateway.long_strings import TEXT, Shortened
+
 if TYPE_CHECKING:
     from argosy.gateway.exchange import Exchange
 
@@ -27,7 +29,7 @@ _EVENT: Final = b"data:"
 _NONE: Final = msgspec.Raw(b"")
 
 
-class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
+class ModelRequest(msgspec.Struct, kw_only=True):
     """What the gateway reads of a request to a language model; parts of its prompt as they are written."""
 
     model: str = ""
@@ -49,13 +51,23 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.max_completion_tokens or self.max_tokens or self.max_output_tokens or 0
 
 
+_PARTS: Final = ("tools", "system", "instructions", "cache_salt", "messages", "prompt", "input")
 _decoder: Final = msgspec.json.Decoder(ModelRequest)
 
 
 def parse_model_request(body: bytes) -> ModelRequest:
     """Raises ValueError with a sentence for the client."""
+    short = Shortened(body) if len(body) >= TEXT else None
     try:
-        return _decoder.decode(body)
+        if short is None or short.is_whole:
+            return _decoder.decode(body)
+        read = _decoder.decode(short.text)
+        if read.model[:1] == "\0":  # the name of a gap: no model is called so
+            return _decoder.decode(body)
+        for name in _PARTS:
+            if part := getattr(read, name):
+                setattr(read, name, msgspec.Raw(short.restored(part)))
+        return read
     except msgspec.ValidationError as error:
         raise ValueError(f"the body is not a request to a model: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
