@@ -253,7 +253,7 @@ def _starts_in(starts_at_ms: int, now_ms: int) -> str:
 
 def _each(session: Session, names: list[str], act: Callable[[str], object], done: str) -> None:
     """Do it to each; one that fails does not keep the others from it. Raises the first error at the end."""
-    from argosy.model.errors import ArgosyError, render_error
+    from argosy.model.errors import ArgosyError
 
     first: ArgosyError | None = None
     for name in names:
@@ -261,7 +261,7 @@ def _each(session: Session, names: list[str], act: Callable[[str], object], done
             act(name)
         except ArgosyError as error:
             if first is not None:
-                session.screen.say(render_error(first))
+                session.screen.say_error(first)
             first = error
             continue
         session.screen.print(done.format(name=name))

@@ -58,14 +58,10 @@ def port_forward(
     from argosy.api.shell import ShellCalls
     from argosy.client.forwarding import listen, serve_port
     from argosy.client.node_stream import NodeStream
-    from argosy.model.errors import ArgosyError, render_error
 
     client, screen = session.client, session.screen
     client.cluster(cluster)  # starts the server if need be, and knows the cluster
     location = client.location
-
-    def say(error: ArgosyError) -> None:
-        screen.say(render_error(error))
 
     listeners = [(listen(address, here), there) for here, there in ports]
     with session.on_interrupt(lambda: f"No longer forwarding ports of `{cluster}`."):
@@ -76,7 +72,9 @@ def port_forward(
             def opened(target: str = target) -> NodeStream:
                 return NodeStream(location, target)
 
-            threads.append(threading.Thread(target=serve_port, args=(listener, opened, say), daemon=True))
+            threads.append(
+                threading.Thread(target=serve_port, args=(listener, opened, screen.say_error), daemon=True)
+            )
             threads[-1].start()
             here = listener.getsockname()[1]
             host = f"[{address}]" if ":" in address else address

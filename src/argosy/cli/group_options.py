@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 
-from argosy.cli.session import Session
+from argosy.cli.session import Session, options
 from argosy.cli.task_options import parse_whole
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
 
-_OPTIONS: Final = (
+#: Adds the options; the command takes them out of its keywords as a `GroupWish`.
+group_options: Final = options(
     click.option(
         "--num-jobs", type=click.IntRange(min=1), metavar="N", help="An array: N jobs of this task."
     ),
@@ -61,13 +62,6 @@ class DescribedGroup(NamedTuple):
     when: When
     notify: tuple[Notify, ...]
     pool: str
-
-
-def group_options(function: F) -> F:
-    """Adds the options; the command takes them out of its keywords as a `GroupWish`."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
 
 
 def parse_group(

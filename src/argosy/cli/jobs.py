@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from argosy.cli.clusters import job_table
 from argosy.cli.job_pools import job_pool
 from argosy.cli.launching import jobs_launch
-from argosy.cli.session import Session, complete_cluster, examples, json_option, pass_session, yes_option
+from argosy.cli.session import (
+    Session,
+    complete_cluster,
+    examples,
+    json_option,
+    options,
+    pass_session,
+    yes_option,
+)
 
 if TYPE_CHECKING:
     from argosy.api.jobs import JobList, JobView
+
+#: Of commands that show a log. Their functions hand them to `_show_log`.
+_log_options: Final = options(
+    click.option(
+        "-f", "--follow/--no-follow", default=True, help="Go on until the job ends. [default: follow]"
+    ),
+    click.option("--tail", type=click.IntRange(min=0), help="Only the last so many lines."),
+    click.option("--rank", type=click.IntRange(min=0), help="Only this rank."),
+    click.option("--attempt", type=click.IntRange(min=1), help="Of an earlier attempt."),
+    click.option("--status", is_flag=True, help="Only say how the job is."),
+    click.option("-s", "--sync-down", is_flag=True, help="Save the logs of all ranks in a folder instead."),
+    json_option,
+)
 
 
 @click.command(
@@ -123,11 +144,15 @@ def _show_log(
     rank: int | None,
     attempt: int | None,
     status: bool,
+    sync_down: bool,
     as_json: bool,
 ) -> None:
     from argosy.cli.following import JOB_FAILED, Followed
     from argosy.cli.following import follow as follow_log
 
+    if sync_down:
+        _save_log(session, job)
+        return
     if as_json or status:
         if as_json:
             session.screen.json(job)
@@ -157,34 +182,11 @@ Ends with 0 when the job succeeded or was not followed to its end, 1 when it did
 )
 @click.argument("cluster", shell_complete=complete_cluster)
 @click.argument("job", required=False)
-@click.option("-f", "--follow/--no-follow", default=True, help="Go on until the job ends. [default: follow]")
-@click.option("--tail", type=click.IntRange(min=0), help="Only the last so many lines.")
-@click.option("--rank", type=click.IntRange(min=0), help="Only this rank.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Of an earlier attempt.")
-@click.option("--status", is_flag=True, help="Only say how the job is.")
-@click.option("-s", "--sync-down", is_flag=True, help="Save the logs of all ranks in a folder instead.")
-@json_option
+@_log_options
 @pass_session
-def logs(
-    session: Session,
-    cluster: str,
-    job: str | None,
-    follow: bool,
-    tail: int | None,
-    rank: int | None,
-    attempt: int | None,
-    status: bool,
-    sync_down: bool,
-    as_json: bool,
-) -> None:
+def logs(session: Session, /, cluster: str, job: str | None, **how: Any) -> None:
     """Show the log of a job of a cluster, by default the newest. Also of clusters that are gone."""
-    found = find_job(session, cluster, job)
-    if sync_down:
-        _save_log(session, found)
-        return
-    _show_log(
-        session, found, follow=follow, tail=tail, rank=rank, attempt=attempt, status=status, as_json=as_json
-    )
+    _show_log(session, find_job(session, cluster, job), **how)
 
 
 def _save_log(session: Session, job: JobView) -> None:
@@ -317,37 +319,14 @@ def jobs_queue(
 @click.option(
     "--task", metavar="TASK", help="Of a group: this task, by number or name; `JOB/TASK` means the same."
 )
-@click.option("-f", "--follow/--no-follow", default=True, help="Go on until the job ends. [default: follow]")
-@click.option("--tail", type=click.IntRange(min=0), help="Only the last so many lines.")
-@click.option("--rank", type=click.IntRange(min=0), help="Only this rank.")
-@click.option("--attempt", type=click.IntRange(min=1), help="Of an earlier attempt.")
-@click.option("--status", is_flag=True, help="Only say how the job is.")
-@click.option("-s", "--sync-down", is_flag=True, help="Save the logs of all ranks in a folder instead.")
-@json_option
+@_log_options
 @pass_session
-def jobs_logs(
-    session: Session,
-    job: str | None,
-    name: str | None,
-    task: str | None,
-    follow: bool,
-    tail: int | None,
-    rank: int | None,
-    attempt: int | None,
-    status: bool,
-    sync_down: bool,
-    as_json: bool,
-) -> None:
+def jobs_logs(session: Session, /, job: str | None, name: str | None, task: str | None, **how: Any) -> None:
     """Show the log of a managed job, by default the newest."""
     found = find_job(session, None, job, name)
     if task is not None and found.tasks is not None:
         found = find_job(session, None, f"{found.number}/{task}")
-    if sync_down:
-        _save_log(session, found)
-        return
-    _show_log(
-        session, found, follow=follow, tail=tail, rank=rank, attempt=attempt, status=status, as_json=as_json
-    )
+    _show_log(session, found, **how)
 
 
 @click.command(

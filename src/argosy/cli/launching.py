@@ -95,7 +95,6 @@ def launch(
     Without a command or `run:` only the cluster is made.
     """
     from argosy.cli.clusters import autostop_policy
-    from argosy.cli.following import follow
 
     if cluster is not None:
         from argosy.spec.names import check_name
@@ -140,15 +139,7 @@ def launch(
     job = _followed(reply.job.id, reply.job.number, reply.job.name, reply.cluster, task)
     made = "cluster `{}` is being made; " if reply.created else "cluster `{}`: "
     screen.say(f"{made.format(reply.cluster)}job {job.number} is queued", "dim")
-    if detach:
-        _say_detached(session, job)
-        return
-    status = follow(session, job, silent=as_json)
-    if as_json:
-        screen.json(session.client.job(job.job_id))
-    else:
-        _say_next(session, job)
-    raise click.exceptions.Exit(status)
+    _follow(session, job, detach=detach, as_json=as_json, says_next=True)
 
 
 @click.command(
@@ -183,7 +174,6 @@ def exec_(
     **flags: Any,
 ) -> None:
     """Run a task on an existing cluster, without setup."""
-    from argosy.cli.following import follow
 
     if cluster is None:
         if not words:
@@ -203,13 +193,7 @@ def exec_(
         return
     ref = reply.jobs[0]
     job = _followed(ref.id, ref.number, ref.name, cluster, task)
-    if detach:
-        _say_detached(session, job)
-        return
-    status = follow(session, job, silent=as_json)
-    if as_json:
-        screen.json(session.client.job(job.job_id))
-    raise click.exceptions.Exit(status)
+    _follow(session, job, detach=detach, as_json=as_json)
 
 
 @click.command(
@@ -249,7 +233,6 @@ def jobs_launch(
 
     Several tasks in one file, a `matrix:`, `--num-jobs` and `--after` make a group of jobs.
     """
-    from argosy.cli.following import follow
 
     wish = GroupWish(*(flags.pop(name) for name in GroupWish._fields))
     group = parse_group(session, words, flags, wish, job_recovery=job_recovery)
@@ -275,13 +258,7 @@ def jobs_launch(
     ref = reply.jobs[0]
     job = _followed(ref.id, ref.number, ref.name, None, task)
     screen.say(f"managed job {job.number} is queued", "dim")
-    if detach:
-        _say_detached(session, job)
-        return
-    status = follow(session, job, silent=as_json)
-    if as_json:
-        screen.json(session.client.job(job.job_id))
-    raise click.exceptions.Exit(status)
+    _follow(session, job, detach=detach, as_json=as_json)
 
 
 def _launch_group(
@@ -497,6 +474,21 @@ def _followed(job_id: str, number: int, name: str, cluster: str | None, task: Ta
     from argosy.cli.following import Followed
 
     return Followed(job_id, number, name or task.name or "", cluster, task.num_nodes)
+
+
+def _follow(session: Session, job: Followed, *, detach: bool, as_json: bool, says_next: bool = False) -> None:
+    """Show the log to the end of the job, or how to. Raises Exit with the status of the job."""
+    from argosy.cli.following import follow
+
+    if detach:
+        _say_detached(session, job)
+        return
+    status = follow(session, job, silent=as_json)
+    if as_json:
+        session.screen.json(session.client.job(job.job_id))
+    elif says_next:
+        _say_next(session, job)
+    raise click.exceptions.Exit(status)
 
 
 def _say_detached(session: Session, job: Followed) -> None:

@@ -144,10 +144,10 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS:
-            from difflib import get_close_matches
+            from argosy.model.errors import near
 
-            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
-            hint = f"did you mean `argosy {near[0]}`?" if near else "`argosy --help` lists the commands"
+            found = near(args[0], self.list_commands(ctx))
+            hint = f"did you mean `argosy {found}`?" if found else "`argosy --help` lists the commands"
             raise UsageHint(f"there is no command `{args[0]}`", hint)
         return super().resolve_command(ctx, args)
 

@@ -46,19 +46,13 @@ for _command in host_commands.COMMANDS:
 
 def _chosen(session: Session, names: tuple[str, ...]) -> tuple[PoolView, ...]:
     """The pools that are meant; all when none is named. Errors: "not-found"."""
-    from argosy.model.errors import ArgosyError
+    from argosy.model.errors import ArgosyError, suggest
 
     pools = session.client.pools().pools
     for name in names:
         if not any(name in (pool.name, pool.id) for pool in pools):
-            from difflib import get_close_matches
-
-            near = get_close_matches(name, [pool.name for pool in pools], n=1)
-            raise ArgosyError(
-                "not-found",
-                f"there is no pool `{name}`",
-                hint=f"did you mean `{near[0]}`?" if near else "`argosy pool` lists them",
-            )
+            hint = suggest(name, (pool.name for pool in pools), otherwise="`argosy pool` lists them")
+            raise ArgosyError("not-found", f"there is no pool `{name}`", hint=hint)
     return tuple(pool for pool in pools if not names or pool.name in names or pool.id in names)
 
 

@@ -288,7 +288,7 @@ def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool, a
 
     What fails keeps its old prices; the exit status then is not 0. Ctrl-C calls off the one under way.
     """
-    from argosy.model.errors import ArgosyError, render_error
+    from argosy.model.errors import ArgosyError
 
     screen = session.screen
     every = not providers
@@ -313,7 +313,7 @@ def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool, a
                 if len(providers) == 1:
                     raise
                 failed = failed or error
-                screen.say(render_error(error))
+                screen.say_error(error)
                 continue
             done.append(reply)
             if not as_json:

@@ -79,19 +79,14 @@ def get(session: Session, queue: str | None, name: str | None, as_json: bool) ->
 
 
 def _below(reply: TenancyReply, path: str) -> tuple[QueueView, ...]:
-    from argosy.model.errors import ArgosyError
+    from argosy.model.errors import ArgosyError, suggest
 
     path = path.strip("/")
     chosen = tuple(each for each in reply.queues if each.path == path or each.path.startswith(f"{path}/"))
     if not chosen:
-        from difflib import get_close_matches
-
-        near = get_close_matches(path, [each.path for each in reply.queues], n=1)
-        raise ArgosyError(
-            "not-found",
-            f"there is no queue `{path}`",
-            hint=f"did you mean `{near[0]}`?" if near else "`argosy quota get` lists them",
-        )
+        known = (each.path for each in reply.queues)
+        hint = suggest(path, known, otherwise="`argosy quota get` lists them")
+        raise ArgosyError("not-found", f"there is no queue `{path}`", hint=hint)
     return chosen
 
 

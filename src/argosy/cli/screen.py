@@ -18,6 +18,7 @@ import click
 
 if TYPE_CHECKING:
     from argosy.client.escapes import LogFilter
+    from argosy.model.errors import ArgosyError
 
 _COLOURS: Final = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
 _OF_STATUS: Final = {
@@ -126,6 +127,12 @@ class Screen:
                 continue
             self._warned.add(key)
             self.say(f"{self.paint('warning:', 'yellow')} {warning}")
+
+    def say_error(self, error: ArgosyError) -> None:
+        """An error after which the command goes on."""
+        from argosy.model.errors import render_error
+
+        self.say(render_error(error))
 
     def json(self, value: object) -> None:
         """API types as JSON, indented, with every field (see `shapes`)."""

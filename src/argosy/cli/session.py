@@ -136,6 +136,17 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "".join(f"  {line}\n" for line in lines)
 
 
+def options(*several: Callable[[F], F]) -> Callable[[F], F]:
+    """One decorator for several options, shown in this order."""
+
+    def add(function: F) -> F:
+        for option in reversed(several):
+            function = option(function)
+        return function
+
+    return add
+
+
 def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print API types as JSON.")(function)
 

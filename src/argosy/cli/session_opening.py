@@ -104,17 +104,15 @@ def _forward(session: Session, target: str, port: int, name: str, show: Callable
     """Until Ctrl-C. `show`: tells people of the port here."""
     from argosy.client.forwarding import listen, serve_port
     from argosy.client.node_stream import NodeStream
-    from argosy.model.errors import ArgosyError, render_error
 
     location = session.client.location
     listener = listen("127.0.0.1", port)
 
-    def say(error: ArgosyError) -> None:
-        session.screen.say(render_error(error))
-
     with session.on_interrupt(lambda: f"No longer forwarding `{name}`; it goes on."):
         serving = threading.Thread(
-            target=serve_port, args=(listener, lambda: NodeStream(location, target), say), daemon=True
+            target=serve_port,
+            args=(listener, lambda: NodeStream(location, target), session.screen.say_error),
+            daemon=True,
         )
         serving.start()
         show(listener.getsockname()[1])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 
-from argosy.cli.session import Session
+from argosy.cli.session import Session, options
 from argosy.model.units import many
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Nodes(click.ParamType[int | str]):
         return text
 
 
-_OPTIONS: Final = (
+#: Adds the options; the command gets them as keywords and hands them to `Given`.
+task_options: Final = options(
     click.option("-n", "--name", help="Name of the task."),
     click.option("--workdir", help="This folder appears on every node, with only what changed sent."),
     click.option(
@@ -83,7 +84,8 @@ _OPTIONS: Final = (
 )
 
 
-_WEIGHING: Final = (
+#: Adds what makes one place better than another, for commands that choose a place.
+weighing_options: Final = options(
     click.option(
         "--objective",
         "--by",
@@ -94,20 +96,6 @@ _WEIGHING: Final = (
     click.option("--deadline", metavar="36h", help="When it must be done: a duration, or a time (UTC)."),
     click.option("--estimated-hours", metavar="6.5", help="How long all of it is expected to take."),
 )
-
-
-def weighing_options(function: F) -> F:
-    """Adds what makes one place better than another, for commands that choose a place."""
-    for option in reversed(_WEIGHING):
-        function = option(function)
-    return function
-
-
-def task_options(function: F) -> F:
-    """Adds the options; the command gets them as keywords and hands them to `Given`."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
 
 
 class Described(NamedTuple):

@@ -41,7 +41,6 @@ def web(session: Session, port: int | None, user: str, no_browser: bool) -> None
     from argosy.cli.session_opening import show_in_browser
     from argosy.client.forwarding import serve_port
     from argosy.client.node_stream import NodeStream
-    from argosy.model.errors import render_error
 
     screen = session.screen
     code = _code(session, user)
@@ -52,11 +51,8 @@ def web(session: Session, port: int | None, user: str, no_browser: bool) -> None
     def opened() -> NodeStream:
         return NodeStream(location, SessionStreams.apps_door().target)
 
-    def say(error: ArgosyError) -> None:
-        screen.say(render_error(error))
-
     with session.on_interrupt(lambda: "The page is closed; sessions go on."):
-        serving = threading.Thread(target=serve_port, args=(listener, opened, say), daemon=True)
+        serving = threading.Thread(target=serve_port, args=(listener, opened, screen.say_error), daemon=True)
         serving.start()
         if not no_browser and show_in_browser(session, f"{address}#code={code}"):
             screen.print(address)

@@ -11,6 +11,7 @@ from argosy.model.units import GIB, MIB
 from argosy.spec.accelerators import canonical_accelerator, parse_accelerator
 from argosy.spec.findings import excerpt
 from argosy.spec.notation import render_size
+from argosy.spec.notation import render_span as seconds_text
 
 _BINARY: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 #: What a file says that wants GPUs without saying which: any of that maker.
@@ -94,18 +95,6 @@ def unit_bytes(text: str, *, unit: str = "g") -> int:
         raise ValueError(f"`{excerpt(text)}` is not a size; write for example `16G`")
     letter = match[2] or ("" if text.strip().lower().endswith("b") else unit)
     return int(Decimal(match[1]) * 1024 ** _BINARY[letter])
-
-
-def seconds_text(seconds: int) -> str:
-    """A duration in the notation of a task.
-
-    >>> seconds_text(5400), seconds_text(7200)
-    ('90m', '2h')
-    """
-    for unit_s, name in ((3600, "h"), (60, "m")):
-        if seconds and seconds % unit_s == 0:
-            return f"{seconds // unit_s}{name}"
-    return f"{seconds}s"
 
 
 def duration_s(text: str) -> int:

@@ -10,9 +10,9 @@ import msgspec
 
 from argosy.convert.draft import Document, Draft, comment, dump, shell_text
 from argosy.convert.slurm import convert_slurm, is_slurm
-from argosy.model.errors import ArgosyError
+from argosy.model.errors import ArgosyError, suggest
 from argosy.spec import names
-from argosy.spec.findings import excerpt, suggest
+from argosy.spec.findings import excerpt
 from argosy.spec.parse import task_from_mapping
 from argosy.spec.source import TEXT_LIMIT, Node, Pairs, Scalar, compose
 

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from argosy.model.access import ALL, EVERYTHING, PERMISSIONS, Grant
-from argosy.model.errors import ArgosyError
+from argosy.model.errors import ArgosyError, suggest
 
 _LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz.*")
 
@@ -44,16 +44,9 @@ def expand(patterns: Iterable[str]) -> frozenset[str]:
             continue
         some = {each for each in ALL if fnmatchcase(each, wanted)}
         if not some or not set(wanted) <= _LETTERS:
-            import difflib
-
-            near = difflib.get_close_matches(wanted, PERMISSIONS, 1)
-            raise ArgosyError(
-                "usage",
-                f"there is no permission `{pattern}`",
-                hint=f"did you mean `{near[0]}`?"
-                if near
-                else "permissions are called like `jobs.read` and `clusters.write`",
-            )
+            called = "permissions are called like `jobs.read` and `clusters.write`"
+            hint = suggest(wanted, PERMISSIONS, otherwise=called)
+            raise ArgosyError("usage", f"there is no permission `{pattern}`", hint=hint)
         found |= some
     return frozenset(found)
 

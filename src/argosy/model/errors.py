@@ -5,6 +5,7 @@ Law: every code has a default hint in `CODES`; a test refuses one without.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -111,3 +112,18 @@ def render_error(error: ArgosyError) -> str:
     if error.hint:
         lines.append(f"hint: {error.hint}")
     return "\n".join(lines)
+
+
+def near(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The known word that `word` was probably meant to be, or None."""
+    import difflib  # only on the way to an error: 4 ms
+
+    folded = {name.lower(): name for name in known}
+    matches = difflib.get_close_matches(word.lower()[:80], folded, n=1, cutoff=cutoff)
+    return folded[matches[0]] if matches else None
+
+
+def suggest(word: str, known: Iterable[str], *, otherwise: str = "") -> str:
+    """`did you mean ...?` when something is near, else `otherwise`."""
+    found = near(word, known)
+    return f"did you mean `{found}`?" if found else otherwise

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
-from argosy.model.errors import ArgosyError
+from argosy.model.errors import ArgosyError, suggest
 from argosy.model.tenancy import Amounts, Queue, Tenancy
 from argosy.model.units import render_bytes, render_milli
 
@@ -76,13 +76,13 @@ def _faults(tenancy: Tenancy) -> Iterator[tuple[str, str]]:
             if path not in known:
                 yield (
                     f"group {group.name}: there is no queue {path}",
-                    _suggest(path, known, "name a queue of `queues`"),
+                    suggest(path, known, otherwise="name a queue of `queues`"),
                 )
         for kind in group.kinds:
             if kind not in KINDS:
                 yield (
                     f"group {group.name}: there is no kind of workload `{kind}`",
-                    _suggest(kind, KINDS, f"the kinds are {', '.join(KINDS)}"),
+                    suggest(kind, KINDS, otherwise=f"the kinds are {', '.join(KINDS)}"),
                 )
     yield from _faults_of_policy(tenancy)
 
@@ -107,7 +107,7 @@ def _faults_of_queue(queue: Queue) -> Iterator[tuple[str, str]]:
             if name not in NAMES and not _MODEL.fullmatch(name):
                 yield (
                     f"{at}: {field} names `{name}`, which nothing is counted by",
-                    _suggest(name, NAMES, "write cpus, memory, gpus, gpus/MODEL or jobs"),
+                    suggest(name, NAMES, otherwise="write cpus, memory, gpus, gpus/MODEL or jobs"),
                 )
             elif name == "jobs" and field != "limit":
                 yield f"{at}: jobs cannot be {_SAID[field]}", "jobs can only have a `limit`"
@@ -178,7 +178,7 @@ def _faults_of_policy(tenancy: Tenancy) -> Iterator[tuple[str, str]]:
     if policy.backfill not in BACKFILLS:
         yield (
             f"policy: there is no backfill `{policy.backfill}`",
-            _suggest(policy.backfill, BACKFILLS, f"it is one of {', '.join(BACKFILLS)}"),
+            suggest(policy.backfill, BACKFILLS, otherwise=f"it is one of {', '.join(BACKFILLS)}"),
         )
     for field in ("min_runtime_s", "aging_s"):
         if getattr(policy, field) < 0:
@@ -194,13 +194,6 @@ def _upwards(path: str) -> Iterator[str]:
     while path:
         yield path
         path = parent_of(path)
-
-
-def _suggest(word: str, known: Iterable[str], otherwise: str) -> str:
-    from difflib import get_close_matches  # only on the way to an error
-
-    close = get_close_matches(word, sorted(known), n=1)
-    return f"did you mean `{close[0]}`?" if close else otherwise
 
 
 def leaf_of(tenancy: Tenancy, project: str, user: str, wanted: str = "") -> str:
@@ -220,8 +213,10 @@ def leaf_of(tenancy: Tenancy, project: str, user: str, wanted: str = "") -> str:
             raise ArgosyError(
                 "not-found",
                 f"there is no queue {wanted}",
-                hint=_suggest(
-                    wanted, known, "`argosy quota get` lists the queues; omit `queue:` to use your own"
+                hint=suggest(
+                    wanted,
+                    known,
+                    otherwise="`argosy quota get` lists the queues; omit `queue:` to use your own",
                 ),
             )
         base = wanted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -13,7 +12,7 @@ import msgspec
 from argosy import __version__
 from argosy.api.endpoint import API_VERSION, BODY_LIMIT_BYTES, AnyEndpoint
 from argosy.model.access import Caller
-from argosy.model.errors import CODES, ArgosyError
+from argosy.model.errors import CODES, ArgosyError, suggest
 from argosy.server.strictness import decode_strictly
 
 # Any: what ASGI defines as the values of a scope and of a message.
@@ -196,9 +195,8 @@ def parse_query(endpoint: AnyEndpoint, query_string: bytes) -> dict[str, str | i
     for name, text in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, errors="replace"):
         kind = kinds.get(name)
         if kind is None:
-            close = difflib.get_close_matches(name, kinds, 1)
             known = ", ".join(f"`{each}`" for each in kinds) or "none"
-            hint = f"did you mean `{close[0]}`?" if close else f"it knows {known}"
+            hint = suggest(name, kinds, otherwise=f"it knows {known}")
             raise ArgosyError("usage", f"`{endpoint.name}` has no parameter `{name}`", hint=hint)
         if kind is bool:
             if text.lower() not in _TRUE + _FALSE:

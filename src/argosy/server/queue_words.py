@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from argosy.api.quota import QueueView
-from argosy.model.errors import ArgosyError
+from argosy.model.errors import ArgosyError, suggest
 from argosy.model.tenancy import Amounts, Queue, QueueUsage, Tenancy
 from argosy.model.units import do, many_do, render_milli
 from argosy.scheduler.quota import Quotas
@@ -166,14 +166,8 @@ def explain_queue(
 
 
 def no_queue(path: str, known: Iterable[str]) -> ArgosyError:
-    from difflib import get_close_matches
-
-    near = get_close_matches(path, list(known), n=1)
-    return ArgosyError(
-        "not-found",
-        f"there is no queue `{path}`",
-        hint=f"did you mean `{near[0]}`?" if near else "`argosy quota get` lists them",
-    )
+    hint = suggest(path, known, otherwise="`argosy quota get` lists them")
+    return ArgosyError("not-found", f"there is no queue `{path}`", hint=hint)
 
 
 def _has(view: QueueView) -> str:

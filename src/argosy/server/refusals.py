@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from argosy.model.access import OWNER, Caller
-from argosy.model.errors import ArgosyError
+from argosy.model.errors import ArgosyError, suggest
 from argosy.model.offer import Capacity, Choice
 from argosy.model.resources import Resources
 from argosy.model.rows import Workload
@@ -17,10 +15,7 @@ from argosy.store.snapshot import Snapshot
 
 def no_cluster(name: str, snapshot: Snapshot, caller: Caller = OWNER) -> ArgosyError:
     there = [cluster.name for cluster in snapshot.clusters() if sees(caller, cluster)]
-    close = difflib.get_close_matches(name, there, 1)
-    return ArgosyError(
-        "not-found", f"there is no cluster `{name}`", hint=f"did you mean `{close[0]}`?" if close else ""
-    )
+    return ArgosyError("not-found", f"there is no cluster `{name}`", hint=suggest(name, there))
 
 
 def missing(wish: Resources, has: Choice, num_nodes: int) -> str:

@@ -9,7 +9,7 @@ from argosy.api.service_keys import ServiceKeyView
 from argosy.api.services import ReplicaView, RevisionView, RolloutView, ServiceView
 from argosy.controllers.service.routes import place_of, prefix_of
 from argosy.model.access import Caller
-from argosy.model.errors import ArgosyError
+from argosy.model.errors import ArgosyError, suggest
 from argosy.model.kinds import kind_of
 from argosy.model.kinds.service import (
     SERVICE,
@@ -77,12 +77,8 @@ def _sharing(rows: Snapshot, name: str, caller: Caller) -> list[Workload]:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, known, n=1)
-    if near:
-        return f"did you mean `{near[0]}`?"
-    return f"there are {', '.join(known)}" if known else "`argosy serve up FILE.yaml` makes one"
+    there = f"there are {', '.join(known)}" if known else "`argosy serve up FILE.yaml` makes one"
+    return suggest(name, known, otherwise=there)
 
 
 def view_service(

@@ -7,7 +7,6 @@ was sent is here.
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from argosy.model.errors import ArgosyError
+from argosy.model.errors import ArgosyError, near
 
 T = TypeVar("T")
 #: Returns the path of the first unknown field and what it may have been meant to be.
@@ -89,8 +88,7 @@ def _check_struct(kind: type[msgspec.Struct]) -> _Check:
             return None
         if not value.keys() <= known:
             name = next(name for name in value if name not in known)
-            close = difflib.get_close_matches(name, known, 1)
-            return (f"{path}.{name}" if path else name), (close[0] if close else "")
+            return (f"{path}.{name}" if path else name), near(name, known) or ""
         for name, inside in deeper.items():
             if name in value:
                 found = inside(value[name], f"{path}.{name}" if path else name)

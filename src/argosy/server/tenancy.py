@@ -14,7 +14,7 @@ from argosy.api.pool import ExplainReply, PoolList
 from argosy.api.quota import QueueExplanation, QueueRequest, QueueView, TenancyReply, TenancyRequest
 from argosy.identity.deciding import may
 from argosy.model.access import Caller, Target
-from argosy.model.errors import ArgosyError
+from argosy.model.errors import ArgosyError, suggest
 from argosy.model.ids import Clock
 from argosy.model.kinds import KINDS, gang_of, kind_of
 from argosy.model.kinds.service import SERVICE
@@ -385,15 +385,9 @@ def _changed(queue: Queue, request: QueueRequest) -> Queue:
 
 
 def _no_preset(name: str, presets: Mapping[str, Resources]) -> ArgosyError:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, list(presets), n=1)
-    listed = ", ".join(f"`{each}`" for each in sorted(presets)) or "there are none yet"
-    return ArgosyError(
-        "not-found",
-        f"there is no preset `{name}`",
-        hint=f"did you mean `{near[0]}`?" if near else f"known are: {listed}" if presets else listed,
-    )
+    listed = ", ".join(f"`{each}`" for each in sorted(presets))
+    hint = suggest(name, presets, otherwise=f"known are: {listed}" if presets else "there are none yet")
+    return ArgosyError("not-found", f"there is no preset `{name}`", hint=hint)
 
 
 def merged(preset: Resources, own: Resources) -> Resources:

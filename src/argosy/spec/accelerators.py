@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from argosy.model.errors import near
 from argosy.model.resources import Accelerator
 from argosy.model.units import parse_milli, parse_size, render_milli
-from argosy.spec.findings import excerpt, near
+from argosy.spec.findings import excerpt
 from argosy.spec.notation import render_size
 
 # Names as SkyPilot's catalog spells them. The catalog of offers is the authority on what exists; this list

@@ -6,11 +6,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from argosy.model.errors import suggest
 from argosy.model.scheduling import LEVELS, Isolation
 from argosy.spec import values
 from argosy.spec.accelerators import parse_accelerator_name
 from argosy.spec.fields_resources import CANDIDATE
-from argosy.spec.findings import excerpt, suggest
+from argosy.spec.findings import excerpt
 from argosy.spec.leaves import LABEL_KEY, SECONDS, TEXTS
 from argosy.spec.notation import parse_span
 from argosy.spec.shapes import AsText, Choice, Field, Flag, MapOf, Notation, Number, Table, Text, Then, Whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 import msgspec
@@ -118,21 +118,6 @@ class Findings:
 
 def _order(place: Place) -> tuple[bool, int, int]:
     return (place.line == 0, place.line, place.column)
-
-
-def near(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """The known word that `word` was probably meant to be, or None."""
-    import difflib  # only on the way to an error: 4 ms
-
-    folded = {name.lower(): name for name in known}
-    matches = difflib.get_close_matches(word.lower()[:80], folded, n=1, cutoff=cutoff)
-    return folded[matches[0]] if matches else None
-
-
-def suggest(word: str, known: Iterable[str], *, otherwise: str = "") -> str:
-    """`did you mean ...?` when something is near, else `otherwise`."""
-    found = near(word, known)
-    return f"did you mean `{found}`?" if found else otherwise
 
 
 def excerpt(text: str, limit: int = 40) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from argosy.model.errors import near
 from argosy.model.group import Layout, Member, When, find_circle
 from argosy.model.task import Task
-from argosy.spec.findings import Findings, Place, excerpt, near
+from argosy.spec.findings import Findings, Place, excerpt
 from argosy.spec.matrix import Values
 from argosy.spec.shapes import Entry, Section
 

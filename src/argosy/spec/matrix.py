@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Final
 
-from argosy.spec.findings import Findings, Place, excerpt, near
+from argosy.model.errors import near
+from argosy.spec.findings import Findings, Place, excerpt
 from argosy.spec.names import parse_variable
 from argosy.spec.shapes import Entry, Section
 from argosy.spec.source import Items, Node, Pairs, Scalar, scalar

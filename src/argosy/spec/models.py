@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.spec.findings import Findings, Place, excerpt, suggest
+from argosy.model.errors import suggest
+from argosy.spec.findings import Findings, Place, excerpt
 from argosy.spec.source import Node, Pairs, Scalar
 
 _OF_TASK: Final = ("run", "setup")

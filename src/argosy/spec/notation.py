@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Final, NamedTuple
 
+from argosy.model.errors import suggest
 from argosy.model.places import ALIASES, REGION_IS_REST
 from argosy.model.resources import Infra, LocalDisk
 from argosy.model.units import (
@@ -22,7 +24,7 @@ from argosy.model.units import (
     parse_size,
     render_milli,
 )
-from argosy.spec.findings import excerpt, suggest
+from argosy.spec.findings import excerpt
 
 #: Amounts above this are typing errors; it keeps every derived amount within 63 bits.
 _BYTES_MAX: Final = 1 << 60
@@ -246,6 +248,22 @@ def render_size(amount: int) -> str:
         if amount >= unit and amount % unit == 0:
             return f"{amount // unit}{name}"
     return f"{amount}B"
+
+
+HOURS: Final = ((3600, "h"), (60, "m"))
+DAYS: Final = ((86_400, "d"), *HOURS)
+
+
+def render_span(seconds: int, units: Sequence[tuple[int, str]] = HOURS) -> str:
+    """A duration that reads back to exactly `seconds`.
+
+    >>> render_span(5400), render_span(7200), render_span(172_800), render_span(172_800, DAYS), render_span(0)
+    ('90m', '2h', '48h', '2d', '0s')
+    """
+    for unit_s, name in units:
+        if seconds and seconds % unit_s == 0:
+            return f"{seconds // unit_s}{name}"
+    return f"{seconds}s"
 
 
 def render_bound_size(bound: Bound) -> str:

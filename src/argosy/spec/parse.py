@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from argosy.model.errors import ArgosyError
+from argosy.model.errors import ArgosyError, near
 from argosy.model.group import Layout
 from argosy.model.notify import Notify
 from argosy.model.task import Task
@@ -15,7 +15,7 @@ from argosy.spec.build import build_notify, build_task
 from argosy.spec.build_data import json_text
 from argosy.spec.fields import HEADER, TASK
 from argosy.spec.fields_resources import RESOURCES
-from argosy.spec.findings import Findings, Place, Warning_, excerpt, near
+from argosy.spec.findings import Findings, Place, Warning_, excerpt
 from argosy.spec.layout import Part, layout_of
 from argosy.spec.matrix import DISTINCT_MAX, filled, is_plain, read_matrix, variables
 from argosy.spec.matrix import check_names as check_matrix_names

@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from argosy.model.errors import near, suggest
 from argosy.spec.fields import FOREIGN, TASK
 from argosy.spec.fields_resources import CANDIDATE
-from argosy.spec.findings import Findings, Place, excerpt, near, suggest
+from argosy.spec.findings import Findings, Place, excerpt
 from argosy.spec.shapes import (
     AsText,
     Choice,

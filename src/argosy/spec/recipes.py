@@ -6,14 +6,13 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
-from difflib import get_close_matches
 from fnmatch import fnmatch
 from functools import cache
 from importlib.resources import files
 
 import msgspec
 
-from argosy.model.errors import ArgosyError
+from argosy.model.errors import ArgosyError, near
 
 _PLACE = re.compile(r"(?<![A-Z_])(MODEL|PORT)(?![A-Z_])")
 _PORT = '"$ARGOSY_SERVICE_PORT"'
@@ -47,8 +46,8 @@ def recipe_for(model: str, runtime: str = "") -> tuple[str, Recipe]:
     if runtime:
         if runtime in known:
             return runtime, known[runtime]
-        near = get_close_matches(runtime.lower(), known, n=1, cutoff=0.4)
-        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
+        found = near(runtime, known, cutoff=0.4)
+        hint = f"did you mean `{found}`?" if found else f"there are {', '.join(known)}"
         raise ArgosyError("usage", f"there is no runtime `{runtime}`", hint=hint)
     for name, recipe in known.items():
         if any(fnmatch(model, kind) for kind in recipe.kinds if kind != "*/*"):
@@ -63,9 +62,8 @@ def _hint(model: str) -> str:
     known = recipes()
     endings = {kind[1:]: name for name, each in known.items() for kind in each.kinds if kind.startswith("*.")}
     ending = "." + model.rpartition(".")[2]
-    near = get_close_matches(ending.lower(), endings, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean a `{near[0]}` file? `--runtime {endings[near[0]]}` serves those"
+    if found := near(ending, endings):
+        return f"did you mean a `{found}` file? `--runtime {endings[found]}` serves those"
     return f"name one: `--runtime NAME`; there are {', '.join(known)}"
 
 

@@ -21,6 +21,7 @@ from argosy.spec.notation import (
     render_infra,
     render_part,
     render_size,
+    render_span,
 )
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def task_document(task: Task) -> Document:
         "sync": _sync(task.sync),
     }
     tail: Document = {
-        "max_duration": _span(task.max_duration_s) if task.max_duration_s is not None else None,
+        "max_duration": render_span(task.max_duration_s) if task.max_duration_s is not None else None,
         "grace": f"{task.grace_s}s" if task.grace_s != Task().grace_s else None,
         "deadline": render_deadline(task.deadline_s, task.deadline_at_ms),
         "estimated_hours": _hours(task.estimated_s) if task.estimated_s is not None else None,
@@ -123,7 +124,7 @@ def _sync(rules: SyncRules) -> Document:
 
 
 def _checkpoints(rules: CheckpointRules) -> Document:
-    every = _span(rules.keep_every_s) if rules.keep_every_s else None
+    every = render_span(rules.keep_every_s) if rules.keep_every_s else None
     return _given({"to": rules.to, "keep_last": _unless(rules.keep_last, 1), "keep_every": every})
 
 
@@ -144,13 +145,6 @@ def _notify(wish: Notify) -> Document | str:
 
 def _given(document: Document) -> Document:
     return {name: value for name, value in document.items() if value not in (None, "", {}, [])}
-
-
-def _span(seconds: int) -> str:
-    for unit_s, name in ((3600, "h"), (60, "m")):
-        if seconds % unit_s == 0:
-            return f"{seconds // unit_s}{name}"
-    return f"{seconds}s"
 
 
 def _hours(seconds: int) -> int | float:
@@ -291,7 +285,7 @@ def _autostop(resources: Resources) -> object:
     if autostop.wait_for != "jobs_and_ssh":
         document["wait_for"] = autostop.wait_for
     if autostop.max_s is not None:
-        document["max_duration"] = _span(autostop.max_s)
+        document["max_duration"] = render_span(autostop.max_s)
     return document
 
 

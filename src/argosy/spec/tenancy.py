@@ -22,14 +22,14 @@ from typing import Final
 
 import msgspec
 
-from argosy.model.errors import CODES, ArgosyError
+from argosy.model.errors import CODES, ArgosyError, suggest
 from argosy.model.resources import Resources
 from argosy.model.tenancy import Amounts, Group, Preset, Queue, Resting, SharePolicy, Tenancy
 from argosy.model.units import render_milli
 from argosy.spec.build import build_candidates
 from argosy.spec.fields_scheduling import TENANCY, parse_amount_name
-from argosy.spec.findings import Findings, Place, Warning_, excerpt, suggest
-from argosy.spec.notation import parse_bytes, render_size
+from argosy.spec.findings import Findings, Place, Warning_, excerpt
+from argosy.spec.notation import DAYS, parse_bytes, render_size, render_span
 from argosy.spec.reader import Reader
 from argosy.spec.render import block_dumper, resources_document
 from argosy.spec.shapes import Entry, Section
@@ -319,7 +319,9 @@ def _resting_document(rule: Resting | None) -> dict[str, object]:
         return {}
     times = {"idle": rule.idle_s, "gpu_idle": rule.gpu_idle_s, "max_time": rule.max_s}
     document: dict[str, object] = {
-        name: _span(seconds) if seconds else "never" for name, seconds in times.items() if seconds is not None
+        name: render_span(seconds, DAYS) if seconds else "never"
+        for name, seconds in times.items()
+        if seconds is not None
     }
     return _given(document | {"then": rule.then, "firm": rule.firm or None})
 
@@ -345,12 +347,5 @@ def _policy_document(policy: SharePolicy) -> dict[str, object]:
             document[name] = getattr(policy, name)
     for name, of in spans.items():
         if of(policy) != of(default):
-            document[name] = _span(of(policy))
+            document[name] = render_span(of(policy), DAYS)
     return document
-
-
-def _span(seconds: int) -> str:
-    for unit_s, name in ((86_400, "d"), (3600, "h"), (60, "m")):
-        if seconds and seconds % unit_s == 0:
-            return f"{seconds // unit_s}{name}"
-    return f"{seconds}s"

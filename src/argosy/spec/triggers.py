@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from argosy.model.calendar import parse_cron, zone_of
+from argosy.model.errors import suggest
 from argosy.model.scaling import (
     CONCURRENCY,
     CPU,
@@ -18,7 +19,7 @@ from argosy.model.scaling import (
     Target,
     Trigger,
 )
-from argosy.spec.findings import Findings, excerpt, suggest
+from argosy.spec.findings import Findings, excerpt
 from argosy.spec.shapes import AsText, Entry, Field, ListOf, MapOf, Number, Section, Table, Text
 
 TRIGGERS: Final = ListOf(

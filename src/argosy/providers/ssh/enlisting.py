@@ -13,12 +13,11 @@ from argosy.infra import border
 from argosy.infra.provider import Setting
 from argosy.infra.ssh_target import SshTarget
 from argosy.model.enlisting import HostOrder, HostReport, HostState
-from argosy.model.errors import ArgosyError
+from argosy.model.errors import ArgosyError, suggest
 from argosy.providers.ssh import MANIFEST
 from argosy.providers.ssh.known import Known, describe, facts_of
 from argosy.providers.ssh.pools import Host, State, check_name, parse_host
 from argosy.providers.ssh.reached import Look, Reached
-from argosy.spec.findings import suggest
 
 if TYPE_CHECKING:
     from argosy.providers.ssh.driver import Driver
