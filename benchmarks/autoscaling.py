@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime as dt
-import json
 import math
 import os
 import random
@@ -27,7 +26,7 @@ from pathlib import Path
 from statistics import fmean
 
 import msgspec
-from machine import describe
+from machine import write
 from msgspec.structs import replace
 
 from argosy.controllers.service.scaling import FRESH, wanted_replicas
@@ -317,9 +316,7 @@ def main() -> None:
                     flush=True,
                 )
     print("\n" + table(outcomes, cases))
-    if given.json:
-        data = {"machine": describe(), "outcomes": msgspec.to_builtins(outcomes)}
-        given.json.write_text(json.dumps(data, indent=1) + "\n")
+    write(given.json, outcomes=msgspec.to_builtins(outcomes))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+
+from machine import clocked, timed
 
 from argosy.catalog import Catalog
 from argosy.catalog.catalog import SHIPPED
@@ -181,17 +182,6 @@ def large_market() -> Market:
         blocks.append(build_block(f"{name}-more", rows_of(table.block(name))))
     vendors = {fact.name.lower(): fact.vendor.lower() for fact in table.facts().accelerators}
     return market_of(blocks, vendors)
-
-
-def timed(work: Callable[[], object], runs: int) -> list[float]:
-    work()  # indexes that are made once
-    return [clocked(work) for _ in range(runs)]
-
-
-def clocked(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return (time.perf_counter() - start) * 1000
 
 
 def run(script: str) -> str:

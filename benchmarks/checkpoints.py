@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import shutil
 import statistics
@@ -22,14 +21,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from machine import before_others, describe
+from machine import before_others, describe, write
 from stores import ARGOSY, Server
 
-import argosy
 from argosy.checkpoint import Checkpoints
 from argosy.controllers.checkpoints import fetch_tree
 from argosy.infra.agent_client import AgentClient, unix_channel
@@ -141,16 +138,8 @@ def main() -> None:
         shutil.rmtree(root, ignore_errors=True)
     for name, values in samples.items():
         print(f"{name:36}{statistics.median(values):9.3f}   of {len(values)}: {min(values)} to {max(values)}")
-    if options.json:
-        told = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "argosy": argosy.__version__,
-            "machine": about,
-            "undisturbed": options.undisturbed,
-            "gb": options.gb,
-            "samples": samples,
-        }
-        options.json.write_text(json.dumps(told, indent=1) + "\n")
+    undisturbed, gb = options.undisturbed, options.gb
+    write(options.json, machine=about, undisturbed=undisturbed, gb=gb, samples=samples)
 
 
 if __name__ == "__main__":

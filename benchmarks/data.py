@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import subprocess
@@ -166,9 +165,7 @@ def main() -> None:
         )
     if why:
         print(f"no sync was measured: {why}", file=sys.stderr)
-    if options.json:
-        told = {"machine": about, "undisturbed": options.undisturbed, "samples": samples}
-        options.json.write_text(json.dumps(told, indent=1) + "\n")
+    machine.write(options.json, machine=about, undisturbed=options.undisturbed, samples=samples)
 
 
 if __name__ == "__main__":

@@ -18,14 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 import machine
 from report import Figure, render_table, save
 
-import argosy
 from argosy.providers import find_providers, is_launchable
 
 MB = 1_000_000
@@ -83,8 +81,7 @@ class Home:
 
     def processor_s(self) -> float:
         """Of the server since it began."""
-        told = Path(f"/proc/{self._pid()}/stat").read_text().rpartition(")")[2].split()
-        return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+        return machine.cpu_s(self._pid())
 
 
 def _environ(pid: int) -> str:
@@ -125,9 +122,8 @@ def main() -> None:
     figures = [dearest, started, worked, alone, memory, after, checked]
     print(f"{len(names)} drivers: {', '.join(names)}\n")
     print(render_table(figures))
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
     results = Path(__file__).parent / "results"
-    print(save(results, options.name, date, machine.describe(), argosy.__version__, figures).name)
+    print(save(results, options.name, machine.describe(), figures).name)
 
 
 def _imports(names: list[str], folder: Path, runs: int) -> Figure:

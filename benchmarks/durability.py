@@ -9,7 +9,6 @@ Each run measures both, one after the other, each with a server and a state fold
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -61,8 +60,7 @@ def main() -> None:
     print(f"{'':32}", *(f"{mode:>12}" for mode in MODES))
     for name in samples["FULL"]:
         print(f"{name:32}", *(f"{statistics.median(samples[mode][name]):12,.3f}" for mode in MODES))
-    if options.json:
-        options.json.write_text(json.dumps({"machine": about, "samples": samples}, indent=1) + "\n")
+    machine.write(options.json, machine=about, samples=samples)
 
 
 if __name__ == "__main__":

@@ -17,14 +17,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from machine import describe
 from report import Figure, render_table, save
 from sessions import House
 
-from argosy import __version__
 from argosy.model.apps import Isolation
 
 RUNS = 10
@@ -227,8 +225,7 @@ def main() -> None:
         finally:
             stop = [sys.executable, "-m", "argosy.cli", "server", "stop"]
             subprocess.run(stop, env=house.env, check=False, capture_output=True)
-    date = datetime.now(UTC).date().isoformat()
-    print(save(Path(__file__).parent / "results", given.name, date, machine, __version__, figures))
+    print(save(Path(__file__).parent / "results", given.name, machine, figures))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ compiler, --filer also libfuse3-dev and root; cold caches need root.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import shutil
@@ -83,13 +82,7 @@ def main() -> None:
         if options.local is not None:
             rows += list(local_disk(options, options.shipped or program))
     print(table(rows))
-    if options.json is not None:
-        found = {
-            "machine": machine.describe(),
-            "latency_us": options.latency_us,
-            "rows": [asdict(each) for each in rows],
-        }
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    machine.write(options.json, latency_us=options.latency_us, rows=[asdict(each) for each in rows])
 
 
 def build(room: Path) -> tuple[Path, Path]:

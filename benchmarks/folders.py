@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
-import json
 import os
 import shutil
 import statistics
@@ -78,15 +77,8 @@ def main() -> None:
         times = f"{row.times:.2f}" if row.times is not None else ""
         cpu = [f"{each:.2f} s/GB" if each is not None else "" for each in (row.cpu_s, row.their_cpu_s)]
         print(f"| {row.what} | {figure} {row.unit} | {theirs} | {times} | {cpu[0]} | {cpu[1]} |")
-    if options.json is not None:
-        found = {
-            "machine": machine.describe(),
-            "folder": str(options.dir),
-            "mb": options.mb,
-            "files": options.files,
-            "rows": [asdict(row) for row in rows],
-        }
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    told = {"folder": str(options.dir), "mb": options.mb, "files": options.files}
+    machine.write(options.json, **told, rows=[asdict(row) for row in rows])
 
 
 @dataclass
@@ -213,21 +205,11 @@ def turns(site: Site, *each: tuple[int, Callable[[], object]]) -> list[Taken]:
     cpu: list[list[float]] = [[] for _ in each]
     for _ in range(site.runs):
         for number, (process, work) in enumerate(each):
-            began, used = time.perf_counter(), cpu_s(process)
+            began, used = time.perf_counter(), machine.tree_cpu_s(process)
             work()
             wall[number].append(time.perf_counter() - began)
-            cpu[number].append(cpu_s(process) - used)
+            cpu[number].append(machine.tree_cpu_s(process) - used)
     return [Taken(statistics.median(a), statistics.median(b)) for a, b in zip(wall, cpu, strict=True)]
-
-
-def cpu_s(process: int) -> float:
-    """Of it and its children."""
-    found = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True, check=False)
-    ticks = 0
-    for each in (str(process), *found.stdout.split()):
-        fields = Path(f"/proc/{each}/stat").read_bytes().rpartition(b")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def trash(at: Path, client: Client, files: int) -> Iterator[Row]:

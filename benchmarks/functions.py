@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import json
 import os
 import socket
 import struct
@@ -27,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from machine import describe
+from machine import tree_cpu_s, write
 
 from argosy.functions import worker
 
@@ -35,27 +34,6 @@ HANDLER = "import numpy\n\ndef handler(event, context):\n    return {'n': event.
 PATH = "/2015-03-31/functions/f/invocations"
 EVENTS = 6000
 CONNECTIONS = 8
-
-
-def cpu_s(pid: int) -> float:
-    """Of a process, all that it started and all that has ended of them."""
-    total, ticks = 0.0, os.sysconf("SC_CLK_TCK")
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents = {int(stat.parent.name): int(fields[1])}
-        found = int(stat.parent.name)
-        while found > 1 and found != pid:
-            try:
-                text = Path(f"/proc/{found}/stat").read_text()
-            except OSError:
-                break
-            found = parents.get(found) or int(text.rpartition(")")[2].split()[1])
-        if found == pid:
-            total += sum(map(int, fields[11:15])) / ticks
-    return total
 
 
 class Function:
@@ -109,11 +87,11 @@ def cold(folder: Path, rounds: int) -> dict[str, float]:
     function = Function(folder, "--concurrency", "1000", "--idle", "0")
     connection = function.connect()
     ask(connection)
-    samples, before = [], cpu_s(function.process.pid)
+    samples, before = [], tree_cpu_s(function.process.pid)
     for _ in range(rounds):
         time.sleep(1.3)  # the sweep ends what is idle
         samples.extend(timed(lambda: ask(connection), 1))
-    spent = cpu_s(function.process.pid) - before
+    spent = tree_cpu_s(function.process.pid) - before
     function.close()
     code = "import numpy, json; print(json.dumps({'n': 2}))"
     plain = timed(
@@ -183,7 +161,7 @@ def throughput(folder: Path) -> dict[str, float]:
     function = Function(folder, "--concurrency", str(CONNECTIONS), "--provisioned", str(CONNECTIONS))
     best = 0.0
     for _ in range(3):
-        before, began = cpu_s(function.process.pid), time.perf_counter()
+        before, began = tree_cpu_s(function.process.pid), time.perf_counter()
 
         def many() -> None:
             connection = function.connect()
@@ -195,7 +173,7 @@ def throughput(folder: Path) -> dict[str, float]:
             thread.start()
         for thread in threads:
             thread.join()
-        spent = cpu_s(function.process.pid) - before
+        spent = tree_cpu_s(function.process.pid) - before
         best = max(best, EVENTS / spent)
         print(f"{EVENTS / spent:.0f} events per CPU second, {EVENTS / (time.perf_counter() - began):.0f}/s")
     function.close()
@@ -220,11 +198,7 @@ def main() -> None:
         }
     for key, value in figures.items():
         print(f"{key:18} {value:10.2f}")
-    if given.json:
-        given.json.write_text(
-            json.dumps({"machine": describe(), "real_time": given.real_time, "figures": figures}, indent=1)
-            + "\n"
-        )
+    write(given.json, real_time=given.real_time, figures=figures)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import http.client
 import importlib.util
-import json
 import os
 import re
 import shutil
@@ -29,7 +28,7 @@ from pathlib import Path
 from statistics import median
 from typing import cast
 
-from machine import cpu_s, describe
+from machine import cpu_s, write
 
 from argosy.model.routes import ReplicaRoute, RevisionRoute, RouteTable, ServiceRoute
 
@@ -350,9 +349,7 @@ def main() -> None:
         bench = Bench(Path(folder), given.seconds, given.rounds, set(given.only.split(",")))
         bench.run()
     print("\n" + bench.table())
-    if given.json:
-        samples = [asdict(sample) for sample in bench.samples.values()]
-        given.json.write_text(json.dumps({"machine": describe(), "samples": samples}, indent=1) + "\n")
+    write(given.json, samples=[asdict(sample) for sample in bench.samples.values()])
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ from types import TracebackType
 
 import machine
 
-import argosy
 from argosy.infra.agent_client import AgentClient, unix_channel
 from argosy.infra.agent_port import RankOrder
 from argosy.infra.boot import agent_command, agent_zipapp
@@ -214,16 +213,9 @@ def main() -> int:
             sys.stderr.write(f"not measured: {error}\n")
             return 3
         figures = measure(card, device, options.seconds)
-    result = {
-        "date": time.strftime("%Y-%m-%d"),
-        "argosy": argosy.__version__,
-        "machine": machine.describe(),
-        "card": {"name": device.name, "memory_bytes": device.memory_bytes},
-        "seconds": options.seconds,
-        "figures": figures,
-    }
-    path = Path(__file__).with_name("results") / f"{result['date']}-{options.name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    path = Path(__file__).with_name("results") / f"{machine.head()['date']}-{options.name}.json"
+    card = {"name": device.name, "memory_bytes": device.memory_bytes}
+    machine.write(path, card=card, seconds=options.seconds, figures=figures)
     sys.stdout.write(f"{path}\n")
     return 0
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import http.client
-import json
 import os
 import signal
 import socket
@@ -184,10 +183,8 @@ def main() -> None:
         found |= measure(home, job)
     for name, value in found.items():
         print(f"{name:<40} {value:10.2f}")
-    if options.json:
-        figures = {name: round(value, 2) for name, value in found.items()}
-        result = {"machine": about, "jobs": options.jobs, "events": options.events, "figures": figures}
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    figures = {name: round(value, 2) for name, value in found.items()}
+    machine.write(options.json, machine=about, jobs=options.jobs, events=options.events, figures=figures)
 
 
 if __name__ == "__main__":

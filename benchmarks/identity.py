@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import http.client
-import json
 import os
 import resource
 import subprocess
@@ -29,7 +28,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from machine import describe
+from machine import describe, write
 
 from argosy.identity.credentials import make_token
 from argosy.identity.deciding import may, visible
@@ -385,8 +384,7 @@ def main() -> None:
                 rows.append({"part": name, **each})
                 mark = {True: "yes", False: "NO", None: ""}[each["reached"]]
                 print(f"{each['what']:60} {each['value']:10.2f} {each['unit']:10} {mark}", flush=True)
-    if wish.json:
-        wish.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    write(wish.json, machine=machine, rows=rows)
 
 
 if __name__ == "__main__":

@@ -24,12 +24,11 @@ import sys
 import tempfile
 import threading
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from machine import cpu_s, describe, resident_bytes
+from machine import cpu_s, describe, resident_bytes, write
 
 import argosy
 import argosy.providers
@@ -277,10 +276,7 @@ def main() -> None:
     for row in found:
         print(f"| {' | '.join(f'{value:g}' for value in row.values())} |")
     print(f"\ntarget for 1,000: {TARGETS['cpu']:g} % and {TARGETS['memory']:g} MB")
-    if args.json:
-        load = round(os.getloadavg()[0], 1)
-        head = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "argosy": argosy.__version__, "machine": machine}
-        args.json.write_text(json.dumps({**head, "load_at_end": load, "rows": found}, indent=1) + "\n")
+    write(args.json, machine=machine, load_at_end=round(os.getloadavg()[0], 1), rows=found)
 
 
 if __name__ == "__main__":

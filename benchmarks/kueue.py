@@ -51,7 +51,7 @@ from typing import Any
 
 import msgspec
 import yaml
-from machine import describe
+from machine import write
 from report import Figure, render_table
 
 from argosy.model.kinds.job import JobSpec, JobStatus, job_state
@@ -461,8 +461,7 @@ def main() -> None:
             print(name, json.dumps(raw[name][-1]), file=sys.stderr)
         figures += rows_of(case, runs)
     print(render_table(figures))
-    if args.json:
-        args.json.write_text(json.dumps({"machine": describe(), "cases": raw}, indent=1) + "\n")
+    write(args.json, cases=raw)
     if any(found for runs in raw.values() for run in runs if (found := run["violations"])):
         sys.exit("kueue: there were violations")
 

@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import http.client
 import json
-import os
 import random
 import socket
 import subprocess
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
-from machine import describe
+from machine import cpu_s, write
 
 from argosy.model.routes import (
     KeyRoute,
@@ -122,11 +121,6 @@ def script(folder: Path, size: int) -> Path:
     path = folder / f"{size}.lua"
     path.write_text("local bodies = {}\n" + "\n".join(bodies) + REQUESTS % KEY)
     return path
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(pid: int, path: Path, seconds: int, port: int = LISTEN) -> float:
@@ -233,8 +227,7 @@ def main() -> None:
             backend.terminate()
             gateway.wait()
             backend.wait()
-    if given.json:
-        given.json.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
+    write(given.json, rows=rows)
 
 
 if __name__ == "__main__":

@@ -19,14 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from machine import cpu_s, describe, environ
 from report import Figure, render_table, save
 
-import argosy
 from argosy.testing.fake_ec2 import FakeEc2
 from argosy.testing.fake_ec2_hosts import Ec2Hosts
 
@@ -184,8 +182,7 @@ def main() -> None:
             subprocess.run([str(ARGOSY), "server", "stop"], env=bench.env, check=False, capture_output=True)
     listed = list(figures.values())
     print(render_table(listed))
-    date = datetime.now(UTC).date().isoformat()
-    print(save(RESULTS, asked.name, date, describe(), argosy.__version__, listed))
+    print(save(RESULTS, asked.name, describe(), listed))
 
 
 if __name__ == "__main__":

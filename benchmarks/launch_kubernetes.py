@@ -23,17 +23,15 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import msgspec
 from launch_slurm import busy_s, children_s
-from machine import cpu_s, describe, resident_bytes
+from machine import cpu_s, describe, resident_bytes, write
 from report import Figure, render_table
 
-import argosy
 from argosy.agent.mux import GREETING, Mux
 from argosy.agent.serve import Agent
 from argosy.infra.mux import carry
@@ -326,11 +324,9 @@ def main() -> None:
     print("|---|---|---|---|---|")
     print(f"| {' | '.join(f'{value:g}' for value in row.values())} |")
     print(f"\ntarget for 1,000: {TARGETS['cpu']:g} % and {TARGETS['memory']:g} MB")
-    if args.json:
-        told: dict[str, Any] = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "argosy": argosy.__version__}
-        told |= {"machine": machine, "load_at_end": round(os.getloadavg()[0], 1), "pods": row}
-        told["figures"] = [{"key": each.key, "unit": each.unit, "samples": each.samples} for each in figures]
-        args.json.write_text(json.dumps(told, indent=1) + "\n")
+    listed = [{"key": each.key, "unit": each.unit, "samples": each.samples} for each in figures]
+    load = round(os.getloadavg()[0], 1)
+    write(args.json, machine=machine, load_at_end=load, pods=row, figures=listed)
 
 
 if __name__ == "__main__":

@@ -21,18 +21,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from machine import describe, environ
+from machine import cpu_s, describe, environ, write
 from report import Figure, render_table
 
-import argosy
 from argosy.testing.slurm_cluster import SlurmCluster, what_is_missing
 
 ARGOSY = Path(sys.executable).parent / "argosy"
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Bench:
@@ -63,7 +60,7 @@ class Bench:
 
     def first_line(self, words: Sequence[str]) -> tuple[float, float]:
         """Seconds until the marker comes out of a command, and processor seconds until it has ended."""
-        own_s, server_s, agents = children_s(), busy_s(self.server), self._agents()
+        own_s, server_s, agents = children_s(), cpu_s(self.server, with_ended=True), self._agents()
         began = time.perf_counter()
         with subprocess.Popen(words, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
             assert child.stdout is not None
@@ -78,7 +75,7 @@ class Bench:
                 pass
         after = self._agents()
         agents_s = sum(after.values()) - sum(agents.get(pid, 0.0) for pid in after)
-        return line_s, children_s() - own_s + busy_s(self.server) - server_s + agents_s
+        return line_s, children_s() - own_s + cpu_s(self.server, with_ended=True) - server_s + agents_s
 
     def _agents(self) -> dict[int, float]:
         """Processor time of processes that jobs run."""
@@ -86,7 +83,7 @@ class Bench:
         for pid in self.slurm.processes():
             try:
                 if b"SLURM_JOB_ID=" in Path(f"/proc/{pid}/environ").read_bytes():
-                    found[pid] = busy_s(pid)
+                    found[pid] = cpu_s(pid, with_ended=True)
             except OSError:
                 pass
         return found
@@ -96,15 +93,6 @@ class Bench:
         self.argosy("server", "stop")
         self.slurm.stop()
         self._folder.cleanup()
-
-
-def busy_s(pid: int) -> float:
-    """Processor time of a process and of its children that have ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(map(int, fields[11:15])) / TICKS
 
 
 def children_s() -> float:
@@ -156,14 +144,8 @@ def main() -> None:
     print(render_table(figures))
     print(f"\nload when it began: {machine['load_1m']}; median launch / floor: "
           f"{median(launch.samples) / median(floor.samples):.1f}")  # fmt: skip
-    if options.json:
-        rows = [{"key": each.key, "unit": each.unit, "samples": each.samples} for each in figures]
-        told = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "argosy": argosy.__version__,
-            "machine": machine,
-        }
-        options.json.write_text(json.dumps({**told, "figures": rows}, indent=1) + "\n")
+    rows = [{"key": each.key, "unit": each.unit, "samples": each.samples} for each in figures]
+    write(options.json, machine=machine, figures=rows)
 
 
 if __name__ == "__main__":

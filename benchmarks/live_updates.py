@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from machine import describe, processes_with
+from machine import processes_with, write
 
 from argosy.api.services import ServiceView
 from argosy.client.client import Client
@@ -270,9 +270,7 @@ def main() -> None:
     for seed in range(given.seed, given.seed + given.rounds):
         rounds.append(asyncio.run(one_round(given.per_s, seed)))
         print(json.dumps(rounds[-1]), flush=True)
-        if given.json:
-            told = {"machine": describe(), "rounds": len(rounds), "total": _sum(rounds), "each": rounds}
-            given.json.write_text(json.dumps(told, indent=1) + "\n")
+        write(given.json, rounds=len(rounds), total=_sum(rounds), each=rounds)
     for name, figures in _sum(rounds).items():
         print(name, figures)
 

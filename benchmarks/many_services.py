@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import msgspec
-from machine import describe
+from machine import write
 
 from argosy.controllers.observed import Facts
 from argosy.controllers.routing import Routing
@@ -170,7 +170,6 @@ def main() -> None:
     options = parser.parse_args()
     rows = [a_service(number) for number in range(options.services)]
     found = {
-        "machine": describe(),
         "services": options.services,
         "replicas": options.services * EACH,
         "gateway": asyncio.run(gateway_of(rows)),
@@ -178,8 +177,7 @@ def main() -> None:
         "controller_busy_share_of_core": asyncio.run(controller(rows, options.seconds, busy=True)),
     }
     print(json.dumps(found, indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    write(options.json, **found)
 
 
 if __name__ == "__main__":

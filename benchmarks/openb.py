@@ -15,20 +15,17 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import random
 import sys
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TypedDict
 
-from machine import describe
+from machine import describe, write
 
-import argosy
 from argosy.model.facts import Device
 from argosy.scheduler.ask import Ask, Machine, Need
 from argosy.scheduler.inventory import Inventory
@@ -191,9 +188,7 @@ def main() -> None:
     ours = mean(run["at_130"] for each in results for run in each["runs"])
     theirs = mean(each["published_at_130"] for each in results)
     print(f"| all | **{ours:.2f}** | | {theirs:.2f} | {ours - theirs:+.2f} | | | | |")
-    if args.json:
-        head = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "argosy": argosy.__version__, "machine": machine}
-        args.json.write_text(json.dumps({**head, "lists": results}, indent=1) + "\n")
+    write(args.json, machine=machine, lists=results)
 
 
 if __name__ == "__main__":

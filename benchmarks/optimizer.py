@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
+from machine import clocked, timed
+
 from argosy.catalog import Catalog
 from argosy.model.offer import Capacity, Choice
 from argosy.model.resources import Accelerator, Resources
@@ -155,17 +157,6 @@ def main() -> None:
 def speeds(seconds: int) -> Callable[[Choice], int]:
     factor = {"H100": 0.4, "A100": 1.0, "L4": 1.2, "A10G": 1.0, "T4": 2.0}
     return lambda choice: round(seconds * factor.get(choice.accelerator or "", 1.0))
-
-
-def timed(work: Callable[[], object], runs: int) -> list[float]:
-    work()  # indexes that are made once
-    return [clocked(work) for _ in range(runs)]
-
-
-def clocked(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return (time.perf_counter() - start) * 1000
 
 
 if __name__ == "__main__":

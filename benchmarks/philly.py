@@ -31,7 +31,7 @@ from pathlib import Path
 from statistics import mean, median
 
 import msgspec
-from machine import describe
+from machine import write
 from report import Figure, render_table
 
 from argosy.model.facts import Device
@@ -275,9 +275,7 @@ def main() -> None:
                 )
             )
     print(render_table(rows))
-    if args.json:
-        about = {"jobs": len(jobs), "gpus": args.gpus, "machine": describe(), "policies": found}
-        args.json.write_text(json.dumps(about, indent=1) + "\n")
+    write(args.json, jobs=len(jobs), gpus=args.gpus, policies=found)
 
 
 if __name__ == "__main__":

@@ -18,17 +18,14 @@ from __future__ import annotations
 import argparse
 import cProfile
 import gc
-import json
 import os
 import pstats
 import random
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-from machine import describe
+from machine import write
 
-import argosy
 from argosy.model.facts import Device
 from argosy.model.scheduling import Isolation
 from argosy.scheduler.ask import Ask, Machine, Need
@@ -180,9 +177,7 @@ def main() -> None:
                 f"{row['cold_s']} | {row['in_use_percent']} % | {row['started']} | {row['reservations']} |",
                 flush=True,
             )
-    if args.json:
-        head = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "argosy": argosy.__version__, "machine": describe()}
-        args.json.write_text(json.dumps({**head, "load": load, "rows": rows}, indent=1) + "\n")
+    write(args.json, load=load, rows=rows)
 
 
 if __name__ == "__main__":

@@ -23,15 +23,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from statistics import median
 
 import openb
-from machine import describe
+from machine import describe, head
 
-import argosy
 from argosy.scheduler.ask import Ask, Machine
 from argosy.scheduler.inventory import Inventory
 
@@ -227,7 +225,7 @@ def main() -> None:
     machine = describe()
     print(f"{machine['cpu']}, {machine['cores']} cores, load {os.getloadavg()[0]:.2f} when it began\n")
     print("| what | best of runs | median | target | reached |\n|---|---|---|---|---|")
-    head = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "argosy": argosy.__version__, "machine": machine}
+    about = head(machine)
     rows = []
     for name in args.rows.split(","):
         runs = [in_process(name) for _ in range(args.runs)]
@@ -250,7 +248,7 @@ def main() -> None:
             )
     if args.json:
         lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)  # hundreds of samples to a line
-        args.json.write_text(json.dumps(head, indent=1)[:-2] + f',\n "rows": [\n{lines}\n ]\n}}\n')
+        args.json.write_text(json.dumps(about, indent=1)[:-2] + f',\n "rows": [\n{lines}\n ]\n}}\n')
 
 
 if __name__ == "__main__":

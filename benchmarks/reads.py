@@ -14,18 +14,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import msgspec
-from machine import describe
+from machine import describe, write
 
-import argosy
 from argosy.controllers.observed import Facts
 from argosy.controllers.pool.caches import PoolCaches
 from argosy.controllers.pool.decide import decide_owned
@@ -254,11 +251,9 @@ def main() -> None:
     for what, samples in found.items():
         target = f"{TARGET_MS:g}" if what.startswith(("status", "queue")) else ""
         print(f"| {what} | **{median(samples):,.3g}** | {samples[-1]:,.3g} | {target} |")
-    if args.json:
-        head = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "argosy": argosy.__version__, "machine": machine}
-        given = {name: getattr(args, name) for name in ("machines", "running", "waiting", "finished")}
-        rows = [{"what": what, "ms": [round(each, 3) for each in samples]} for what, samples in found.items()]
-        args.json.write_text(json.dumps({**head, **given, "rows": rows}, indent=1) + "\n")
+    given = {name: getattr(args, name) for name in ("machines", "running", "waiting", "finished")}
+    rows = [{"what": what, "ms": [round(each, 3) for each in samples]} for what, samples in found.items()]
+    write(args.json, machine=machine, **given, rows=rows)
 
 
 if __name__ == "__main__":

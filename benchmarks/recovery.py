@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
 import os
 import signal
 import sys
@@ -26,7 +25,6 @@ import machine
 import msgspec
 import report
 
-import argosy
 from argosy.controllers.shell import Shell
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.system import SystemClock, SystemIds
@@ -227,8 +225,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     about = machine.describe()
     figures = asyncio.run(measure(options.runs))
-    date = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    path = report.save(HERE / "results", options.name, date, about, argosy.__version__, figures)
+    path = report.save(HERE / "results", options.name, about, figures)
     print(report.render_table(figures))
     print(path.name)
     return 0 if all(figure.reached for figure in figures) else 1

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
+from machine import head, write
+
 
 @dataclass
 class Figure:
@@ -55,14 +57,11 @@ def render_table(figures: list[Figure]) -> str:
     return "\n".join([HEAD, *(figure.render() for figure in figures)])
 
 
-def save(
-    folder: Path, name: str, date: str, machine: dict[str, object], version: str, figures: list[Figure]
-) -> Path:
-    path = folder / f"{date}-{name}.json"
+def save(folder: Path, name: str, machine: dict[str, object], figures: list[Figure]) -> Path:
+    """The figures with all samples, in a file that is named after today."""
+    path = folder / f"{head()['date']}-{name}.json"
     rows = [{**asdict(figure), "median": figure.value, "reached": figure.reached} for figure in figures]
-    path.write_text(
-        json.dumps({"date": date, "argosy": version, "machine": machine, "figures": rows}, indent=1) + "\n"
-    )
+    write(path, machine=machine, figures=rows)
     return path
 
 

@@ -9,14 +9,13 @@ asked every 10 s, as rollouts do; a roll-back ends the run. Simulated, with fixe
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 import time
 from pathlib import Path
 from statistics import median
 
-from machine import describe
+from machine import write
 from msgspec.structs import replace
 
 from argosy.controllers.service.verdict import Outcome, Tally, verdict
@@ -65,8 +64,7 @@ def main() -> None:
     began, rows = time.process_time(), []
     for case in (*HEALTHY, *BAD):
         rows.append(run(case, given.hours if case in HEALTHY else max(1, given.hours // 10)))
-        if given.json:  # what is there stays there when the rest is not waited for
-            given.json.write_text(json.dumps({"machine": describe(), "rows": rows}, indent=1) + "\n")
+        write(given.json, rows=rows)  # what is there stays there when the rest is not waited for
     print(f"{time.process_time() - began:.0f} s of CPU time")
 
 

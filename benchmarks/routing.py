@@ -24,7 +24,7 @@ from statistics import fmean, median
 
 import msgspec
 import numpy as np
-from machine import describe
+from machine import write
 from routing_rivals import RIVALS, Books, Told
 
 from argosy.gateway.choosing import Chooser, Load, Prompt, Sent, Terms
@@ -276,10 +276,8 @@ def main() -> None:
         costs = {count: decision_cost(count) for count in (8, 64)}
         for count, (least, usual) in costs.items():
             print(f"{count} replicas: {least:.0f} us of CPU time for a prompt of 48 kB (median {usual:.0f})")
-        if given.json:
-            rows = [{"replicas": n, "least_us": a, "median_us": b} for n, (a, b) in costs.items()]
-            told = {"machine": describe(), "prompt_bytes": 48_000, "decisions": rows}
-            given.json.write_text(json.dumps(told, indent=1) + "\n")
+        rows = [{"replicas": n, "least_us": a, "median_us": b} for n, (a, b) in costs.items()]
+        write(given.json, prompt_bytes=48_000, decisions=rows)
         return
     if not (TRACES / "requests").is_dir():
         raise SystemExit(f"no traces: {TRACES / 'requests'} is not there; set ARGOSY_TRACES")
@@ -290,9 +288,7 @@ def main() -> None:
                 outcomes.append(play(case, rule, seed))
             print(table(outcomes[-len(given.seeds.split(",")) :]).splitlines()[-1], flush=True)
     print("\n" + table(outcomes))
-    if given.json:
-        data = {"machine": describe(), "outcomes": msgspec.to_builtins(outcomes)}
-        given.json.write_text(json.dumps(data, indent=1) + "\n")
+    write(given.json, outcomes=msgspec.to_builtins(outcomes))
 
 
 if __name__ == "__main__":

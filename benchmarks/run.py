@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import datetime
 import json
 import os
 import shutil
@@ -26,7 +25,6 @@ import machine  # noqa: E402
 import report  # noqa: E402
 from report import Figure  # noqa: E402
 
-import argosy  # noqa: E402
 from argosy.client.client import Client  # noqa: E402
 from argosy.model.offer import Offer  # noqa: E402
 from argosy.model.task import Task  # noqa: E402
@@ -452,9 +450,8 @@ def main() -> int:
         world.close()
     print(report.render_table(figures))
     if not args.only or args.keep:
-        date = datetime.datetime.now(datetime.UTC).date().isoformat()
         args.results.mkdir(parents=True, exist_ok=True)
-        path = report.save(args.results, args.name, date, about, argosy.__version__, figures)
+        path = report.save(args.results, args.name, about, figures)
         if args.results == HERE / "results":
             (HERE.parent / "docs" / "benchmarks.md").write_text(report.render_page(path))
         print(f"kept in {path.name}", file=sys.stderr)

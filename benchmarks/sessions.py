@@ -14,14 +14,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 from machine import cpu_s, describe, resident_bytes
 from report import Figure, render_table, save
 
-from argosy import __version__
 from argosy.api.sessions import SessionStreams, SessionView
 from argosy.client.client import Client
 from argosy.client.node_stream import NodeStream, open_web_socket
@@ -385,8 +383,7 @@ def main() -> None:
         finally:
             stop = [sys.executable, "-m", "argosy.cli", "server", "stop"]
             subprocess.run(stop, env=house.env, check=False, capture_output=True)
-    date = datetime.now(UTC).date().isoformat()
-    print(save(Path(__file__).parent / "results", given.name, date, machine, __version__, figures))
+    print(save(Path(__file__).parent / "results", given.name, machine, figures))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from statistics import fmean
 
 import msgspec
 import numpy as np
-from machine import describe
+from machine import write
 from numpy.typing import NDArray
 
 from argosy.model.offer import Capacity, Choice, Offer, Shape
@@ -378,9 +378,7 @@ def main() -> None:
         if mine:
             print(kind, {key: round(value, 3) for key, value in summary(mine).items()})
     print(f"{time.process_time() - began:.0f} s of CPU time")
-    if given.json:
-        data = {"machine": describe(), "summary": summary(rows), "rows": msgspec.to_builtins(rows)}
-        given.json.write_text(json.dumps(data, indent=1) + "\n")
+    write(given.json, summary=summary(rows), rows=msgspec.to_builtins(rows))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ real-time priority (root).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -30,7 +29,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from machine import before_others, cpu_s, describe, resident_bytes
+from machine import before_others, cpu_s, describe, resident_bytes, write
 from stores import SMALL_BYTES, Server
 
 from argosy.testing.ports import free_port
@@ -198,10 +197,8 @@ def main() -> None:
         print(f"| {name} | {' | '.join(cells)} | {int(median(memory[name])) >> 20} MiB |")
     for name in absent:
         print(f"{name} was not measured: there is no {programs[name]}", file=sys.stderr)
-    if options.json:
-        told: dict[str, Any] = {"machine": about, "undisturbed": options.undisturbed, "absent": absent}
-        told |= {"memory_bytes": memory, "samples": [sample._asdict() for sample in samples]}
-        Path(options.json).write_text(json.dumps(told, indent=1) + "\n")
+    told: dict[str, Any] = {"undisturbed": options.undisturbed, "absent": absent, "memory_bytes": memory}
+    write(options.json, machine=about, **told, samples=[sample._asdict() for sample in samples])
 
 
 if __name__ == "__main__":

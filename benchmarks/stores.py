@@ -23,14 +23,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from machine import before_others, cpu_s, describe, resident_bytes
+from machine import before_others, cpu_s, describe, resident_bytes, write
 
-import argosy
 from argosy.testing.ports import free_port
 
 ARGOSY = str(Path(sys.executable).parent / "argosy")
@@ -242,16 +240,8 @@ def main() -> None:
         f"{memory['added_after_load_bytes'] >> 20} MiB more after the load; the address for S3 and a bucket "
         f"add {memory['added_idle_bytes'] / 2**20:.1f} MiB to an idle server"
     )
-    if options.json:
-        told = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "argosy": argosy.__version__,
-            "machine": about,
-            "undisturbed": options.undisturbed,
-            "memory": memory,
-            "samples": [sample._asdict() for sample in samples],
-        }
-        Path(options.json).write_text(json.dumps(told, indent=1) + "\n")
+    told = [sample._asdict() for sample in samples]
+    write(options.json, machine=about, undisturbed=options.undisturbed, memory=memory, samples=told)
 
 
 if __name__ == "__main__":

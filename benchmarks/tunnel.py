@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import re
 import socket
 import subprocess
@@ -25,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 
-from machine import cpu_s, describe
+from machine import cpu_s, write
 
 from argosy.gateway.own_certificate import ensure_certificate
 from argosy.gateway.tunnel_greeting import sha256_of
@@ -254,9 +253,7 @@ def main() -> None:
             backend.terminate()
             backend.wait()
     print("\n" + bench.table())
-    if given.json:
-        samples = [asdict(sample) for sample in bench.samples.values()]
-        given.json.write_text(json.dumps({"machine": describe(), "samples": samples}, indent=1) + "\n")
+    write(given.json, samples=[asdict(sample) for sample in bench.samples.values()])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
 import subprocess
@@ -168,9 +167,7 @@ def main() -> None:
         print(
             f"{name:32}{statistics.median(values):12.3f}   of {len(values)}: {min(values)} to {max(values)}"
         )
-    if options.json:
-        told = {"machine": about, "undisturbed": options.undisturbed, "samples": samples}
-        options.json.write_text(json.dumps(told, indent=1) + "\n")
+    machine.write(options.json, machine=about, undisturbed=options.undisturbed, samples=samples)
 
 
 if __name__ == "__main__":

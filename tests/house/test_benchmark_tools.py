@@ -34,8 +34,9 @@ def test_a_figure_is_the_median_and_marks_what_is_missed() -> None:
 def test_results_are_kept_whole_and_rendered(tmp_path: Path) -> None:
     about = {"cpu": "a CPU", "cores": 2, "memory_gib": 4, "kernel": "6", "python": "3.11", "load_1m": 0.1}
     figures = [report.Figure("a", "first", "s", 1, samples=[0.5, 0.7]), report.Figure("b", "second", "MB", 2)]
-    path = report.save(tmp_path, "test", "2026-01-01", about, "0.1", figures)
+    path = report.save(tmp_path, "test", about, figures)
     data = json.loads(path.read_text())
+    assert data["machine"] == about and path.name == f"{data['date']}-test.json"
     assert data["figures"][0]["samples"] == [0.5, 0.7]
     page = report.render_page(path)
     assert "| first | **0.6 s** |" in page
