@@ -63,7 +63,7 @@ def _told() -> Iterator[tuple[str, str]]:
 
 
 def _filled(command: str) -> list[str]:
-    text = re.sub(r"\{[^}]*(usd|number)[^}]*\}", "3", command).replace("{near[0]}", "status")
+    text = re.sub(r"\{[^}]*(usd|number)[^}]*\}", "3", command).replace("{meant}", "status")
     text = re.sub(r"\{[^}]*\}", "dev", text).replace("...", "gpus=1")
     words = []
     for word in shlex.split(text)[1:]:

@@ -16,20 +16,22 @@ if TYPE_CHECKING:
 
 @click.group(epilog=examples("argosy audit ls --who ann", "argosy audit verify"))
 def audit() -> None:
-    """Who did what: a log that is only added to."""
+    """The audit log: who did what. Entries are only ever appended."""
 
 
 @audit.command("ls", epilog=examples("argosy audit ls", "argosy audit ls --who ann --outcome denied -n 20"))
-@click.option("--who", default="", help="Only acts of this account.")
+@click.option("--who", default="", help="Only entries of this account.")
 @click.option("--action", default="", help="Only this endpoint, such as `down`.")
-@click.option("--outcome", type=click.Choice(["done", "denied"]), help="Only what was done, or denied.")
+@click.option(
+    "--outcome", type=click.Choice(["done", "denied"]), help="Only what was done, or what was denied."
+)
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @json_option
 @pass_session
 def audit_list(
     session: Session, who: str, action: str, outcome: str | None, limit: int, as_json: bool
 ) -> None:
-    """Show the newest acts."""
+    """Show the latest entries."""
     reply = session.client.audit(who=who, action=action, outcome=outcome or "", limit=limit)
     if as_json:
         session.screen.json(reply)
@@ -59,7 +61,7 @@ def audit_list(
 @json_option
 @pass_session
 def audit_verify(session: Session, as_json: bool) -> None:
-    """Prove that no row was changed, dropped or put in. Exit status 8 when one was."""
+    """Verify that no entry was changed, removed or inserted. Exit status 8 when one was."""
     from argosy.model.errors import ArgosyError
 
     reply = session.client.verify_audit()
@@ -79,10 +81,10 @@ def audit_verify(session: Session, as_json: bool) -> None:
     "export",
     epilog=examples("argosy audit export > audit.jsonl", "argosy audit export --after 5000 >> audit.jsonl"),
 )
-@click.option("--after", default=0, show_default=True, help="Only rows behind this number.")
+@click.option("--after", default=0, show_default=True, help="Only entries after this number.")
 @pass_session
 def audit_export(session: Session, after: int) -> None:
-    """Print every row as a line of JSON, with its hash."""
+    """Print every entry as a line of JSON, with its hash."""
     while True:
         page = session.client.audit(after=after, limit=5000)
         for each in page.records:

@@ -31,7 +31,7 @@ Ends with 0 when something works; with names: when all of them do. With 1 otherw
 @json_option
 @pass_session
 def check(session: Session, infra: tuple[str, ...], every: bool, verbose: bool, as_json: bool) -> None:
-    """Say which infrastructure works, what is missing, and the command that mends it."""
+    """Show which infrastructure works, what is missing, and the command that fixes it."""
     import msgspec
 
     from argosy.model.errors import ArgosyError

@@ -372,7 +372,7 @@ def autostop_policy(
     help="What counts as not idle. [default: jobs_and_ssh]",
 )
 @click.option(
-    "--max-duration", "longest", type=Minutes(), metavar="MIN", help="Also after so long in any case."
+    "--max-duration", "longest", type=Minutes(), metavar="MIN", help="Also after this long, idle or not."
 )
 @yes_option
 @pass_session

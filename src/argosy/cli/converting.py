@@ -21,9 +21,9 @@ _KINDS = ("dstack", "slurm", "kubernetes", "ray", "compose", "ecs")
     )
 )
 @click.argument("file")
-@click.option("--from", "kind", type=click.Choice(_KINDS), help="What it is; by default found out.")
+@click.option("--from", "kind", type=click.Choice(_KINDS), help="Format of the file. [default: detected]")
 @click.option("-o", "--output", metavar="OUT", help="Write to this file, which must not exist.")
-@click.option("-f", "--force", is_flag=True, help="Write over the file of -o.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite the file of -o.")
 @json_option
 @pass_session
 def convert(

@@ -25,11 +25,13 @@ Examples:
 
 ARGOSY_DEFAULT_CLOUD names the cloud of --against."""
 )
-@click.option("--days", type=click.IntRange(min=1), help="Of the last so many days. [default: all]")
+@click.option("--days", type=click.IntRange(min=1), help="Only the last N days. [default: all]")
 @click.option(
-    "--by", type=click.Choice(["user", "project", "task", "infra", "day"]), help="In groups, dearest first."
+    "--by",
+    type=click.Choice(["user", "project", "task", "infra", "day"]),
+    help="Group by this, most expensive first.",
 )
-@click.option("--against", metavar="CLOUD", help="What the same would cost there on demand today.")
+@click.option("--against", metavar="CLOUD", help="Also show what the same would cost there on demand today.")
 @click.option("-a", "--all", "every", is_flag=True, hidden=True)
 @json_option
 @pass_session
@@ -128,9 +130,13 @@ def budget() -> None:
 @click.argument("project")
 @click.argument("usd", type=Amount(min=0), metavar="USD")
 @click.option(
-    "--alert", type=click.IntRange(1, 100), default=80, show_default=True, help="Tell at this percentage."
+    "--alert",
+    type=click.IntRange(1, 100),
+    default=80,
+    show_default=True,
+    help="Notify when this percentage is spent.",
 )
-@click.option("--hard-stop", is_flag=True, help="Launch nothing that costs money when it is spent.")
+@click.option("--hard-stop", is_flag=True, help="When it is spent, refuse launches that cost money.")
 @json_option
 @pass_session
 def budget_set(

@@ -30,7 +30,7 @@ The page "Add a provider" of the documentation goes on from there.""",
 @click.option("--in-tree", is_flag=True, help="Write into this checkout of Argosy.")
 @pass_session
 def new_provider(session: Session, name: str, folder: Path | None, title: str, in_tree: bool) -> None:
-    """Write the folder of a new infrastructure: a driver to fill in, and the suite that tests it."""
+    """Write the folder of a new provider: a driver to fill in, and the suite that tests it."""
     from argosy.cli.provider_folder import files_of, names_of
     from argosy.model.errors import ArgosyError
 

@@ -10,9 +10,9 @@ from argosy.cli.session import Session, examples, json_option, pass_session
 
 @click.command(epilog=examples("argosy events", "argosy events dev -n 20"))
 @click.argument("subject", required=False)
-@click.option("--after", type=int, help="Only later than this number, oldest first.")
+@click.option("--after", type=int, help="Only events after this number, oldest first.")
 @click.option(
-    "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
+    "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most this many."
 )
 @json_option
 @pass_session

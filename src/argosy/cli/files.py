@@ -29,16 +29,16 @@ _TOOLS: Final = {
         ("chown -R ann:vision /data/team", "chown -R --from=1001 ann /data"),
     ),
     "cp": (
-        "Copy files whole or not at all, as GNU cp.",
+        "Copy files, each whole or not at all, as GNU cp.",
         ("cp -a /data/train /fast/train", "cp -r --progress /data/train /fast/"),
     ),
     "rm": ("Remove files and folders, as GNU rm.", ("rm -rf /data/old", "rm -r --dryrun /data/old")),
     "sync": (
-        "Make the second folder what the first one is.",
+        "Make the second folder equal to the first one.",
         ("sync /data/train /fast/train", "sync --delete -n /data/train /fast/train"),
     ),
     "stat": (
-        "Show facts of files, as GNU stat -c.",
+        "Show attributes of files, as GNU stat -c.",
         ("stat -c '%n %s %y' /data/*", "stat --json /data/model.bin"),
     ),
 }
@@ -56,11 +56,14 @@ Examples:
 Every tool also knows --threads N, --progress, --json and --dryrun.""",
 )
 @click.option(
-    "--on", "cluster", metavar="CLUSTER", help="On the first node of a cluster, beside its volumes."
+    "--on",
+    "cluster",
+    metavar="CLUSTER",
+    help="Run it on the first node of this cluster, next to its volumes.",
 )
 @click.pass_context
 def files(context: click.Context, cluster: str | None) -> None:
-    """Work on trees of millions of files: as GNU's tools, with many calls under way at once."""
+    """Parallel versions of GNU's file tools, for trees of millions of files."""
     context.meta["argosy.files.on"] = cluster
 
 

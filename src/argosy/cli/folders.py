@@ -32,22 +32,22 @@ def folder() -> None:
 
 @folder.command(epilog=examples("argosy folder create train --quota 200GB", "argosy folder create .config"))
 @click.argument("name")
-@click.option("--volume", default="server", help="Where its bytes are.  [default: server]")
-@click.option("--quota", default="", metavar="SIZE", help="At most so much, as 200GB.")
+@click.option("--volume", default="server", help="Volume that stores it.  [default: server]")
+@click.option("--quota", default="", metavar="SIZE", help="How much it may hold, such as 200GB.")
 @click.option(
     "--use",
     type=click.Choice(["general", "data", "model"]),
     default="general",
-    help="data and model: others only read.",
+    help="What it is for; of `data` and `model` others only read.",
 )
-@click.option("--project", default="", help="Of which project.")
+@click.option("--project", default="", help="Project that it belongs to.")
 @click.option("--shared", is_flag=True, help="It belongs to the project: its members read and write.")
 @json_option
 @pass_session
 def create(
     session: Session, name: str, volume: str, quota: str, use: str, project: str, shared: bool, as_json: bool
 ) -> None:
-    """Make a folder. With a dot first it is in every session of yours."""
+    """Create a folder. One whose name begins with a dot appears in all of your sessions."""
     made = session.client.make_folder(
         name,
         project=project,
@@ -113,7 +113,7 @@ def _row(each: FolderView) -> tuple[str, ...]:
 @json_option
 @pass_session
 def info(session: Session, name: str, as_json: bool) -> None:
-    """Who may use a folder, and what it takes: counted now."""
+    """Show who may use a folder, and its size, counted now."""
     found = session.client.folder(name, count=True)
     if as_json:
         session.screen.json(found)
@@ -196,7 +196,7 @@ def share(session: Session, name: str, to: str, level: str, as_json: bool) -> No
 @json_option
 @pass_session
 def unshare(session: Session, name: str, to: str, as_json: bool) -> None:
-    """Take it back, also an invitation."""
+    """Stop sharing a folder with somebody, or withdraw an invitation."""
     changed = session.client.unshare_folder(name, to)
     _told(session, changed, f"{changed.name} is no longer shared with {to}.", as_json=as_json)
 
@@ -208,7 +208,7 @@ def unshare(session: Session, name: str, to: str, as_json: bool) -> None:
 @json_option
 @pass_session
 def invite(session: Session, name: str, to: str, level: str, as_json: bool) -> None:
-    """Ask somebody whether they want a folder; they answer with accept."""
+    """Invite somebody to a folder; they answer with `argosy folder accept`."""
     changed = session.client.share_folder(name, to, level, invite=True)
     _told(session, changed, f"Invited {to} to {changed.name} with {level}, for 30 days.", as_json=as_json)
 
@@ -254,7 +254,7 @@ def clone(session: Session, name: str, new: str, as_json: bool) -> None:
 @json_option
 @pass_session
 def quota(session: Session, name: str, size: str, as_json: bool) -> None:
-    """Set how much a folder may hold; `none` takes the limit away."""
+    """Set how much a folder may hold; `none` removes the limit."""
     from argosy.api.folders import FolderChange
 
     limit = 0 if size == "none" else _size(size)
@@ -270,11 +270,11 @@ def quota(session: Session, name: str, size: str, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("path", required=False, default="")
-@click.option("--replace", is_flag=True, help="In place of what is there.")
+@click.option("--replace", is_flag=True, help="Replace what is there.")
 @json_option
 @pass_session
 def upload(session: Session, name: str, source: Path, path: str, replace: bool, as_json: bool) -> None:
-    """Send a file or a folder; it goes on where it was when the connection breaks."""
+    """Upload a file or a folder; an upload that was interrupted resumes."""
     with _files(session, name) as files:
         sent = files.upload(session.cwd / source, path, replace=replace)
     if as_json:
@@ -292,7 +292,7 @@ def upload(session: Session, name: str, source: Path, path: str, replace: bool, 
 @json_option
 @pass_session
 def download(session: Session, place: str, target: Path, recursive: bool, as_json: bool) -> None:
-    """Fetch a file, or with -r all below a folder."""
+    """Download a file, or with -r all below a folder."""
     name, path = _place(place)
     if not path and not recursive:
         raise click.UsageError(f"name a file, as {name}/model.bin, or fetch all of it with -r")

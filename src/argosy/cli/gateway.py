@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group(epilog=examples("argosy gateway run --listen 0.0.0.0:8080 --workers 0", "argosy gateway status"))
 def gateway() -> None:
-    """The gateway: it carries requests to services; the server starts one by itself."""
+    """The gateway, which forwards requests to services; the server starts one by itself."""
 
 
 @gateway.command(
@@ -26,8 +26,8 @@ def gateway() -> None:
         "argosy gateway run --name west --region aws/us-west-2 --listen 0.0.0.0:8081",
     )
 )
-@click.option("--listen", multiple=True, metavar="HOST:PORT", help="Take requests here.")
-@click.option("--tls", multiple=True, metavar="HOST:PORT", help="Take requests over TLS here.")
+@click.option("--listen", multiple=True, metavar="HOST:PORT", help="Accept requests on this address.")
+@click.option("--tls", multiple=True, metavar="HOST:PORT", help="Accept requests over TLS on this address.")
 @click.option(
     "--certificate", multiple=True, nargs=2, metavar="FILE KEYFILE", help="Of TLS, in PEM; chosen by host."
 )
@@ -36,7 +36,7 @@ def gateway() -> None:
 )
 @click.option("--region", default="", metavar="PROVIDER/REGION", help="The nearest replicas come first.")
 @click.option(
-    "--control", metavar="SOCKET", help="Where a server steers it; default: the local server's place."
+    "--control", metavar="SOCKET", help="Socket by which a server controls it; default: the local server's."
 )
 @click.option("--workers", type=int, default=1, help="Processes that take requests; 0: one per core.")
 @click.option("--access-log", metavar="FILE", help="One JSON line for each request.")
@@ -72,7 +72,7 @@ def run(
 @json_option
 @pass_session
 def status(session: Session, name: str, control: str | None, as_json: bool) -> None:
-    """What the gateway on this machine carries: services, replicas, requests, what waits."""
+    """Show what the gateway on this machine forwards: services, replicas, requests, and what waits."""
     import json
 
     from argosy.model.errors import ArgosyError

@@ -35,7 +35,7 @@ group_options: Final = options(
         type=click.Choice(["succeeded", "failed", "always"]),
         default="succeeded",
         show_default=True,
-        help="What must have become of the jobs of --after.",
+        help="How the jobs of --after must have ended.",
     ),
 )
 

@@ -52,9 +52,11 @@ def _split(words: Sequence[str]) -> list[str]:
 @click.argument("name")
 @click.argument("more", nargs=-1, metavar="[HOST]...")
 @click.option("--hosts", multiple=True, metavar="HOST,HOST", help="Addresses, or names of ~/.ssh/config.")
-@click.option("--user", default="", metavar="NAME", help="Who logs in.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Of sshd.")
-@click.option("--jump", multiple=True, metavar="HOST", help="Go through this host; several in their order.")
+@click.option("--user", default="", metavar="NAME", help="User to log in as.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of sshd.")
+@click.option(
+    "--jump", multiple=True, metavar="HOST", help="Connect through this jump host; several in their order."
+)
 @click.option("--identity", default="", metavar="FILE", help="The private key to log in with.")
 @click.option("--ssh-config", default="", metavar="FILE", help="Instead of ~/.ssh/config.")
 @click.option("--folder", default="", metavar="PATH", help="Where nodes live on the hosts. [~/.argosy]")
@@ -273,7 +275,7 @@ Examples:
 cordon = _closing(
     "cordon",
     "cordoned",
-    "Let hosts take nothing new. What runs there runs on.",
+    "Cordon hosts: they take no new work. What runs there goes on.",
     "takes nothing new; what runs there runs on",
 )
 drain = _closing(
@@ -287,7 +289,7 @@ uncordon = _closing("uncordon", "", "Open hosts again that were cordoned or drai
 
 @click.command(epilog=examples("argosy pool remove gpu2", "argosy pool remove lab -y"))
 @click.argument("names", nargs=-1, required=True, metavar="HOST...")
-@click.option("--force", is_flag=True, help="Also while something runs there: it is given up.")
+@click.option("--force", is_flag=True, help="Also while something runs there: it is lost.")
 @yes_option
 @json_option
 @pass_session

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     ),
 )
 def job_pool() -> None:
-    """Workers that are set up once and kept up: jobs start on them at once."""
+    """Pools of workers that are set up once and kept running, so that jobs start on them at once."""
 
 
 @click.command(
@@ -38,7 +38,7 @@ there are: `pool: {workers: 4}`. Applied again it changes the pool.
 )
 @click.argument("pool", metavar="NAME")
 @click.argument("words", nargs=-1, metavar="FILE.yaml")
-@click.option("--workers", type=click.IntRange(min=0, max=1000), help="So many workers.")
+@click.option("--workers", type=click.IntRange(min=0, max=1000), help="Number of workers.")
 @task_options
 @json_option
 @pass_session

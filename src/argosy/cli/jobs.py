@@ -22,15 +22,15 @@ from argosy.cli.session import (
 if TYPE_CHECKING:
     from argosy.api.jobs import JobList, JobView
 
-#: Of commands that show a log. Their functions hand them to `_show_log`.
+#: Of commands that show a log. Their functions hand them to `_show_or_save`.
 _log_options: Final = options(
     click.option(
         "-f", "--follow/--no-follow", default=True, help="Go on until the job ends. [default: follow]"
     ),
-    click.option("--tail", type=click.IntRange(min=0), help="Only the last so many lines."),
+    click.option("--tail", type=click.IntRange(min=0), help="Only the last N lines."),
     click.option("--rank", type=click.IntRange(min=0), help="Only this rank."),
-    click.option("--attempt", type=click.IntRange(min=1), help="Of an earlier attempt."),
-    click.option("--status", is_flag=True, help="Only say how the job is."),
+    click.option("--attempt", type=click.IntRange(min=1), help="Of this earlier attempt."),
+    click.option("--status", is_flag=True, help="Only show the status of the job."),
     click.option("-s", "--sync-down", is_flag=True, help="Save the logs of all ranks in a folder instead."),
     json_option,
 )
@@ -49,7 +49,7 @@ Examples:
 @click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
 @click.option("-s", "--live", "--skip-finished", "live", is_flag=True, help="Only unfinished jobs.")
 @click.option(
-    "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
+    "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most this many."
 )
 @click.option("-u", "--all-users", is_flag=True, hidden=True)
 @click.option("--tree", is_flag=True, help="The queues of tenants instead: who uses how much of what.")
@@ -135,6 +135,13 @@ def find_job(session: Session, cluster: str | None, wanted: str | None, name: st
     raise ArgosyError("not-found", f"there is no {what} {place}", hint=f"`{listing}` lists them")
 
 
+def _show_or_save(session: Session, job: JobView, *, sync_down: bool, **how: Any) -> None:
+    if sync_down:
+        _save_log(session, job)
+    else:
+        _show_log(session, job, **how)
+
+
 def _show_log(
     session: Session,
     job: JobView,
@@ -144,15 +151,11 @@ def _show_log(
     rank: int | None,
     attempt: int | None,
     status: bool,
-    sync_down: bool,
     as_json: bool,
 ) -> None:
     from argosy.cli.following import JOB_FAILED, Followed
     from argosy.cli.following import follow as follow_log
 
-    if sync_down:
-        _save_log(session, job)
-        return
     if as_json or status:
         if as_json:
             session.screen.json(job)
@@ -186,7 +189,7 @@ Ends with 0 when the job succeeded or was not followed to its end, 1 when it did
 @pass_session
 def logs(session: Session, /, cluster: str, job: str | None, **how: Any) -> None:
     """Show the log of a job of a cluster, by default the newest. Also of clusters that are gone."""
-    _show_log(session, find_job(session, cluster, job), **how)
+    _show_or_save(session, find_job(session, cluster, job), **how)
 
 
 def _save_log(session: Session, job: JobView) -> None:
@@ -262,7 +265,7 @@ A group of jobs is one line; `--all` shows its tasks below it, `--tasks` one gro
 )
 @click.option("-s", "--live", "--skip-finished", "live", is_flag=True, help="Only unfinished jobs.")
 @click.option(
-    "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many."
+    "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most this many."
 )
 @click.option("-r", "--refresh", is_flag=True, hidden=True)
 @click.option("-a", "--all", "every", is_flag=True, help="The tasks of groups, too.")
@@ -326,7 +329,7 @@ def jobs_logs(session: Session, /, job: str | None, name: str | None, task: str 
     found = find_job(session, None, job, name)
     if task is not None and found.tasks is not None:
         found = find_job(session, None, f"{found.number}/{task}")
-    _show_log(session, found, **how)
+    _show_or_save(session, found, **how)
 
 
 @click.command(

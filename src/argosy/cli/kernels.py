@@ -34,8 +34,8 @@ def _place_options(function: Any) -> Any:  # Any: click's decorators
             click.option("--memory", metavar="4+", help="Memory, in GB."),
             click.option("--infra", metavar="PLACE", help="Where: PROVIDER[/REGION[/ZONE]]."),
             click.option("--isolation", type=click.Choice(ISOLATION), help="[default: sandbox]"),
-            click.option("--idle", type=Span(), help="Ended when unused for so long. [default: 2h]"),
-            click.option("--session", "into", metavar="NAME", help="In this session, which stays."),
+            click.option("--idle", type=Span(), help="End it when unused for this long. [default: 2h]"),
+            click.option("--session", "into", metavar="NAME", help="Run it in this session, which stays."),
             project_option,
         )
     ):

@@ -39,7 +39,7 @@ Documents = list[dict[str, Any]]
     )
 )
 def kubernetes() -> None:
-    """Rights in a cluster, and Argosy's server in it."""
+    """Argosy's permissions in a Kubernetes cluster, and its server in one."""
 
 
 def _shared(command: Any) -> Any:  # Any: click's decorators
@@ -49,10 +49,10 @@ def _shared(command: Any) -> Any:  # Any: click's decorators
         ),
         click.option("--account", default="argosy", metavar="NAME", help="Service account. [argosy]"),
         click.option(
-            "--cluster-wide/--no-cluster-wide", default=False, help="Let it see nodes and what is free."
+            "--cluster-wide/--no-cluster-wide", default=False, help="Also let it list nodes and what is free."
         ),
-        click.option("--apply", "applies", is_flag=True, help="Give it to `kubectl apply` instead."),
-        click.option("--context", default="", metavar="NAME", help="Of kubectl, with --apply."),
+        click.option("--apply", "applies", is_flag=True, help="Pass it to `kubectl apply` instead."),
+        click.option("--context", default="", metavar="NAME", help="Context of kubectl, with --apply."),
     ):
         command = option(command)
     return command
@@ -94,7 +94,9 @@ def manifest(
 )
 @_shared
 @click.option("--image", default=_IMAGE, metavar="NAME", help=f"The server's image. [{_IMAGE}]")
-@click.option("--storage", default="10Gi", metavar="SIZE", help="Of the server's state. [10Gi]")
+@click.option(
+    "--storage", default="10Gi", metavar="SIZE", help="Size of the volume of the server's state. [10Gi]"
+)
 @click.option(
     "--task",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -63,7 +63,7 @@ Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only
     "idle",
     type=Minutes(),
     metavar="MIN",
-    help="Stop it after so many idle minutes (also 30m, 2h).",
+    help="Stop it after this many idle minutes (also 30m, 2h).",
 )
 @click.option("--wait-for", type=click.Choice(["jobs_and_ssh", "jobs", "gpu", "none"]), hidden=True)
 @click.option("--no-setup", "--fast", "no_setup", is_flag=True, help="Skip `setup`.")

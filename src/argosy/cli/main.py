@@ -69,7 +69,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     },
     "Shared machines": {
         "pool": _Entry("pool", "pool", "Free and allocated resources, pending jobs; `pool map` draws it."),
-        "quota": _Entry("quota", "quota", "Who may have how much: queues, limits, lending."),
+        "quota": _Entry("quota", "quota", "Quotas of shared machines: queues, limits, lending."),
     },
     "Data": {
         "storage": _Entry("storage", "storage", "Buckets of the server: copy, list, keys for S3 programs."),
@@ -84,12 +84,14 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     },
     "Infrastructure": {
         "check": _Entry("checking", "check", "Which infrastructure works, and what to do."),
-        "kubernetes": _Entry("kubernetes", "kubernetes", "Rights in a cluster, and Argosy's server in it."),
+        "kubernetes": _Entry(
+            "kubernetes", "kubernetes", "Argosy's permissions in a Kubernetes cluster, and its server in one."
+        ),
         "events": _Entry("events", "events", "What happened."),
     },
     "Prices": {
         "plan": _Entry("planning", "plan", "Where a task runs best, what it costs, and why not elsewhere."),
-        "gpus": _Entry("prices", "gpus", "Show accelerators that can be had, and prices of clouds."),
+        "gpus": _Entry("prices", "gpus", "Show available accelerators, and prices of clouds."),
         "offers": _Entry("planning", "offers", "Every offer that a task could run on."),
         "regions": _Entry("prices", "regions", "Regions of clouds, and what they have."),
         "catalog": _Entry("prices", "catalog", "How old known prices are, and how to get new ones."),
@@ -98,14 +100,14 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
     },
     "People": {
         "login": _Entry("signing_in", "login", "Sign in to a server, by password or by a code elsewhere."),
-        "logout": _Entry("signing_in", "logout", "End the sign-in of this machine."),
+        "logout": _Entry("signing_in", "logout", "Sign out on this machine."),
         "whoami": _Entry("signing_in", "whoami", "Show who you are to the server, and your roles."),
         "token": _Entry("signing_in", "token", "Personal tokens, for programs that act as you."),
         "user": _Entry("people", "user", "Accounts of people and services."),
         "project": _Entry("people", "project", "Projects, to which everything belongs."),
         "role": _Entry("people", "role", "Roles, and who has which."),
         "secret": _Entry("secrets", "secret", "Secrets of projects, which tasks name and nobody reads."),
-        "audit": _Entry("auditing", "audit", "Who did what: a log that is only added to."),
+        "audit": _Entry("auditing", "audit", "The audit log: who did what. Entries are only ever appended."),
     },
     "Argosy itself": {
         "convert": _Entry(
@@ -146,8 +148,8 @@ class LazyGroup(click.Group):
         if args and args[0] not in COMMANDS:
             from argosy.model.errors import near
 
-            found = near(args[0], self.list_commands(ctx))
-            hint = f"did you mean `argosy {found}`?" if found else "`argosy --help` lists the commands"
+            meant = near(args[0], self.list_commands(ctx))
+            hint = f"did you mean `argosy {meant}`?" if meant else "`argosy --help` lists the commands"
             raise UsageHint(f"there is no command `{args[0]}`", hint)
         return super().resolve_command(ctx, args)
 

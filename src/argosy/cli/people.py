@@ -28,7 +28,7 @@ def user() -> None:
 @click.option("--service", is_flag=True, help="An account of a program: it has tokens and no password.")
 @click.option("--no-password", is_flag=True, help="The person signs in elsewhere.")
 @click.option("--role", help="Give this role at once.")
-@click.option("--project", default="", help="Where; left out: over everything.")
+@click.option("--project", default="", help="Project of the role; without it, over everything.")
 @json_option
 @pass_session
 def user_add(
@@ -41,7 +41,7 @@ def user_add(
     project: str,
     as_json: bool,
 ) -> None:
-    """Make an account. The first password is asked for, or made and shown once."""
+    """Create an account. The first password is asked for, or generated and shown once."""
     password = shown = ""
     if not service and not no_password:
         password = ask_secret("First password (empty: one is made)") if sys.stdin.isatty() else ""
@@ -91,7 +91,7 @@ def user_list(session: Session, as_json: bool) -> None:
 @click.argument("name")
 @pass_session
 def user_disable(session: Session, name: str) -> None:
-    """Let an account in no longer. All it has open ends within two seconds."""
+    """Disable an account. Its open connections end within two seconds."""
     session.client.change_user(name, is_disabled=True)
     session.screen.print(f"`{name}` is disabled.")
 
@@ -101,7 +101,7 @@ def user_disable(session: Session, name: str) -> None:
 @click.option("--without-codes", is_flag=True, help="Also forget the authenticator app that was lost.")
 @pass_session
 def user_enable(session: Session, name: str, without_codes: bool) -> None:
-    """Let an account in again."""
+    """Enable an account again."""
     session.client.change_user(name, is_disabled=False, drop_second_factor=without_codes)
     session.screen.print(f"`{name}` is enabled.")
 
@@ -133,7 +133,7 @@ def user_password(session: Session, name: str | None) -> None:
 @user.command("codes", epilog=examples("argosy user codes"))
 @pass_session
 def user_codes(session: Session) -> None:
-    """Ask for a one-time code of an authenticator app from now on, when you sign in."""
+    """Turn on sign-in with one-time codes of an authenticator app."""
     client = session.client
     begun = client.second_factor()
     session.screen.print(f"Type this key into your authenticator app: {begun.key}")
@@ -156,8 +156,8 @@ def project() -> None:
     ),
 )
 @click.argument("name")
-@click.option("--organisation", default="", help="To which it belongs.")
-@click.option("--as-organisation", is_flag=True, help="Make an organisation of projects.")
+@click.option("--organisation", default="", help="Organisation that it belongs to.")
+@click.option("--as-organisation", is_flag=True, help="Create an organisation, which holds projects.")
 @click.option("--about", default="", help="What it is for.")
 @pass_session
 def project_create(session: Session, name: str, organisation: str, as_organisation: bool, about: str) -> None:
@@ -197,7 +197,7 @@ def role() -> None:
 @json_option
 @pass_session
 def role_list(session: Session, as_json: bool) -> None:
-    """List roles and what they may; `own` is what holds only for what one made."""
+    """List roles and their permissions; `own` holds only for what the holder made."""
     reply = session.client.roles()
     if as_json:
         session.screen.json(reply)
@@ -222,7 +222,7 @@ def role_list(session: Session, as_json: bool) -> None:
 )
 @click.argument("name")
 @click.option("--may", "permissions", multiple=True, help="A permission, such as `jobs.write` or `jobs.*`.")
-@click.option("--own", multiple=True, help="A permission over what the holder made only.")
+@click.option("--own", multiple=True, help="A permission that holds only for what the holder made.")
 @click.option("--about", default="", help="What it is for.")
 @pass_session
 def role_create(
@@ -278,7 +278,7 @@ def role_take(session: Session, who: str, name: str, project: str, organisation:
 @json_option
 @pass_session
 def role_members(session: Session, project: str, as_json: bool) -> None:
-    """Who has which role where."""
+    """Show who has which role where."""
     reply = session.client.members(project=project)
     if as_json:
         session.screen.json(reply)

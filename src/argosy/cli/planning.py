@@ -35,7 +35,11 @@ Prices that were computed instead of read are shown with `~`. Nothing is launche
 @click.option("--compare", is_flag=True, help="Also owned, spot and on-demand side by side.")
 @click.option("--html", metavar="OUT", help="Write the comparison to this file, with a chart.")
 @click.option(
-    "--top", type=click.IntRange(1, _OFFERS_MAX), default=10, show_default=True, help="So many candidates."
+    "--top",
+    type=click.IntRange(1, _OFFERS_MAX),
+    default=10,
+    show_default=True,
+    help="At most this many candidates.",
 )
 @json_option
 @pass_session
@@ -51,7 +55,7 @@ def plan(
 ) -> None:
     """Show where a task would run best, what it costs, and why not elsewhere.
 
-    Also what clouds would take that are not in use on this server. Several tasks in one file are planned
+    Also the prices of clouds that are not in use on this server. Several tasks in one file are planned
     together, with the traffic between them.
     """
     tasks, warnings, edges = parse_all(session, words, flags, heeded=_PIPELINED)
@@ -110,7 +114,7 @@ def plan(
     type=click.IntRange(1, _OFFERS_MAX),
     default=40,
     show_default=True,
-    help="So many, cheapest first.",
+    help="At most this many, cheapest first.",
 )
 @json_option
 @pass_session

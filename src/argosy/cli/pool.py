@@ -233,12 +233,12 @@ A block for each GPU in the colour of who holds it; parts of a GPU are as wide a
 a whole GPU, `a` a part, `··` is free, `--` takes nothing new.""",  # noqa: E501
 )
 @click.argument("pools", nargs=-1)
-@click.option("--html", metavar="FILE", help="Write a page of its own instead, with tooltips.")
-@click.option("--svg", metavar="FILE", help="Write a drawing of its own instead, with tooltips.")
+@click.option("--html", metavar="FILE", help="Write an HTML page instead, with tooltips.")
+@click.option("--svg", metavar="FILE", help="Write an SVG drawing instead, with tooltips.")
 @json_option
 @pass_session
 def map_(session: Session, pools: tuple[str, ...], html: str | None, svg: str | None, as_json: bool) -> None:
-    """Draw nodes and GPUs as blocks in the colours of those who hold them."""
+    """Draw nodes and GPUs as blocks, coloured by who holds them."""
     from argosy.api.pool import PoolList
     from argosy.pages.pool_map import render_html, render_svg
 
@@ -373,8 +373,8 @@ job waits."""
 @json_option
 @pass_session
 def explain(session: Session, words: tuple[str, ...], as_json: bool) -> None:
-    """Say why a job or cluster waits, when it probably starts and what would help; or why it is where it is;
-    of a session, when it is put to rest and by which rule."""
+    """Explain why a job or cluster waits, when it will probably start and what would help; for one that
+    runs, why it was placed there; for a session, when it is put to rest and by which rule."""
     from argosy.cli.jobs import find_job
     from argosy.model.kinds import kind_of_id
 

@@ -29,10 +29,10 @@ Examples:
 Prices that were computed instead of read are shown with `~`."""
 )
 @click.argument("gpu", required=False, metavar="[MODEL[:COUNT]]")
-@click.option("--infra", metavar="PROVIDER", help="Only there: PROVIDER[/REGION[/ZONE]].")
+@click.option("--infra", metavar="PROVIDER", help="Only at this place: PROVIDER[/REGION[/ZONE]].")
 @click.option("-a", "--all", "every", is_flag=True, help="Every machine, also own ones without accelerators.")
 @click.option("--cheapest", is_flag=True, help="One machine for each model, count and provider.")
-@click.option("--spot", is_flag=True, help="Only what can be had as spot, by that price.")
+@click.option("--spot", is_flag=True, help="Only spot machines, with their spot prices.")
 @json_option
 @pass_session
 def gpus(
@@ -44,7 +44,7 @@ def gpus(
     spot: bool,
     as_json: bool,
 ) -> None:
-    """Show accelerators that can be had, and what clouds take for them.
+    """Show available accelerators, and what they cost in clouds.
 
     First what is in use; then, without a model, one line for each that is known.
     """
@@ -280,13 +280,14 @@ def catalog_show(session: Session, as_json: bool) -> None:
 
 @catalog.command("refresh", epilog=examples("argosy catalog refresh azure", "argosy catalog refresh"))
 @click.argument("providers", nargs=-1)
-@click.option("--force", is_flag=True, help="Take the new prices also when they are strangely few.")
+@click.option("--force", is_flag=True, help="Accept the new prices even when there are suspiciously few.")
 @json_option
 @pass_session
 def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool, as_json: bool) -> None:
-    """Get present prices from providers' own services. Without a name: of all that can be asked.
+    """Fetch current prices from the providers' own services; without a name, from all that can be asked.
 
-    What fails keeps its old prices; the exit status then is not 0. Ctrl-C calls off the one under way.
+    A provider that fails keeps its old prices, and the exit status is not 0. Ctrl-C cancels the one under
+    way.
     """
     from argosy.model.errors import ArgosyError
 

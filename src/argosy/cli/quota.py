@@ -29,10 +29,10 @@ _EIGHTHS: Final = " ▏▎▍▌▋▊▉"
     )
 )
 def quota() -> None:
-    """Who may have how much of the machines: a tree of queues for organisations, projects and people.
+    """Quotas of shared machines: a tree of queues for organisations, projects and people.
 
-    A queue is guaranteed some, deserves some (lent to others while it is idle), and never gets more than its
-    limit.
+    A queue has a guaranteed amount, a deserved amount (lent to others while it is idle) and a limit that it
+    never exceeds.
     """
 
 
@@ -230,20 +230,20 @@ Examples:
 Amounts: cpus, memory, gpus, gpus/MODEL, jobs; `none` takes one away. What is not named stays as it is.""",
 )
 @click.argument("queue", shell_complete=complete_queue)
-@click.option("--guaranteed", metavar="AMOUNTS", help="Never lent, never taken away.")
-@click.option("--deserved", metavar="AMOUNTS", help="Lent while it is idle, taken back when it is wanted.")
+@click.option("--guaranteed", metavar="AMOUNTS", help="Always available to the queue; never lent.")
+@click.option("--deserved", metavar="AMOUNTS", help="Lent to others while idle, taken back by preemption.")
 @click.option("--limit", metavar="AMOUNTS", help="Never more than this.")
-@click.option("--lend-limit", metavar="AMOUNTS", help="At most so much of what it deserves is lent.")
+@click.option("--lend-limit", metavar="AMOUNTS", help="How much of what it deserves may be lent at most.")
 @click.option(
     "--weight", type=Amount(), help="Share of unassigned capacity relative to sibling queues. [default: 1]"
 )
-@click.option("--max-pending", metavar="N", help="So many jobs may wait; `none`: any number.")
+@click.option("--max-pending", metavar="N", help="How many jobs may wait; `none`: any number.")
 @click.option(
     "--over-limit",
     type=click.Choice(["wait", "refuse"]),
-    help="What becomes of a job that passes the limit when it comes, with all that runs and waits.",
+    help="What happens to a new job that would exceed the limit, together with all that runs and waits.",
 )
-@click.option("--remove", is_flag=True, help="Take the queue away; who uses it shares alike with others.")
+@click.option("--remove", is_flag=True, help="Remove the queue; its users then share equally with others.")
 @yes_option
 @json_option
 @pass_session
@@ -326,9 +326,9 @@ def _named(request: object) -> list[dict[str, int | None]]:
 @click.option(
     "--request",
     metavar="A100:8",
-    help="Also what this per node would meet: accelerators, or amounts as `set` has.",
+    help="Also how a request of this size per node would fare: accelerators, or amounts as in `set`.",
 )
-@click.option("--num-nodes", type=click.IntRange(min=1), default=1, help="On so many nodes.")
+@click.option("--num-nodes", type=click.IntRange(min=1), default=1, help="Number of nodes of the request.")
 @json_option
 @pass_session
 def explain(session: Session, queue: str, request: str | None, num_nodes: int, as_json: bool) -> None:
@@ -350,15 +350,12 @@ def explain(session: Session, queue: str, request: str | None, num_nodes: int, a
     ),
 )
 @click.argument("file", metavar="FILE.yaml")
-@click.option(
-    "--check", "check_only", is_flag=True, help="Only say what is wrong in the file: nothing is set."
-)
+@click.option("--check", "check_only", is_flag=True, help="Only check the file; nothing is set.")
 @yes_option
 @json_option
 @pass_session
 def apply(session: Session, file: str, check_only: bool, yes: bool, as_json: bool) -> None:
-    """Set all queues, groups, presets and the policy as a file has them. What the file does not name is
-    gone."""
+    """Set all queues, groups, presets and the policy from a file. What the file does not name is removed."""
     from argosy.cli.task_options import read_text
     from argosy.spec.tenancy import parse_tenancy
 

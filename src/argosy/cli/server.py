@@ -159,7 +159,7 @@ def _is_alive(pid: int) -> bool:
 @json_option
 @pass_session
 def status(session: Session, as_json: bool) -> None:
-    """Show how the server is. Does not start one."""
+    """Show the status of the server. Does not start one."""
     client = session.quiet_client(5.0)
     reply = client.server_status()
     if as_json:
@@ -192,7 +192,7 @@ def status(session: Session, as_json: bool) -> None:
 )
 @click.option("--name", help="What it is for; a new one of the same name replaces the old.")
 @click.option("--admin", is_flag=True, help="It may also stop the server.")
-@click.option("--remove", is_flag=True, help="Take the token of this name back.")
+@click.option("--remove", is_flag=True, help="Revoke the token of this name.")
 @click.option("--list", "listing", is_flag=True, help="Only the names of the tokens there are.")
 @pass_session
 def token(session: Session, name: str | None, admin: bool, remove: bool, listing: bool) -> None:
@@ -205,12 +205,12 @@ def token(session: Session, name: str | None, admin: bool, remove: bool, listing
 
 
 @server.command(epilog=examples("argosy server prune --dry-run", "argosy server prune --days 30"))
-@click.option("--days", type=click.IntRange(1), help="What ended so many days ago goes (as set: 90).")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--days", type=click.IntRange(1), help="Delete what ended this many days ago (as set: 90).")
+@click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
 @json_option
 @pass_session
 def prune(session: Session, days: int | None, dry_run: bool, as_json: bool) -> None:
-    """Forget old finished work, events, logs and files now; the server does it once a day by itself."""
+    """Delete old finished work, events, logs and files now; the server does it once a day by itself."""
     reply = session.client.server_prune(days or 0, dry_run)
     if as_json:
         session.screen.json(reply)
@@ -225,7 +225,7 @@ def prune(session: Session, days: int | None, dry_run: bool, as_json: bool) -> N
 
 
 @server.command(epilog=examples("argosy server peers", "argosy server peers --forget box-2"))
-@click.option("--forget", metavar="NAME", help="A server that never comes back.")
+@click.option("--forget", metavar="NAME", help="Forget this server, which never comes back.")
 @pass_session
 def peers(session: Session, forget: str | None) -> None:
     """List the servers that share this one's PostgreSQL: which are there, and which decides."""
@@ -233,10 +233,10 @@ def peers(session: Session, forget: str | None) -> None:
 
 
 @server.command(epilog=examples("argosy server key --rotate"))
-@click.option("--rotate", is_flag=True, required=True, help="Make a new key; it seals from now on.")
+@click.option("--rotate", is_flag=True, required=True, help="Make a new key and encrypt with it from now on.")
 @pass_session
 def key(session: Session, rotate: bool) -> None:
-    """Seal secrets with a new key, also those that are kept already. Running jobs go on."""
+    """Encrypt secrets with a new key, also those that are stored already. Running jobs go on."""
     _run_program(session, "key", "--rotate")
 
 

@@ -28,18 +28,32 @@ A client says `Authorization: Bearer KEY`. From the first key on, no request pas
 """
 )
 @click.argument("words", nargs=-1, metavar="[SERVICE] [NAME]")
-@click.option("--models", is_flag=True, help="Of all language models of the project, in place of a service.")
-@click.option("--requests-per-minute", type=click.IntRange(min=0), default=0, help="At most so many.")
-@click.option("--tokens-per-minute", type=click.IntRange(min=0), default=0, help="Of a language model.")
-@click.option("--concurrency", type=click.IntRange(min=0), default=0, help="So many at the same time.")
-@click.option("--budget", default="", metavar="USD", help="So much money, by the prices of `serve price`.")
-@click.option("--per", type=click.Choice(["day", "month"]), default="month", help="For the budget (UTC).")
-@click.option("--expires", default="", metavar="30d", help="It ends after so long.")
-@click.option("--remove", is_flag=True, help="It lets nobody in any longer.")
+@click.option("--models", is_flag=True, help="For all language models of the project instead of one service.")
+@click.option("--requests-per-minute", type=click.IntRange(min=0), default=0, help="At most this many.")
+@click.option(
+    "--tokens-per-minute",
+    type=click.IntRange(min=0),
+    default=0,
+    help="At most this many tokens per minute, of a language model.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=0),
+    default=0,
+    help="At most this many requests at the same time.",
+)
+@click.option(
+    "--budget", default="", metavar="USD", help="At most this much money, by the prices of `serve price`."
+)
+@click.option(
+    "--per", type=click.Choice(["day", "month"]), default="month", help="Period of the budget (UTC)."
+)
+@click.option("--expires", default="", metavar="30d", help="It expires after this long.")
+@click.option("--remove", is_flag=True, help="Revoke the key.")
 @json_option
 @pass_session
 def key(session: Session, /, words: tuple[str, ...], models: bool, as_json: bool, **given: Any) -> None:
-    """Keys that let requests in: list them, make one, remove one."""
+    """Keys that requests need: list them, make one, revoke one."""
     if models:
         service, name = "", words[0] if words else ""
     else:
@@ -186,15 +200,19 @@ Dollars for a million of each. Budgets of keys are spent by them, from the next 
 """
 )
 @click.argument("service")
-@click.option("--input", "input_usd", default="0", metavar="USD", help="A million tokens of prompts.")
-@click.option("--output", "output_usd", default="0", metavar="USD", help="A million tokens of answers.")
-@click.option("--requests", "requests_usd", default="0", metavar="USD", help="A million requests.")
+@click.option(
+    "--input", "input_usd", default="0", metavar="USD", help="Price of a million tokens of prompts."
+)
+@click.option(
+    "--output", "output_usd", default="0", metavar="USD", help="Price of a million tokens of answers."
+)
+@click.option("--requests", "requests_usd", default="0", metavar="USD", help="Price of a million requests.")
 @json_option
 @pass_session
 def price(
     session: Session, /, service: str, input_usd: str, output_usd: str, requests_usd: str, as_json: bool
 ) -> None:
-    """What requests to a service cost whose key has a budget."""
+    """Set what requests cost, for keys of a service that have a budget."""
     from argosy.model.service_keys import Prices
 
     prices = Prices(

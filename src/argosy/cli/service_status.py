@@ -173,7 +173,7 @@ def logs(session: Session, service: str, replica: int | None, follow: bool, tail
 @json_option
 @pass_session
 def endpoint(session: Session, service: str, as_json: bool) -> None:
-    """Print where a service answers."""
+    """Print the address of a service."""
     from argosy.model.errors import ArgosyError
 
     found = members(session, service)[0]
@@ -196,7 +196,7 @@ def endpoint(session: Session, service: str, as_json: bool) -> None:
 @json_option
 @pass_session
 def scale(session: Session, service: str, replicas: str, as_json: bool) -> None:
-    """Another number of replicas; `auto`: as the file says."""
+    """Set the number of replicas; `auto`: as the file says."""
     if replicas != "auto" and not replicas.isdecimal():
         raise click.UsageError(f"`{replicas}` is no number of replicas: write 3, or auto")
     reply = session.client.scale_service(service, None if replicas == "auto" else int(replicas))

@@ -11,13 +11,11 @@ from argosy.cli.service_key import key, price
 from argosy.cli.service_models import shared_as, update_shared
 from argosy.cli.service_status import down, endpoint, logs, promote, rollback, scale, status
 from argosy.cli.service_tls import read_certificate
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, examples, json_option, options, pass_session
 from argosy.cli.task_options import parse_whole, task_options
 from argosy.cli.tunnels import tunnel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from argosy.api.services import ServiceReply, ServiceView
     from argosy.model.serving import Strategy
     from argosy.model.task import Task
@@ -36,31 +34,36 @@ _BAKE_REQUESTS: Final = 10  # that a step of a canary is to have answered, unles
     )
 )
 def serve() -> None:
-    """Services: replicas behind one endpoint, that scale and roll over safely."""
+    """Services: replicas behind one endpoint, with autoscaling and safe rollouts."""
 
 
-_STRATEGY: Final = (
+#: The options that say how a revision takes over.
+strategy_options: Final = options(
     click.option(
-        "--canary", type=click.IntRange(1, 99), metavar="PERCENT", help="So many requests go to it at first."
+        "--canary",
+        type=click.IntRange(1, 99),
+        metavar="PERCENT",
+        help="Share of requests that goes to it at first.",
     ),
-    click.option("--steps", default="", metavar="5,25,100", help="Shares of a canary, one after the other."),
     click.option(
-        "--bake", type=click.IntRange(min=0), metavar="SECONDS", help="Each step lasts so long (300)."
+        "--steps", default="", metavar="5,25,100", help="Shares of the canary, one after the other."
+    ),
+    click.option(
+        "--bake", type=click.IntRange(min=0), metavar="SECONDS", help="How long each step lasts (300)."
     ),
     click.option("--blue-green", is_flag=True, help="All new replicas first, then all requests at once."),
     click.option("--shadow", is_flag=True, help="It gets copies of requests; its answers are thrown away."),
-    click.option("--ab", type=click.IntRange(1, 99), metavar="PERCENT", help="So many users stay with it."),
-    click.option("--surge", type=click.IntRange(min=1), help="So many replicas more than wanted meanwhile."),
-    click.option("--manual", is_flag=True, help="Nothing is promoted or taken back by itself."),
+    click.option(
+        "--ab", type=click.IntRange(1, 99), metavar="PERCENT", help="Share of users that always get it."
+    ),
+    click.option(
+        "--surge",
+        type=click.IntRange(min=1),
+        help="How many replicas beyond the wanted number may exist meanwhile.",
+    ),
+    click.option("--manual", is_flag=True, help="Promote and roll back only by command."),
     click.option("--mode", type=click.Choice(["rolling", "blue_green"]), hidden=True),
 )
-
-
-def strategy_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say how a revision takes over."""
-    for option in reversed(_STRATEGY):
-        command = option(command)
-    return command
 
 
 def strategy_of(flags: dict[str, Any]) -> Strategy:
@@ -259,7 +262,7 @@ good, and takes over again when the new one fails.
     default=None,
     help="Whether it answers without a key where others reach the gateway.",
 )
-@click.option("--force", is_flag=True, help="Also a revision that was taken back before.")
+@click.option("--force", is_flag=True, help="Even when this revision was rolled back before.")
 @click.option("--note", default="", help="A word about this revision, for `serve status`.")
 @click.option("-y", "--yes", is_flag=True, hidden=True)
 @task_options

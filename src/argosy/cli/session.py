@@ -153,7 +153,7 @@ def json_option(function: F) -> F:
 
 def project_option(function: F) -> F:
     return click.option(
-        "--project", metavar="NAME", help="Whose quota and budget it counts in. [default: ARGOSY_PROJECT]"
+        "--project", metavar="NAME", help="Project whose quota and budget it uses. [default: ARGOSY_PROJECT]"
     )(function)
 
 

@@ -58,11 +58,13 @@ class Span(click.ParamType[int]):
 def _idle_options(function: Any) -> Any:  # Any: click's decorators
     for option in reversed(
         (
-            click.option("--idle", type=Span(), help="Put to rest when unused for so long: 30m, 2h, never."),
             click.option(
-                "--gpu-idle", type=Span(), help="Put to rest when its GPUs did nothing for so long."
+                "--idle", type=Span(), help="Put to rest when unused for this long: 30m, 2h, never."
             ),
-            click.option("--max-time", type=Span(), help="Put to rest after so long in any case."),
+            click.option(
+                "--gpu-idle", type=Span(), help="Put to rest when its GPUs were idle for this long."
+            ),
+            click.option("--max-time", type=Span(), help="Put to rest after this long in any case."),
             click.option("--end", "end", is_flag=True, help="End it instead of putting it to rest."),
         )
     ):
@@ -102,14 +104,12 @@ The first word is an app (`argosy session apps`), or the name of a session that 
 @click.argument("app", metavar="APP|SESSION")
 @task_options
 @_idle_options
-@click.option(
-    "--isolation", type=click.Choice(ISOLATION), help="How well it is kept apart. [default: sandbox]"
-)
+@click.option("--isolation", type=click.Choice(ISOLATION), help="How it is isolated. [default: sandbox]")
 @click.option("--image", metavar="IMAGE", help="Run it in a container of this image. [--isolation container]")
 @click.option(
     "--network",
     type=click.Choice(("none", "outbound", "nat", "host")),
-    help="What its programs reach. [default: outbound, in a sandbox]",
+    help="What its programs can reach. [default: outbound, in a sandbox]",
 )
 @click.option("--from", "snapshot", metavar="SNAPSHOT", help="Begin with the files of this snapshot.")
 @click.option("--open", "opens", is_flag=True, help="Open it when it can be used.")
@@ -306,7 +306,7 @@ def _each(
 @click.option("--tail", type=click.IntRange(min=0), help="Only the last lines.")
 @pass_session
 def logs(session: Session, name: str, follow: bool, tail: int | None) -> None:
-    """Show what the app of a session says."""
+    """Show the log of a session's app."""
     from argosy.model.errors import ArgosyError
 
     view = session.client.session(name)
@@ -370,9 +370,9 @@ def snooze(session: Session, name: str, minutes: int, as_json: bool) -> None:
 )
 @click.argument("name", metavar="SESSION")
 @click.argument("who", metavar="NAME|project:NAME")
-@click.option("--for", "seconds", type=Span(), default="8h", show_default=True, help="For so long.")
-@click.option("--watch", is_flag=True, help="Not its app: its terminals, to look at.")
-@click.option("--remove", is_flag=True, help="No longer.")
+@click.option("--for", "seconds", type=Span(), default="8h", show_default=True, help="For this long.")
+@click.option("--watch", is_flag=True, help="Let them watch its terminals instead of using its app.")
+@click.option("--remove", is_flag=True, help="Stop sharing.")
 @pass_session
 def share(session: Session, name: str, who: str, seconds: int, watch: bool, remove: bool) -> None:
     """Let somebody else open the app of a session, or watch its terminals, for a while."""
@@ -466,12 +466,16 @@ A terminal opens here. Another app gets a port of this machine, which is printed
 @click.argument("words", nargs=-1, metavar="[-- COMMAND...]")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of this machine. [default: any]")
 @click.option("--there", type=click.IntRange(1, 65535), help="A port of the session, instead of its app.")
-@click.option("--as", "what", type=click.Choice(("app", "terminal")), help="What is opened.")
+@click.option("--as", "what", type=click.Choice(("app", "terminal")), help="What to open.")
 @click.option(
-    "--id", default="", help="A terminal that goes on: every line with this name is the same shell."
+    "--id", default="", help="Name of a lasting terminal: every connection with this name is the same shell."
 )
-@click.option("--watch", is_flag=True, help="Look at a terminal of it, and type nothing.")
-@click.option("--raw", is_flag=True, help="Plain bytes of the port of `--there`, for all on this machine.")
+@click.option("--watch", is_flag=True, help="Watch one of its terminals, without typing.")
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Forward the plain bytes of the port of `--there`, for everybody on this machine.",
+)
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @pass_session
 def open_(

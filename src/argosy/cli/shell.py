@@ -112,7 +112,7 @@ Example, in ~/.ssh/config (`argosy ssh --setup` writes a faster way to the same)
 @click.option("--node", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the node.")
 @pass_session
 def ssh_proxy(session: Session, cluster: str, node: int) -> None:
-    """Carry the bytes of an OpenSSH connection to a node or session, as a `ProxyCommand` does."""
+    """Connect OpenSSH to a node or session, as a `ProxyCommand`."""
     from argosy.client.ssh_proxy import carry_ssh
 
     carry_ssh(session.env, cluster, node)

@@ -124,7 +124,7 @@ def ask_secret(title: str) -> str:
 @click.command(epilog=examples("argosy logout"))
 @pass_session
 def logout(session: Session) -> None:
-    """End the sign-in of this machine."""
+    """Sign out on this machine."""
     from argosy.client.sign_ins import keep
 
     client = session.client
@@ -166,8 +166,8 @@ def token() -> None:
     ),
 )
 @click.argument("name")
-@click.option("--days", default=90, show_default=True, help="How long it is good, at most 366.")
-@click.option("--may", "permissions", multiple=True, help="At most these of what you may, such as `jobs.*`.")
+@click.option("--days", default=90, show_default=True, help="Days until it expires, at most 366.")
+@click.option("--may", "permissions", multiple=True, help="Only these of your permissions, such as `jobs.*`.")
 @click.option("--project", "projects", multiple=True, help="Only in these projects.")
 @click.option("--user", default="", help="Of this service account, which you administer.")
 @json_option
@@ -241,6 +241,6 @@ def _token_table(session: Session, reply: TokenList) -> None:
 @click.option("--user", default="", help="Of this user, whom you administer.")
 @pass_session
 def token_remove(session: Session, name: str, user: str) -> None:
-    """Take a token back, or end a sign-in by its id (`all`: every sign-in). At once."""
+    """Revoke a token, or end a sign-in by its id (`all`: every sign-in), at once."""
     session.client.remove_token(name, user=user)
     session.screen.print(f"`{name}` is over.")

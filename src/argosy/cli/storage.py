@@ -36,10 +36,13 @@ def _how(would: str) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         @click.option(
-            "--include", multiple=True, metavar="PATTERN", help="Only what fits, as *.csv or train/**."
+            "--include",
+            multiple=True,
+            metavar="PATTERN",
+            help="Only names that match, such as *.csv or train/**.",
         )
-        @click.option("--exclude", multiple=True, metavar="PATTERN", help="Not what fits.")
-        @click.option("--dryrun", is_flag=True, help=f"Only say what {would}.")
+        @click.option("--exclude", multiple=True, metavar="PATTERN", help="Except names that match.")
+        @click.option("--dryrun", is_flag=True, help=f"Only show what {would}.")
         @json_option
         @wraps(function)
         def command(
@@ -58,7 +61,10 @@ def _how(would: str) -> Callable[[F], F]:
 
 
 _encrypt = click.option(
-    "--encrypt", default="", metavar="TYPE", help="How what is written is: AES256, aws:kms or aws:kms:KEY."
+    "--encrypt",
+    default="",
+    metavar="TYPE",
+    help="How to encrypt what is written: AES256, aws:kms or aws:kms:KEY.",
 )
 
 
@@ -123,7 +129,7 @@ def delete(session: Session, name: str, everything: bool, yes: bool, as_json: bo
     )
 )
 @click.argument("place", required=False, default="argosy://")
-@click.option("-r", "--recursive", is_flag=True, help="Also what lies deeper.")
+@click.option("-r", "--recursive", is_flag=True, help="Also what lies in folders below.")
 @json_option
 @pass_session
 def ls(session: Session, place: str, recursive: bool, as_json: bool) -> None:
@@ -191,7 +197,7 @@ def cp(session: Session, source: str, target: str, recursive: bool, encrypt: str
 @click.argument("source")
 @click.argument("target")
 @click.option("-r", "--recursive", is_flag=True, help="Everything that begins with the source.")
-@click.option("--dryrun", is_flag=True, help="Only say what would be moved.")
+@click.option("--dryrun", is_flag=True, help="Only show what would be moved.")
 @json_option
 @pass_session
 def mv(session: Session, source: str, target: str, recursive: bool, dryrun: bool, as_json: bool) -> None:
@@ -216,7 +222,7 @@ def mv(session: Session, source: str, target: str, recursive: bool, dryrun: bool
 @_encrypt
 @pass_session
 def sync(session: Session, source: str, target: str, removes: bool, encrypt: str, how: How) -> None:
-    """Make the target as the source is: what is equal already, by its bytes, is not copied."""
+    """Make the target equal to the source; what is already the same, by its content, is not copied."""
     with _copies(session, dryrun=how.dryrun, as_json=how.as_json, encryption=encrypt) as transfer:
         transfer.sync(source, target, removes=removes, rules=_rules(how))
     _tell(session, transfer, "Copied", "Would copy", as_json=how.as_json)
@@ -227,7 +233,7 @@ def sync(session: Session, source: str, target: str, removes: bool, encrypt: str
 )
 @click.argument("place")
 @click.option("-r", "--recursive", is_flag=True, help="Everything that begins with it.")
-@click.option("--dryrun", is_flag=True, help="Only say what would be removed.")
+@click.option("--dryrun", is_flag=True, help="Only show what would be removed.")
 @json_option
 @pass_session
 def rm(session: Session, place: str, recursive: bool, dryrun: bool, as_json: bool) -> None:
@@ -243,7 +249,7 @@ def rm(session: Session, place: str, recursive: bool, dryrun: bool, as_json: boo
 @json_option
 @pass_session
 def du(session: Session, place: str, as_json: bool) -> None:
-    """How much there is: objects and bytes."""
+    """Show the number of objects and their bytes."""
     at = _there(place)
     if at.bucket:
         with _copies(session) as transfer:
@@ -276,7 +282,7 @@ What is there already is not copied again, so a transfer that broke off goes on 
     type=click.Choice(["auto", "node", "server"]),
     default="auto",
     show_default=True,
-    help="Who copies: a node near the data, this server, or what is cheaper.",
+    help="Who copies: a node near the data, this server, or whichever is cheaper.",
 )
 @_how("it would copy and cost")
 @yes_option
@@ -309,8 +315,13 @@ def transfer(session: Session, source: str, target: str, removes: bool, on: str,
 
 @storage.command(epilog=examples("argosy storage transfers", "argosy storage transfers trf-01k… --follow"))
 @click.argument("id", required=False)
-@click.option("--follow", "follows", is_flag=True, help="Stay with it; what a killed server left goes on.")
-@click.option("--cancel", "cancels", is_flag=True, help="Call it off; what was copied stays.")
+@click.option(
+    "--follow",
+    "follows",
+    is_flag=True,
+    help="Show its progress until it ends; one that a killed server left is resumed.",
+)
+@click.option("--cancel", "cancels", is_flag=True, help="Cancel it; what was copied stays.")
 @json_option
 @pass_session
 def transfers(session: Session, id: str | None, follows: bool, cancels: bool, as_json: bool) -> None:
@@ -348,13 +359,13 @@ def cat(session: Session, place: str) -> None:
 @click.argument("name", required=False)
 @click.option("--bucket", default="", help="For this bucket alone.")
 @click.option("--read-only", is_flag=True, help="It may only read.")
-@click.option("--remove", is_flag=True, help="Take the key back.")
+@click.option("--remove", is_flag=True, help="Revoke the key.")
 @json_option
 @pass_session
 def key(
     session: Session, name: str | None, bucket: str, read_only: bool, remove: bool, as_json: bool
 ) -> None:
-    """Keys with which programs that speak S3 sign."""
+    """Access keys for programs that speak S3."""
     screen, client = session.screen, session.client
     if name is None:
         reply = client.store_keys()

@@ -38,9 +38,13 @@ class Nodes(click.ParamType[int | str]):
 #: Adds the options; the command gets them as keywords and hands them to `Given`.
 task_options: Final = options(
     click.option("-n", "--name", help="Name of the task."),
-    click.option("--workdir", help="This folder appears on every node, with only what changed sent."),
+    click.option("--workdir", help="Folder that is copied to every node; only changes are sent."),
     click.option(
-        "--env", "envs", multiple=True, metavar="K=V", help="Variable of the task; `K` alone takes yours."
+        "--env",
+        "envs",
+        multiple=True,
+        metavar="K=V",
+        help="Environment variable; `K` alone takes the value from your shell.",
     ),
     click.option("--env-file", multiple=True, metavar="FILE", help="File of `K=V` lines."),
     click.option(
@@ -51,7 +55,9 @@ task_options: Final = options(
         help="As --env, and never shown; prefer `K` alone.",
     ),
     click.option("--secret-file", multiple=True, metavar="FILE", help="File of `K=V` lines, each a secret."),
-    click.option("--num-nodes", type=Nodes(), help="So many nodes; `2-8`: as many as can be had."),
+    click.option(
+        "--num-nodes", type=Nodes(), help="Number of nodes; `2-8`: as many of them as are available."
+    ),
     click.option("--gpus", metavar="A100:1", help="Accelerators per node."),
     click.option("--cpus", metavar="2+", help="CPUs per node; `2+` is at least two."),
     click.option("--memory", metavar="4+", help="Memory per node, in GB."),
@@ -59,8 +65,10 @@ task_options: Final = options(
     click.option("--cloud", help="Where: the provider.", hidden=True),
     click.option("--region", help="Where: the region.", hidden=True),
     click.option("--zone", help="Where: the zone.", hidden=True),
-    click.option("-t", "--instance-type", help="Exactly this shape of machine."),
-    click.option("--use-spot/--no-use-spot", default=None, help="Preemptible machines."),
+    click.option("-t", "--instance-type", help="Exactly this instance type."),
+    click.option(
+        "--use-spot/--no-use-spot", default=None, help="Use spot machines, which the provider may take back."
+    ),
     click.option("--disk-size", metavar="GB", help="Size of each node's disk."),
     click.option("--disk-tier", hidden=True),
     click.option(
@@ -71,15 +79,17 @@ task_options: Final = options(
     click.option("--image-id", hidden=True),
     click.option("--git-url", hidden=True),
     click.option("--git-ref", hidden=True),
-    click.option("--max-hourly-cost", metavar="USD", help="Nothing dearer."),
+    click.option("--max-hourly-cost", metavar="USD", help="Use nothing that costs more per hour, in USD."),
     click.option("--priority", type=int, help="Order among jobs of one class; higher goes first."),
     click.option(
         "--priority-class", metavar="CLASS", help="service, interactive, batch (default) or opportunistic."
     ),
-    click.option("--preset", metavar="NAME", help="Resources by name: `argosy pool presets`."),
-    click.option("--queue", metavar="PATH", help="Queue that it counts in: `argosy quota get`."),
+    click.option("--preset", metavar="NAME", help="Named resources; `argosy pool presets` lists them."),
+    click.option("--queue", metavar="PATH", help="Queue whose quota it uses; `argosy quota get` lists them."),
     click.option(
-        "--max-duration", metavar="6h", help="It is ended after so long; others learn when they start."
+        "--max-duration",
+        metavar="6h",
+        help="End it after this long; also used to estimate when other jobs start.",
     ),
 )
 
@@ -91,7 +101,7 @@ weighing_options: Final = options(
         "--by",
         "objective",
         type=click.Choice(OBJECTIVES),
-        help="What the best place is: the cheapest, the fastest, the least carbon. [default: cost]",
+        help="What to minimize: cost, time or carbon. [default: cost]",
     ),
     click.option("--deadline", metavar="36h", help="When it must be done: a duration, or a time (UTC)."),
     click.option("--estimated-hours", metavar="6.5", help="How long all of it is expected to take."),

@@ -62,15 +62,21 @@ def token(session: Session, name: str, host: tuple[str, ...], as_json: bool) -> 
         "    --publish lab=127.0.0.1:2222",
     )
 )
-@click.option("--listen", required=True, metavar="HOST:PORT", help="Take tunnels here, over TLS.")
+@click.option(
+    "--listen", required=True, metavar="HOST:PORT", help="Accept tunnels on this address, over TLS."
+)
 @click.option("--tokens", required=True, metavar="FILE", help="Lines of `serve tunnel token`.")
 @click.option(
     "--certificate", multiple=True, nargs=2, metavar="FILE KEYFILE", help="In PEM; else one is made."
 )
 @click.option("--name", multiple=True, metavar="HOST", help="In the certificate that is made.")
-@click.option("--http", multiple=True, metavar="HOST:PORT", help="Take requests for /s/NAME here.")
+@click.option(
+    "--http", multiple=True, metavar="HOST:PORT", help="Accept requests for /s/NAME on this address."
+)
 @click.option("--https", multiple=True, metavar="HOST:PORT", help="The same, over TLS.")
-@click.option("--publish", multiple=True, metavar="NAME=HOST:PORT", help="Any bytes for NAME come in here.")
+@click.option(
+    "--publish", multiple=True, metavar="NAME=HOST:PORT", help="Accept any bytes for NAME on this address."
+)
 @click.option("--sockets", metavar="FOLDER", help="One unix socket for each name; default: the state folder.")
 @json_option
 @pass_session
@@ -102,11 +108,13 @@ def accept(session: Session, /, listen: str, tokens: str, as_json: bool, **flags
     ),
 )
 @click.argument("name", metavar="SERVICE|NAME=HOST:PORT")
-@click.option("--to", required=True, metavar="HOST:PORT", help="Where tunnels are taken.")
-@click.option("--token-file", required=True, metavar="FILE", help="With the token of this name.")
-@click.option("--pin", default="", metavar="SHA256", help="Of the only certificate that is good there.")
+@click.option("--to", required=True, metavar="HOST:PORT", help="Address that accepts tunnels.")
+@click.option("--token-file", required=True, metavar="FILE", help="File with the token.")
 @click.option(
-    "--ca", default="", metavar="FILE", help="Authority of that certificate, instead of the system's."
+    "--pin", default="", metavar="SHA256", help="Fingerprint of the only certificate to accept there."
+)
+@click.option(
+    "--ca", default="", metavar="FILE", help="Certificate authority to trust there, instead of the system's."
 )
 @click.option("--public", is_flag=True, help="HOST:PORT may answer everybody who reaches the gateway.")
 @json_option

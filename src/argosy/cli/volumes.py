@@ -45,7 +45,7 @@ class VolumeRow(NamedTuple):
     )
 )
 def volumes() -> None:
-    """Volumes that tasks name under `volumes`: folders of the server, and what a place has itself."""
+    """Volumes that tasks name under `volumes`: folders of the server, and volumes of providers."""
 
 
 @volumes.command(
@@ -66,10 +66,10 @@ Without a type it is a folder of the server, and its size is the quota. data.yam
 )
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("-n", "--name", help="Its name.")
-@click.option("--type", "kind", help="A kind of volume that a place has itself.")
+@click.option("--type", "kind", help="Type of a volume of the provider's own.")
 @click.option("--infra", help="PLACE[/REGION[/ZONE]].")
-@click.option("--size", help="How large a new one is, as 100GB.")
-@click.option("--use-existing", is_flag=True, help="It is there already: nothing is made.")
+@click.option("--size", help="Size of a new one, such as 100GB.")
+@click.option("--use-existing", is_flag=True, help="It exists already; create nothing.")
 @json_option
 @pass_session
 def apply(
