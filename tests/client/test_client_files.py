@@ -573,7 +573,7 @@ def test_packs_stay_small(server: FakeServer, client: Client, tmp_path: Path) ->
         (tmp_path / f"f{number}").write_bytes(os.urandom(CHUNK_BYTES))
     client.send_files(Task(workdir=".", run="x"), cwd=tmp_path)
     sizes = [len(request.body) for request in server.seen("put_chunks")]
-    assert len(sizes) == 2 and max(sizes) <= (32 << 20) + 4 * 100
+    assert len(sizes) == 3 and max(sizes) <= (16 << 20) + 2 * 100
 
 
 def test_a_file_that_changes_before_it_is_sent(server: FakeServer, client: Client, tmp_path: Path) -> None:

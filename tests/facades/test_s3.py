@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,6 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from argosy.facades.s3 import crc
+from argosy.server import raw_bodies
 from argosy.testing.s3_site import Site
 
 MIB = 1 << 20
@@ -119,6 +122,31 @@ def test_uploads_in_parts(site: Site, s3: Any, tmp_path: Path) -> None:
     assert "Uploads" not in s3.list_multipart_uploads(Bucket="lab")
     s3.delete_object(Bucket="lab", Key="big")
     assert site.ask(site.shelf.usage("lab"))[1] == 0
+
+
+@pytest.mark.parametrize("by_kernel", [True, False])
+def test_large_bodies_are_parts_of_files(site: Site, s3: Any, tmp_path: Path, by_kernel: bool) -> None:
+    """One after the other on one connection: sent by the kernel, and as any other body while all of its
+    threads are busy."""
+    source = tmp_path / "big"
+    source.write_bytes(os.urandom(6 * MIB) * 3 + b"end")
+    s3.upload_file(str(source), "lab", "parts")
+    data = source.read_bytes()
+    signs = client_of(site, signature_version="s3v4")
+    url = urlsplit(signs.generate_presigned_url("get_object", Params={"Bucket": "lab", "Key": "parts"}))
+    taken = [raw_bodies._taken.acquire(blocking=False) for _ in range(0 if by_kernel else 1000)]
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", site.port)
+        for first, last in ((0, len(data)), (MIB, 15 * MIB), (7, 8 * MIB + 1), (len(data) - 5, len(data))):
+            headers = {"range": f"bytes={first}-{last - 1}"}
+            connection.request("GET", f"{url.path}?{url.query}", headers=headers)
+            answer = connection.getresponse()
+            assert answer.status == 206
+            assert answer.read() == data[first:last]
+        connection.close()
+    finally:
+        for _ in range(taken.count(True)):
+            raw_bodies._taken.release()
 
 
 def test_writes_with_conditions(s3: Any) -> None:

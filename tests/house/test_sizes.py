@@ -76,7 +76,6 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("nesting", "planning/makespan.py:_rooted"): 5,
         ("nesting", "planning/market.py:cheapest_in_regions"): 5,
         ("nesting", "scheduler/foresee.py:foresee"): 5,
-        ("nesting", "storage/blobs.py:BlobStore.put_pack"): 5,
         ("nesting", "testing/pool_checkers.py:PoolLaws._check_shares"): 5,
         ("nesting", "testing/sim_agent.py:SimAgent.watch"): 5,
         ("parameters", "model/market.py:Block.__init__"): 12,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from argosy.api.endpoint import Done, Reply, Request, endpoint
-from argosy.model.tree import Tree, TreeChange
+from argosy.model.tree import Tree, TreeChange, pack_of
 
 
 class ChunksRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
@@ -25,13 +25,6 @@ class TreeReply(Reply, frozen=True, kw_only=True, omit_defaults=True):
     digest: str
 
 
-def _pack(chunks: Sequence[tuple[str, bytes]]) -> tuple[bytes, ...]:
-    parts: list[bytes] = []
-    for digest, data in chunks:
-        parts += (f"{digest} {len(data)}\n".encode(), data)
-    return tuple(parts)
-
-
 class FileCalls:
     @endpoint("POST", "/chunks/missing", ChunksRequest, permission="files.write")
     def missing_chunks(
@@ -40,7 +33,7 @@ class FileCalls:
         """Which of these chunks the server does not have, and which of these trees it has. `changing`: of
         these trees the one of which a change may follow; nodes look meanwhile at what they have of it."""
 
-    @endpoint("PUT", "/chunks", permission="files.write", pack=_pack)
+    @endpoint("PUT", "/chunks", permission="files.write", pack=pack_of)
     def put_chunks(self, chunks: Sequence[tuple[str, bytes]]) -> Done:
         """Store chunks (body: for each `<hex sha256> <size>\\n` and the bytes); at most 64 MiB in all.
 

@@ -7,7 +7,7 @@ before all of it is there, so stopping anywhere leaves only chunks that the serv
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
@@ -22,10 +22,11 @@ from argosy.model.patterns import travels
 from argosy.model.task import FileMount, SyncRules, Task
 from argosy.model.tree import CHUNK_BYTES
 
-PACK_BYTES: Final = 32 << 20
+PACK_BYTES: Final = 16 << 20  # two of them are in memory
 ASK_AT_ONCE: Final = 20_000  # digests in one question
 
 
+_Pack = Sequence[tuple[str, bytes]]  # chunks
 _Tell = Callable[[str, int, int, int], None]  # stage, files, bytes done, bytes in all
 
 
@@ -189,21 +190,36 @@ async def _send_chunks(scanned: Scanned, tell: _Tell) -> tuple[int, bool]:
     files = len(scanned.tree.entries)
     total_bytes = sum(sizes[digest] for digest in missing)
     done_bytes = 0
-    pack: list[tuple[str, bytes]] = []
-    pack_bytes = 0
-    for digest, data in read_chunks(scanned, missing):
-        if pack and pack_bytes + len(data) > PACK_BYTES:
-            await FileCalls.put_chunks(pack)
-            done_bytes += pack_bytes
-            tell("send", files, done_bytes, total_bytes)
-            pack, pack_bytes = [], 0
-        pack.append((digest, data))
-        pack_bytes += len(data)
-    if pack:
+    packs = _packs(read_chunks(scanned, missing))
+    for pack in _ahead(packs) if total_bytes > PACK_BYTES else packs:
         await FileCalls.put_chunks(pack)
-        done_bytes += pack_bytes
+        done_bytes += sum(len(data) for _, data in pack)
         tell("send", files, done_bytes, total_bytes)
     return done_bytes, done_bytes == total_bytes
+
+
+def _ahead(packs: Iterator[_Pack]) -> Iterator[_Pack]:
+    """One pack is read while the server takes the one before it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, packs, ())
+        while pack := coming.result():
+            coming = reader.submit(next, packs, ())
+            yield pack
+
+
+def _packs(chunks: Iterator[tuple[str, bytes]]) -> Iterator[_Pack]:
+    pack: list[tuple[str, bytes]] = []
+    size = 0
+    for digest, data in chunks:
+        if pack and size + len(data) > PACK_BYTES:
+            yield pack
+            pack, size = [], 0
+        pack.append((digest, data))
+        size += len(data)
+    if pack:
+        yield pack
 
 
 def _chosen(scanned: Scanned, rules: SyncRules) -> Scanned:

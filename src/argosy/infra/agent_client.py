@@ -37,6 +37,7 @@ from argosy.infra.agent_port import (
 from argosy.infra.agent_streams import CALL_S, LOST, Port, Seat, Terminal, reason_of
 from argosy.infra.silence import Ear
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
+from argosy.model.tree import pack_of
 
 T = TypeVar("T")
 _POOL_MAX: Final = 8  # connections for calls; kept when idle, because a new one through SSH is dear
@@ -242,16 +243,32 @@ class AgentClient:
         return msgspec.json.decode(answer, type=_Missing).missing
 
     async def put_chunks(self, chunks: AsyncIterator[tuple[str, bytes]]) -> None:
-        pack: list[bytes] = []
+        """One pack is read while the one before it travels."""
+        sending: asyncio.Task[bytes] | None = None
+        pack: list[tuple[str, bytes]] = []
         size = 0
-        async for digest, data in chunks:
-            if pack and size + len(data) > _PACK_BYTES:
-                await self._call("PUT", "/chunks", pack, _TREE_S)
-                pack, size = [], 0
-            pack += [f"{digest} {len(data)}\n".encode(), data]
-            size += len(data)
-        if pack:
-            await self._call("PUT", "/chunks", pack, _TREE_S)
+
+        async def send() -> None:
+            nonlocal sending, pack, size
+            if sending is not None:
+                await sending
+            call = self._call("PUT", "/chunks", pack_of(pack), _TREE_S)
+            sending, pack, size = asyncio.create_task(call), [], 0
+
+        try:
+            async for digest, data in chunks:
+                if pack and size + len(data) > _PACK_BYTES:
+                    await send()
+                pack.append((digest, data))
+                size += len(data)
+            if pack:
+                await send()
+            if sending is not None:
+                await sending
+        finally:
+            if sending is not None and not sending.done():
+                sending.cancel()
+                await asyncio.wait([sending])
 
     async def held_tree(self, target: str, digest: str) -> str:
         try:
@@ -266,9 +283,7 @@ class AgentClient:
 
     async def change_tree(self, change: PlacedChange, chunks: Sequence[tuple[str, bytes]]) -> bool:
         order = msgspec.json.encode(change)
-        body = [b'{"order":%d}\n' % len(order), order]
-        for digest, data in chunks:
-            body += [f"{digest} {len(data)}\n".encode(), data]
+        body = [b'{"order":%d}\n' % len(order), order, *pack_of(chunks)]
         answer = await self._call("PUT", "/tree/change", body, _TREE_S)
         return msgspec.json.decode(answer, type=_TreeChanged).changed
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -10,6 +10,8 @@ import msgspec
 PART_MIN_BYTES: Final = 5 << 20  # of every part of an upload but the last
 PARTS_MAX: Final = 10_000
 KEY_MAX_BYTES: Final = 1024
+#: Parts of open files, in order: a descriptor, the first byte, how many.
+Files = Generator[tuple[int, int, int], None, None]
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):

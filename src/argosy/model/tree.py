@@ -7,11 +7,13 @@ SHA-256. Two trees with equal content have equal digests, whoever scanned them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
 CHUNK_BYTES: Final = 8 << 20
+_BLOCK_BYTES: Final = 256 << 10
 CHANGE_MAX: Final = 5_000  # entries; of larger changes the whole tree is told
 
 
@@ -89,3 +91,20 @@ def folders_above(path: str) -> list[str]:
     """
     pieces = path.split("/")
     return ["/".join(pieces[:count]) for count in range(1, len(pieces))]
+
+
+def pack_of(chunks: Iterable[tuple[str, bytes]]) -> tuple[bytes, ...]:
+    """Chunks (hex SHA-256, bytes) as they travel: for each a line `<digest> <size>`, then its bytes; in
+    blocks, so that many small ones are few calls of the system."""
+    blocks: list[bytes] = []
+    held: list[bytes] = []
+    size = 0
+    for digest, data in chunks:
+        held += (f"{digest} {len(data)}\n".encode(), data)
+        size += len(data)
+        if size >= _BLOCK_BYTES:
+            blocks.append(b"".join(held))
+            held, size = [], 0
+    if held:
+        blocks.append(b"".join(held))
+    return tuple(blocks)

@@ -16,7 +16,16 @@ from typing import Final
 import msgspec
 
 from argosy.infra.buckets import Bucket, Encryption, Extra, OpensBuckets
-from argosy.model.objects import Conditions, ObjectHead, ObjectInfo, ObjectPage, ObjectPart, Upload, Written
+from argosy.model.objects import (
+    Conditions,
+    Files,
+    ObjectHead,
+    ObjectInfo,
+    ObjectPage,
+    ObjectPart,
+    Upload,
+    Written,
+)
 from argosy.storage.shelf import Shelf
 from argosy.storage.shelf_folder import ALWAYS, ENCRYPTS, ShelfFolder
 
@@ -146,6 +155,11 @@ class Everywhere:
             close = getattr(pieces, "close", None)
             if close is not None:
                 await asyncio.to_thread(close)
+
+    def files(self, head: ObjectHead, first: int, count: int) -> Files | None:
+        if head.extents and _MARK in head.extents[0][0]:
+            return None
+        return self._shelf.files(head, first, count)
 
     async def remove(self, bucket: str, keys: Sequence[str]) -> None:
         if _MARK not in bucket:

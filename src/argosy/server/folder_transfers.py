@@ -47,7 +47,7 @@ class FolderDownloads:
             await exchange.send(
                 {"type": "http.response.start", "status": 200 if whole else 206, "headers": headers}
             )
-            went = await send_file(exchange, fd, first, last)
+            went = await send_file(exchange.receive, fd, first, last)
             first, sent = first + went, sent + went
             while first < last:
                 piece = await asyncio.to_thread(os.pread, fd, min(_PIECE, last - first), first)

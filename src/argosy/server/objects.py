@@ -19,11 +19,11 @@ from argosy.server.exchange import Disconnected
 from argosy.server.keeping import Keeping
 
 if TYPE_CHECKING:
-    from argosy.facades.s3.app import S3
     from argosy.facades.s3.ports import Holder
     from argosy.infra.buckets import Bucket
     from argosy.server.made_buckets import MadeBuckets
     from argosy.server.node_folders import NodeFolders
+    from argosy.server.raw_bodies import App
     from argosy.server.transfers import Tariff, Transfers
     from argosy.storage.buckets import Stores
     from argosy.storage.shelf import Shelf
@@ -47,7 +47,7 @@ class Objects:
         self._stores: tuple[str, Stores] | None = None
         self._transfers: Transfers | None = None
         self._shelf: Shelf | None = None
-        self._apps: dict[bool, S3] = {}
+        self._apps: dict[bool, App] = {}
         self.address = ""
 
     @property
@@ -167,14 +167,15 @@ class Objects:
         except Disconnected:
             pass
 
-    def _app(self, *, signed: bool) -> S3:
+    def _app(self, *, signed: bool) -> App:
         if signed not in self._apps:
             from argosy.facades.s3.app import S3
             from argosy.server.everywhere import Everywhere
+            from argosy.server.raw_bodies import with_files
 
             keeper, root = (self, "") if signed else (None, MOUNT)
             objects = self._own_shelf if signed else Everywhere(self._own_shelf, lambda: self.stores)
-            self._apps[signed] = S3(objects, self._clock, keeper=keeper, root=root)
+            self._apps[signed] = with_files(S3(objects, self._clock, keeper=keeper, root=root))
         return self._apps[signed]
 
     async def sweep(self) -> int:

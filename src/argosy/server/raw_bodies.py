@@ -8,30 +8,35 @@ bodies come and go as any others. A connection whose body was taken is closed af
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import select
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple
 
 from argosy.model.errors import ArgosyError
-from argosy.server.exchange import Disconnected, Exchange
+from argosy.server.exchange import Disconnected, Exchange, Message, Receive, Scope, Send
 
 _LEAST: Final = 2 << 20  # smaller bodies gain nothing
 _BLOCK: Final = 256 << 10  # what is received stays in the cache of the processor until it is written
 _QUIET_S: Final = 60.0  # without a byte of a body that is awaited
 _UNREAD_S: Final = 300.0  # while the peer reads nothing of an answer
 _SEND_MOST: Final = 1 << 30
+_PIECE: Final = 512 << 10  # of a file that the kernel cannot send
+FILES: Final = "http.response.zerocopysend"
 _AT_ONCE: Final = 32  # each has a thread
 _SUMMED_LATER: Final = 8  # so many blocks may wait for their sum
 
 #: Gives, for one thread, what writes a piece behind the last one. Sums a piece.
 Opens = Callable[[], AbstractContextManager[Callable[[memoryview], None]]]
 Sum = Callable[[int, memoryview], None]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _taken = threading.BoundedSemaphore(_AT_ONCE)
 
 
@@ -47,7 +52,7 @@ class RawBody(NamedTuple):
 def raw_body(exchange: Exchange) -> RawBody | None:
     """Take over the connection of a request; from now on its parser gets no more. None: it stays with the
     parser."""
-    cycle = _cycle(exchange)
+    cycle = _cycle(exchange.receive)
     length = exchange.header("content-length")
     if cycle is None or not length.isdigit() or int(length) < _LEAST or not _taken.acquire(blocking=False):
         return None
@@ -183,10 +188,40 @@ def _fill(sock: socket.socket, into: memoryview) -> int:
     return size
 
 
-async def send_file(exchange: Exchange, fd: int, first: int, last: int) -> int:
+def with_files(app: App) -> App:
+    """An ASGI application whose answers may have pieces that are parts of files: messages
+    `http.response.zerocopysend`, as ASGI has them, with `file`, `offset` and `count`."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("extensions", {})[FILES] = {}
+
+        async def sending(message: Message) -> None:
+            if message["type"] != FILES:
+                await send(message)
+                return
+            fd, at, more = message["file"], message["offset"], message.get("more_body", False)
+            end = at + message["count"]
+            at += await send_file(receive, fd, at, end)
+            while at < end:
+                piece = await asyncio.to_thread(os.pread, fd, min(_PIECE, end - at), at)
+                if not piece:
+                    raise OSError(errno.EIO, "the file became shorter while it was sent")
+                at += len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if not more:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        with contextlib.suppress(Disconnected):
+            await app(scope, receive, sending)
+
+    return answer
+
+
+async def send_file(receive: Receive, fd: int, first: int, last: int) -> int:
     """After the head of an answer with a length: these bytes of a file, by the kernel, where that can be.
-    Returns how many went; 0: none, they are to be sent otherwise. Raises Disconnected."""
-    cycle = _cycle(exchange)
+    `receive`: of the request. Returns how many went; 0: none, they are to be sent otherwise. Raises
+    Disconnected."""
+    cycle = _cycle(receive)
     if cycle is None or last - first < _LEAST or cycle.disconnected or not _taken.acquire(blocking=False):
         return 0
     sock = socket.socket(fileno=os.dup(cycle.transport.get_extra_info("socket").fileno()))
@@ -219,9 +254,9 @@ def _send(sock: socket.socket, fd: int, first: int, last: int) -> int:
     return at - first
 
 
-def _cycle(exchange: Exchange) -> Any:  # Any: of uvicorn's protocol, by what it has
+def _cycle(receive: Receive) -> Any:  # Any: of uvicorn's protocol, by what it has
     """The request in the server's parser, where it has a plain connection that can be taken; else None."""
-    cycle = getattr(exchange.receive, "__self__", None)
+    cycle = getattr(receive, "__self__", None)
     needed = ("transport", "flow", "body", "waiting_for_100_continue", "expected_content_length")
     if not all(hasattr(cycle, name) for name in needed):
         return None

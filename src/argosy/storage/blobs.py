@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import itertools
 import os
 import posixpath
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
@@ -29,72 +28,13 @@ import msgspec
 
 from argosy.model.errors import ArgosyError
 from argosy.model.tree import CHUNK_BYTES, Tree, TreeChange, change_between
-from argosy.storage.disk import INLINE_BYTES, full_disk_said, is_digest, write_all, write_whole
+from argosy.storage.chunk_packs import GATHER_BYTES, ChunkFolder
+from argosy.storage.disk import is_digest, write_whole
 from argosy.storage.tree_text import Changes, TreeText
 
 _EMPTY: Final = hashlib.sha256(b"").hexdigest()
-_GATHER_BYTES: Final = 1 << 20  # bytes of an upload held in memory before they go to disk
 _READ_AT_ONCE: Final = 64  # chunks
-_HEADER_BYTES: Final = 64 + 1 + 20 + 1
 _TREE_ENTRIES_MAX: Final = 1_000_000
-
-
-class _Incoming:
-    """One chunk on its way to disk: a temporary file that becomes the chunk when its digest is right."""
-
-    def __init__(self, store: BlobStore, digest: str, size: int) -> None:
-        self.digest = digest
-        self.left = size
-        self._size = size
-        self._store = store
-        self._hash = hashlib.sha256()
-        self._pending: list[bytes] = []
-        self._pending_bytes = 0
-        self._path = store.temporary()
-        self._fd = -1
-
-    async def feed(self, data: bytes) -> None:
-        self._pending.append(data)
-        self._pending_bytes += len(data)
-        self.left -= len(data)
-        if self._pending_bytes >= _GATHER_BYTES:
-            await asyncio.to_thread(self._flush)
-
-    async def close(self) -> None:
-        """Everything came: verify, and put it in its place."""
-        if self._pending_bytes > INLINE_BYTES:
-            await asyncio.to_thread(self._finish)
-        else:
-            self._finish()
-
-    def drop(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        self._path.unlink(missing_ok=True)
-
-    def _flush(self) -> None:
-        with full_disk_said(self._store.root):
-            if self._fd < 0:
-                self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            for piece in self._pending:
-                self._hash.update(piece)
-                write_all(self._fd, piece)
-        self._pending.clear()
-        self._pending_bytes = 0
-
-    def _finish(self) -> None:
-        self._flush()
-        found = self._hash.hexdigest()
-        if found != self.digest:
-            raise ArgosyError(
-                "conflict",
-                f"a chunk was named {self.digest[:12]}... and its content is {found[:12]}...",
-                hint="a file changed while it was read; repeat the command",
-            )
-        os.close(self._fd)
-        self._fd = -1
-        self._store.adopt(self._path, self.digest)
 
 
 class Elsewhere(Protocol):
@@ -113,38 +53,19 @@ class BlobStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._blobs = root / "blobs"
         self._trees = root / "trees"
-        self._temporary = root / "blobs" / "tmp"
-        self._count = itertools.count()
         self.elsewhere: Elsewhere | None = None
         self.changes = Changes()
-        for folder in (self._blobs, self._trees, self._temporary):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for (
-            leftover
-        ) in self._temporary.iterdir():  # of a server that was killed: only one server owns the folder
-            leftover.unlink(missing_ok=True)
+        self._trees.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._chunks = ChunkFolder(root / "blobs")
 
     def path(self, digest: str) -> Path:
         """Where the chunk is, if it is. Raises `spec-invalid` when `digest` is none."""
-        if not is_digest(digest):
-            raise ArgosyError(
-                "spec-invalid", "a chunk is named by 64 hex digits of SHA-256", hint="update the client"
-            )
-        return self._blobs / digest[:2] / digest[2:]
+        return self._chunks.path(digest)
 
-    def temporary(self) -> Path:
-        return self._temporary / f"{os.getpid()}-{next(self._count)}"
-
-    def adopt(self, path: Path, digest: str) -> None:
-        target = self.path(digest)
-        with full_disk_said(self.root):
-            try:
-                os.replace(path, target)  # noqa: PTH105
-            except FileNotFoundError:
-                target.parent.mkdir(exist_ok=True, mode=0o700)
-                os.replace(path, target)  # noqa: PTH105
+    async def put_pack(self, stream: AsyncIterator[bytes], *, limit_bytes: int) -> int:
+        """As `ChunkFolder.put_pack`."""
+        return await self._chunks.put_pack(stream, limit_bytes=limit_bytes)
 
     async def missing(self, digests: Sequence[str]) -> tuple[str, ...]:
         """Those chunks that are not here. The others are safe from the sweep for its whole age."""
@@ -166,57 +87,6 @@ class BlobStore:
                 missing.append(digest)
         return tuple(missing)
 
-    async def put_pack(self, stream: AsyncIterator[bytes], *, limit_bytes: int) -> int:
-        """Store a pack: per chunk a line `<hex sha256> <size>`, then its bytes. Returns how many.
-
-        Each chunk that was complete stays, whatever becomes of the rest. Memory: about 1 MiB.
-        Raises `too-large`, `conflict` (wrong digest), `disk-full`, `spec-invalid` (not a pack, or cut short).
-        """
-        header = bytearray()
-        incoming: _Incoming | None = None
-        total = count = 0
-        try:
-            async for data in stream:
-                total += len(data)
-                if total > limit_bytes:
-                    raise ArgosyError("too-large", f"a pack of chunks has at most {limit_bytes >> 20} MB")
-                at = 0
-                while at < len(data):
-                    if incoming is None:
-                        end = data.find(b"\n", at)
-                        header += data[at : end if end >= 0 else len(data)]
-                        if len(header) > _HEADER_BYTES:
-                            raise _not_a_pack()
-                        if end < 0:
-                            break
-                        incoming = self._incoming(bytes(header))
-                        header.clear()
-                        at = end + 1
-                    piece = data[at : at + incoming.left]
-                    at += len(piece)
-                    await incoming.feed(piece)
-                    if incoming.left == 0:
-                        await incoming.close()
-                        incoming = None
-                        count += 1
-            if header or incoming is not None:
-                raise ArgosyError("spec-invalid", "the upload was cut short", hint="repeat the command")
-            return count
-        finally:
-            if incoming is not None:
-                incoming.drop()
-
-    def _incoming(self, header: bytes) -> _Incoming:
-        digest, _, size_text = header.decode("ascii", "replace").partition(" ")
-        if not is_digest(digest) or not (size_text.isascii() and size_text.isdigit()):
-            raise _not_a_pack()
-        size = int(size_text)
-        if size > CHUNK_BYTES:
-            raise ArgosyError(
-                "too-large", f"a chunk has at most {CHUNK_BYTES >> 20} MB, this one {size} bytes"
-            )
-        return _Incoming(self, digest, size)
-
     def free_bytes(self) -> int:
         """Room on the disk."""
         disk = os.statvfs(self.root)
@@ -224,7 +94,7 @@ class BlobStore:
 
     async def put(self, digest: str, data: bytes) -> None:
         """Store one chunk that is in memory."""
-        incoming = self._incoming(f"{digest} {len(data)}".encode())
+        incoming = self._chunks.incoming(f"{digest} {len(data)}".encode())
         try:
             await incoming.feed(data)
             await incoming.close()
@@ -387,7 +257,7 @@ class BlobStore:
             with contextlib.suppress(KeyError, msgspec.MsgspecError):
                 tree = msgspec.json.decode(_read(path.stem, path), type=Tree)
                 used.update(bytes.fromhex(digest) for digest in tree.chunk_digests())
-        for folder in self._blobs.iterdir():
+        for folder in self._chunks.root.iterdir():
             if len(folder.name) != 2:
                 continue
             for path in folder.iterdir():
@@ -420,7 +290,7 @@ def _read_some(chunks: Sequence[tuple[str, Path]]) -> list[tuple[str, bytes]]:
         except KeyError:
             break
         size += len(found[-1][1])
-        if size >= _GATHER_BYTES:
+        if size >= GATHER_BYTES:
             break
     return found
 
@@ -469,11 +339,3 @@ def _age_before(path: Path, moment_s: float) -> bool:
         return path.stat().st_mtime < moment_s
     except FileNotFoundError:
         return False
-
-
-def _not_a_pack() -> ArgosyError:
-    return ArgosyError(
-        "spec-invalid",
-        "the upload is not a pack of chunks",
-        hint="each chunk follows a line `<sha256> <size>`",
-    )

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from argosy.model.ids import Clock, Ids
-from argosy.model.objects import Conditions, ObjectHead, ObjectInfo, ObjectPage, ObjectPart, Upload, Written
+from argosy.model.objects import (
+    Conditions,
+    Files,
+    ObjectHead,
+    ObjectInfo,
+    ObjectPage,
+    ObjectPart,
+    Upload,
+    Written,
+)
 from argosy.storage.disk import INLINE_BYTES
 from argosy.storage.shelf_folder import ALWAYS, READ_BYTES, Made, Put, ShelfFolder, Writing, piece_of
 from argosy.storage.shelf_index import AccessKey
@@ -145,6 +154,15 @@ class Shelf:
             finally:
                 if ahead is not None:
                     await asyncio.wait([ahead])
+                os.close(fd)
+
+    def files(self, head: ObjectHead, first: int, count: int) -> Files:
+        """Files that hold these bytes; each is open until the next one is asked for."""
+        for file, at, size in self.folder.runs(head, first, count):
+            fd = self.folder.open(file)
+            try:
+                yield fd, at, size
+            finally:
                 os.close(fd)
 
     async def remove(self, bucket: str, keys: Sequence[str]) -> None:

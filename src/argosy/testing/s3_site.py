@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +13,11 @@ from argosy.facades.s3.ports import Doorkeeper, Holder
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.server.door import Door, Limits
 from argosy.server.listeners import bind_tcp
+from argosy.server.raw_bodies import App, with_files
 from argosy.server.s3_holders import holder_of
 from argosy.storage.shelf import Shelf
 
 T = TypeVar("T")
-App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class _Keeper:
@@ -50,7 +50,7 @@ class Site:
             with self._socket as sock:
                 self.port = sock.getsockname()[1]
                 app = self._app or S3(self.shelf, SystemClock(), keeper=self._keeper or _Keeper(self.shelf))
-                door = Door(app, [sock], Limits(headers=200))
+                door = Door(with_files(app), [sock], Limits(headers=200))
                 await door.open()
                 self._done = asyncio.Event()
                 self._ready.set()

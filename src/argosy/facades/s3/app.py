@@ -7,7 +7,8 @@ named in the path, or before the host's name.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, MutableMapping
+from contextlib import closing
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
@@ -23,6 +24,7 @@ _log: Final = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_FILES: Final = "http.response.zerocopysend"  # an extension of ASGI
 _WRITES: Final = frozenset(("PUT", "POST", "DELETE"))
 
 
@@ -87,6 +89,7 @@ class S3:
             signed=signed,
             holder=holder,
             received=_received(receive),
+            takes_files=_FILES in scope.get("extensions", {}),
         )
 
     async def _let_in(self, request: Request) -> tuple[Signed | None, Holder]:
@@ -131,6 +134,13 @@ class S3:
         if method == "HEAD" or isinstance(body, bytes):
             data = b"" if method == "HEAD" else body
             await send({"type": "http.response.body", "body": data, "more_body": False})
+            return
+        if isinstance(body, Generator):
+            with closing(body):
+                for fd, offset, count in body:
+                    part = {"file": fd, "offset": offset, "count": count, "more_body": True}
+                    await send({"type": _FILES, **part})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
         held: bytes | None = None
         async for piece in body:  # one behind: the last piece is told to be the last

@@ -16,10 +16,11 @@ from argosy.facades.s3 import answers
 from argosy.facades.s3.bodies import Body
 from argosy.facades.s3.ports import Holder, Objects
 from argosy.facades.s3.signatures import Signed
-from argosy.model.objects import PARTS_MAX, Conditions, ObjectHead, ObjectProblem, Written
+from argosy.model.objects import PARTS_MAX, Conditions, Files, ObjectHead, ObjectProblem, Written
 
 _XML_MAX: Final = 4 << 20
 _PAGE_MAX: Final = 1000
+_LARGE: Final = 2 << 20  # of what is read: from here on the kernel sends it where it can
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 _KEPT: Final = (
     "content-type",
@@ -54,7 +55,7 @@ _EMPTY: Final[Mapping[str, tuple[str, str]]] = {
 @dataclass
 class Response:
     status: int
-    body: bytes | AsyncIterator[bytes] = b""
+    body: bytes | AsyncIterator[bytes] | Files = b""
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -70,6 +71,7 @@ class Call:
     signed: Signed | None
     holder: Holder
     received: AsyncIterator[bytes]
+    takes_files: bool = False  # whether the answer may be parts of files
 
     @property
     def may_have_body(self) -> bool:
@@ -234,7 +236,8 @@ class Calls:
         headers["content-length"] = str(count)
         if call.method == "HEAD" or not count:
             return Response(status, b"", headers)
-        return Response(status, self._objects.read(head, first, count), headers)
+        files = self._objects.files(head, first, count) if call.takes_files and count >= _LARGE else None
+        return Response(status, files or self._objects.read(head, first, count), headers)
 
     async def _source(self, call: Call) -> tuple[ObjectHead, int, int]:
         """The object that is copied, and which of its bytes."""

@@ -7,7 +7,16 @@ from typing import Protocol
 
 import msgspec
 
-from argosy.model.objects import Conditions, ObjectHead, ObjectInfo, ObjectPage, ObjectPart, Upload, Written
+from argosy.model.objects import (
+    Conditions,
+    Files,
+    ObjectHead,
+    ObjectInfo,
+    ObjectPage,
+    ObjectPart,
+    Upload,
+    Written,
+)
 
 
 class Objects(Protocol):
@@ -37,6 +46,10 @@ class Objects(Protocol):
         conditions: Conditions = ...,
     ) -> ObjectInfo: ...
     def read(self, head: ObjectHead, first: int, count: int) -> AsyncIterator[bytes]: ...
+    def files(self, head: ObjectHead, first: int, count: int) -> Files | None:
+        """The same bytes as parts of files; each is open until the next one is asked for. None: they are no
+        files here."""
+
     async def remove(self, bucket: str, keys: Sequence[str]) -> None: ...
     async def page(
         self, bucket: str, *, prefix: str = "", delimiter: str = "", after: str = "", most: int = 1000
