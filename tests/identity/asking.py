@@ -168,6 +168,7 @@ _TASK = {"run": "true"}
 _SERVED = {"run": "true", "service": {}}
 #: Bodies of endpoints that name what they act on there, and bodies that reach the place of the decision.
 _BODIES: dict[str, Any] = {
+    "open_port": lambda things, project: {"port": 80},
     "launch": lambda t, p: {"task": _TASK, "cluster": f"{p}/{t['cluster'].name}", "user": "x", "project": p},
     "exec": lambda t, p: {"tasks": [_TASK], "cluster": t["cluster"].id, "user": "x", "project": p},
     "jobs_launch": lambda t, p: {"tasks": [_TASK], "user": "x", "project": p},
