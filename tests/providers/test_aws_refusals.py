@@ -54,8 +54,38 @@ def test_expired_credentials(cloud: Cloud, tmp_path: Path) -> None:
     said = refused_without_look(cloud, tmp_path, an_order())
     assert said == (
         "the AWS credentials have expired: run `aws sso login`, or put new ones where the server reads them "
-        "(AWS_PROFILE, ~/.aws/credentials)"
+        "(AWS_PROFILE, ~/.aws/credentials); or this machine's clock is off (see `timedatectl`)"
     )
+
+
+def test_a_page_instead_of_an_answer(cloud: Cloud, tmp_path: Path) -> None:
+    cloud.fake.pages = 100
+    provider = a_provider(tmp_path, cloud.clock, cloud.account)
+    with pytest.raises(
+        border.Transient, match=r"answers with a web page instead of data: a proxy in between"
+    ):
+        asyncio.run(provider.ensure(an_order()))
+    cloud.fake.pages = 0
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("SignatureDoesNotMatch", "this machine's clock"),
+        ("RequestExpired", "this machine's clock"),
+        ("Blocked", "this account may not use us-east-1: This account is currently blocked"),
+        ("OptInRequired", "this account may not use us-east-1"),
+        ("InvalidInstanceType", "`argosy gpus --infra aws` lists types"),
+        ("InvalidParameterValue", "AWS refuses it in us-east-1"),
+    ],
+)
+def test_an_order_is_refused_with_what_to_do(code: str, text: str, cloud: Cloud, tmp_path: Path) -> None:
+    cloud.fake.refuse("RunInstances", code, "This account is currently blocked", times=100)
+    provider = a_provider(tmp_path, cloud.clock, cloud.account)
+    with pytest.raises(border.BorderError) as caught:
+        asyncio.run(provider.ensure(an_order()))
+    assert text in str(caught.value)
+    assert cloud.fake.tagged(CLAIM, an_order().id) == []
 
 
 def refused_without_look(cloud: Cloud, root: Path, claim: Claim, account: Account | None = None) -> str:

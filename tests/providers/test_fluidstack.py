@@ -106,7 +106,9 @@ def test_bad_input_says_what_to_do(cloud: Cloud, tmp_path: Path) -> None:
         "`huge` is no type of Fluidstack: they are called like `H100_NVLINK_80GB::8`"
     )
     unknown = a_machine_claim("fluidstack", "TPU::1", region="FINLAND")
-    assert fails(subject, unknown, border.RequestRefused) == "Fluidstack says: unknown GPU type TPU"
+    assert fails(subject, unknown, border.RequestRefused) == (
+        "Fluidstack says: unknown GPU type TPU; asked for TPU::1 in FINLAND"
+    )
     nowhere = a_machine_claim("fluidstack", KIND, region="MARS")
     assert fails(subject, nowhere, border.OutOfCapacity) == (
         f"Fluidstack has no {KIND} in MARS now: H100_NVLINK_80GB is out of stock"

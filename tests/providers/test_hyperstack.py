@@ -181,7 +181,7 @@ REFUSED = {
         404,
         "not-found",
         border.RequestRefused,
-        r"^Hyperstack says: Flavor n9 does not exist \(not_found\)$",
+        r"^Hyperstack says: Flavor n9 does not exist \(not_found\); asked for n3-H100x1 in CANADA-1$",
     ),
     "Region X does not exist": (404, "not-found", border.RequestRefused, "Region X does not exist"),
     "Insufficient credit": (403, "invalid", border.QuotaExceeded, "console.hyperstack.cloud/billing"),

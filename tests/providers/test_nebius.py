@@ -291,7 +291,7 @@ def test_bad_input_says_what_to_do(cloud: Cloud, tmp_path: Path) -> None:
         "the account has no project in `mars`: its regions are eu-north1"
     )
     assert said(a_machine_claim("nebius", "gpu-x_1gpu", region=REGION)) == (
-        "Nebius says: spec.resources.preset: unknown preset"
+        "Nebius says: spec.resources.preset: unknown preset; asked for gpu-x_1gpu in eu-north1"
     )
     assert said(a_machine_claim("nebius", "huge", region=REGION)) == (
         "`huge` is no type of machine of Nebius: they are called PLATFORM_PRESET"
@@ -301,7 +301,7 @@ def test_bad_input_says_what_to_do(cloud: Cloud, tmp_path: Path) -> None:
         "`nebius vpc subnet create --parent-id project-e00` makes one"
     )
     assert said(a_claim_with(labels=(("a b", "c"),))) == (
-        "Nebius says: metadata.labels: the label a b is not valid"
+        "Nebius says: metadata.labels: the label a b is not valid; asked for cpu-d3_4vcpu-16gb in eu-north1"
     )
     fast = msgspec.structs.replace(a_claim_with(network_tier="best"), count=2)
     assert said(fast) == (

@@ -332,7 +332,7 @@ def test_bad_input_says_what_to_do(cloud: Cloud, tmp_path: Path) -> None:
         "RunPod has no 1x_A40_SECURE in XX now"
     )
     assert said(a_machine_claim("runpod", KIND, zone="MARS-1")) == (
-        "RunPod says: dataCenterIds: unknown MARS-1"
+        "RunPod says: dataCenterIds: unknown MARS-1; asked for 1x_A40_SECURE in MARS-1"
     )
     assert said(a_claim_with('{"runpod": {"network_volume": "data"}}')) == (
         "RunPod has no network volume `data` of yours: models (vol_models)"

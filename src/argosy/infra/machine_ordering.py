@@ -71,6 +71,8 @@ class MachineOrdering:
                 refusals.append(refusal)
                 if zone is not zones[-1]:
                     note = await self._taken_back(note)
+            except border.RequestRefused as refusal:
+                raise _telling(order, refusal) from None
         raise self._nowhere(order, refusals)
 
     async def _in_zone(self, order: MachineOrder, note: Note, have: Mapping[int, Machine]) -> Note:
@@ -145,3 +147,11 @@ class MachineOrdering:
         what = f"{order.claim.count} x {order.kind}" if order.claim.count > 1 else order.kind
         said = "; ".join(dict.fromkeys(str(each) for each in refusals[:_REASONS_MAX]))
         return border.OutOfCapacity(order.region, f"no zone of {order.region} has {what}: {said}")
+
+
+def _telling(order: MachineOrder, refusal: border.RequestRefused) -> border.RequestRefused:
+    """Some APIs say that a type or a place is none of theirs, and not which. Words of ours say enough."""
+    text = str(refusal)
+    if " says: " not in text or order.kind in text or (order.region and order.region in text):
+        return refusal
+    return border.RequestRefused(refusal.field, f"{refusal}; asked for {order.scope}")

@@ -32,6 +32,8 @@ SECRET: Final = "fake-secret-of-the-fake-cloud"
 Answer = Iterable[bytes]
 StartResponse = Callable[..., Any]
 
+_PAGE: Final = b"<!DOCTYPE html><html><body><h1>Sign in to the network</h1></body></html>"
+
 
 class FakeEc2(Ec2Cloud):
     """The cloud behind an address. Fields are those of `Ec2Cloud`."""
@@ -112,6 +114,10 @@ class FakeEc2(Ec2Cloud):
         text = body.decode("utf-8", "replace")
         params = json.loads(text or "{}") if target else dict(urllib.parse.parse_qsl(text))
         action = target or params.get("Action", "")
+        if self.pages > 0:
+            self.pages -= 1
+            start("200 OK", [("Content-Type", "text/html"), ("Content-Length", str(len(_PAGE)))])
+            return [_PAGE]
         with self.lock:
             self.calls.append(Call(service=service, region=region, action=action, params=params))
             self.settle()

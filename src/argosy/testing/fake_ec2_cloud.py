@@ -88,6 +88,7 @@ class Ec2Cloud:
         self.disabled: set[str] = set()  # regions that the account has not enabled
         self.calls: list[Call] = []
         self.expired = False  # whether credentials are
+        self.pages = 0  # so many calls are answered with a web page
         self.lost: list[str] = []  # actions whose next reply does not arrive, though they take effect
         self.refusals: list[Refusal] = []
         self.tokens: dict[tuple[str, str, str], tuple[str, bytes]] = {}  # -> (parameters, reply)

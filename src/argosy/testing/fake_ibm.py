@@ -3,6 +3,7 @@ pages, floating IPs that outlive their machines."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -151,6 +152,8 @@ class FakeIbm(FakeCloud):
             )
         if len(told.name) > 63 or not told.zone.name.startswith(region):
             raise self.error(400, "invalid", "The name or the zone is not valid.")
+        if not re.fullmatch(r"\w+(-\w+)*-\d+x\d+.*", told.profile.name):
+            raise self.error(404, "not-found", "The instance profile was not found.")
         for each in (told.vpc, told.primary_network_interface.subnet, *told.keys):
             if each.id not in self.things:
                 raise self.error(404, "not-found", f"{each.id} was not found")

@@ -207,7 +207,7 @@ class FakeOci(FakeCloud):
     @route("POST", f"{_AT}/instances", body=Launch)
     def launch(self, ask: Ask[Launch]) -> object:
         told = ask.body
-        if told.shape.startswith("XX"):
+        if not told.shape.startswith(("VM.", "BM.")):
             raise self.error(400, "InvalidParameter", f"Shape {told.shape} is not valid.")
         if len(base64.b64decode(told.metadata["user_data"])) > 32_000:
             raise self.error(400, "InvalidParameter", "Metadata is too large.")

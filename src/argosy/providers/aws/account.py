@@ -164,10 +164,14 @@ def _at_border(act: Callable[[], T], region: str, scope: str) -> T:
         raise errors.no_credentials()
     try:
         from botocore import exceptions as boto
+        from botocore.parsers import ResponseParserError
     except ImportError:
         raise border.RequestRefused("provider", _MISSING) from None
     try:
-        return act()
+        answer = act()
+        if _is_page(answer):
+            raise ResponseParserError
+        return answer
     except boto.ClientError as error:
         said = error.response.get("Error", {})
         raise errors.border_error(
@@ -186,5 +190,16 @@ def _at_border(act: Callable[[], T], region: str, scope: str) -> T:
         raise border.RequestRefused("request", f"boto3 refuses it: {error}") from None
     except (boto.HTTPClientError, boto.EndpointConnectionError, boto.ConnectionError) as error:
         raise border.Transient(f"AWS in {region} does not answer: {type(error).__name__}", 2) from None
+    except ResponseParserError:
+        raise border.Transient(
+            f"AWS in {region} answers with a web page instead of data: a proxy in between, or maintenance?",
+            30,
+        ) from None
     except boto.BotoCoreError as error:
         raise border.Transient(f"boto3: {error}", 5) from None
+
+
+def _is_page(answer: object) -> bool:
+    """Whether it is a web page: boto3 takes one for an empty answer of a service that speaks JSON."""
+    meta = answer.get("ResponseMetadata") if isinstance(answer, dict) else None
+    return "text/html" in meta.get("HTTPHeaders", {}).get("content-type", "") if meta else False

@@ -120,9 +120,10 @@ def border_error(code: str, text: str, *, region: str, scope: str = "") -> borde
 
 def _credentials(code: str, text: str, region: str) -> border.CredentialsRejected | None:
     if code in _EXPIRED:
+        clock = "; or this machine's clock is off (see `timedatectl`)" if code == "RequestExpired" else ""
         return border.CredentialsRejected(
             "the AWS credentials have expired: run `aws sso login`, or put new ones where the server reads "
-            "them (AWS_PROFILE, ~/.aws/credentials)"
+            f"them (AWS_PROFILE, ~/.aws/credentials){clock}"
         )
     if code in _UNKNOWN_KEY:
         return border.CredentialsRejected(

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from argosy.infra import border
 from argosy.testing.conformance.cloud import CloudSubject
 from argosy.testing.conformance.provider import gone, settled
@@ -85,6 +87,46 @@ async def what_an_order_may_not_say_is_told_in_its_words(subject: CloudSubject) 
     assert "the name may have letters and digits only" in str(error), error
 
 
+async def an_account_that_is_disabled_is_told(subject: CloudSubject) -> None:
+    """Or a project, a subscription, a tenancy."""
+    error = await _refused(subject, 403, "AccountDisabled", "this project is disabled")
+    assert isinstance(error, (border.CredentialsRejected, border.RequestRefused)), type(error)
+    assert "this project is disabled" in str(error), error
+
+
+async def a_key_that_it_does_not_know_is_told(subject: CloudSubject) -> None:
+    """Of a disk, or for logging in: what an order names and is not there."""
+    error = await _refused(subject, 404, "NotFound", "the key k-17 does not exist")
+    assert isinstance(error, border.RequestRefused), type(error)
+    assert "the key k-17 does not exist" in str(error), error
+
+
+async def a_type_that_it_does_not_have_is_named(subject: CloudSubject) -> None:
+    await _unknown(subject, "no-such-type", instance_type="no-such-type")
+
+
+async def a_region_that_it_does_not_have_is_named(subject: CloudSubject) -> None:
+    if subject.claim().choice.offer.region:  # some places are one
+        await _unknown(subject, "no-such-region", region="no-such-region", zone="")
+
+
+async def _unknown(subject: CloudSubject, name: str, instance_type: str = "", **where: str) -> None:
+    """Refused by name, never taken for a lack of room that may pass. Nothing is left."""
+    claim = subject.claim()
+    offer = msgspec.structs.replace(claim.choice.offer, **where)
+    if instance_type:
+        offer = msgspec.structs.replace(
+            offer, shape=msgspec.structs.replace(offer.shape, instance_type=instance_type)
+        )
+    choice = msgspec.structs.replace(claim.choice, offer=offer)
+    error = await _error(
+        border.BorderError, subject.provider.ensure(msgspec.structs.replace(claim, choice=choice))
+    )
+    assert isinstance(error, (border.RequestRefused, border.OutOfCapacity)), (type(error), str(error))
+    assert name in str(error), error
+    assert subject.truth() == set()
+
+
 async def _refused(subject: CloudSubject, status: int, code: str, text: str) -> border.BorderError:
     """What `ensure` makes of such an answer to its order. Nothing is left."""
     for call in subject.calls:
@@ -105,6 +147,10 @@ REFUSALS: Final[tuple[Case, ...]] = (
     no_room_leaves_nothing,
     a_quota_of_zero_leaves_nothing,
     an_account_that_nobody_pays_for_is_told,
+    an_account_that_is_disabled_is_told,
+    a_key_that_it_does_not_know_is_told,
+    a_type_that_it_does_not_have_is_named,
+    a_region_that_it_does_not_have_is_named,
     what_an_order_may_not_say_is_told_in_its_words,
 )
 
