@@ -1,6 +1,7 @@
 """Deadlines on spot, replayed over public availability traces: what each policy costs, in % of on-demand.
 
-    python benchmarks/spot_replay.py [--json FILE] [--windows N] [--fractions 0.6,0.8,0.9] [--only WORD]
+    python benchmarks/spot_replay.py [--json FILE] [--windows N] [--half even|odd] [--fractions 0.6,0.8,0.9]
+        [--only WORD] [--jobs N]
 
 A job of 24 hours must be done within 24 h / fraction. Spot costs a third of on-demand, every start of
 machines takes 12 minutes in which nothing is done. Each series is cut at random starts (fixed seeds); a
@@ -15,6 +16,8 @@ there in a step if it was there all the time.
                     knows what it asked for, and does not ask again before it makes sense
     best            the best in hindsight: a dynamic programme over the series
 
+`--half` takes every second window: constants of the policy are chosen on the even ones, judged on the odd.
+
 Series of one folder, date and machine are also replayed together ("zones"): a job may use any of them.
 """
 
@@ -25,8 +28,9 @@ import json
 import math
 import os
 import random
-import time
+import resource
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import fmean
 
@@ -51,6 +55,7 @@ SHARE = 1 / 3
 STEADY_MICRO_USD = 3_000_000
 NOTHING, STEADY, SPOT = -2, -1, 0  # what runs; 0, 1, ... are zones of spot
 FRACTIONS = (0.6, 0.8, 0.9)
+HALVES = ("even", "odd")
 POLICIES = ("greedy", "uniform", "argosy", "best")
 
 There = NDArray[np.bool_]  # by zone and step
@@ -275,12 +280,14 @@ def _resampled(ticks: There, gap_s: int) -> There:
     return there.reshape(1, -1)
 
 
-def windows(name: str, there: There, limit: int, count: int) -> Iterator[There]:
+def windows(name: str, there: There, limit: int, count: int, half: str = "") -> Iterator[There]:
+    """The same ones whatever is measured; of one `half` every second of them."""
     room = there.shape[1] - limit
     if room < 0:
         return
     dice = random.Random(f"{name} {limit}")
-    for start in sorted(dice.sample(range(room + 1), min(count, room + 1))):
+    starts = sorted(dice.sample(range(room + 1), min(count, room + 1)))
+    for start in starts[HALVES.index(half) :: 2] if half else starts:
         yield there[:, start : start + limit]
 
 
@@ -306,12 +313,12 @@ class Row(msgspec.Struct):
         return self.cost["argosy"] > self.cost["uniform"] + 1e-9
 
 
-def measure(name: str, there: There, fraction: float, count: int) -> Row | None:
+def measure(name: str, there: There, fraction: float, count: int, half: str) -> Row | None:
     limit = math.floor(WORK / fraction)
     cost: dict[str, list[float]] = {policy: [] for policy in POLICIES}
     late = dict.fromkeys(POLICIES[:3], 0)
     changes = []
-    for window in windows(name, there, limit, count):
+    for window in windows(name, there, limit, count, half):
         choosers: dict[str, Chooser] = {
             "greedy": greedy(),
             "uniform": uniform(),
@@ -356,19 +363,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--windows", type=int, default=12)
+    parser.add_argument("--half", choices=HALVES, default="")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--fractions", default=",".join(f"{each:g}" for each in FRACTIONS))
     parser.add_argument("--only", default="")
     given = parser.parse_args()
     folder = TRACES / "spot"
     if not folder.is_dir():
         raise SystemExit(f"no traces: {folder} is not there; set ARGOSY_TRACES")
-    began = time.process_time()
+    asked = [
+        (name, there, fraction, given.windows, given.half)
+        for name, there in load(folder).items()
+        for fraction in map(float, given.fractions.split(","))
+        if given.only in name
+    ]
     rows = []
-    for name, there in load(folder).items():
-        if given.only not in name:
-            continue
-        for fraction in map(float, given.fractions.split(",")):
-            row = measure(name, there, fraction, given.windows)
+    with ProcessPoolExecutor(given.jobs) as pool:
+        for row in pool.map(measure, *zip(*asked, strict=True)):
             if row is not None:
                 rows.append(row)
                 print(render([row]).splitlines()[-1], flush=True)
@@ -377,7 +388,7 @@ def main() -> None:
         mine = [row for row in rows if row.series.startswith("zones") is (kind == "zones")]
         if mine:
             print(kind, {key: round(value, 3) for key, value in summary(mine).items()})
-    print(f"{time.process_time() - began:.0f} s of CPU time")
+    print(f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime:.0f} s of CPU time")
     write(given.json, summary=summary(rows), rows=msgspec.to_builtins(rows))
 
 

@@ -63,7 +63,7 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("function", "client/local_server.py:ensure_running"): 62,
         ("function", "client/tasks.py:Resources.__init__"): 70,
         ("function", "convert/ray.py:ray_job"): 97,
-        ("function", "planning/deadline.py:next_step"): 70,
+        ("function", "planning/deadline.py:next_step"): 68,
         ("function", "planning/market.py:cheapest_in_regions"): 65,
         ("function", "planning/milp.py:minimise"): 64,
         ("function", "scheduler/reclaim.py:may_reclaim"): 65,

@@ -236,74 +236,97 @@ def next_step(
         done_fraction: part of the whole work that is done, what the present attempt did with it.
     """
     left_s = seconds_left(task, now_ms=now_ms, submitted_ms=submitted_ms)
-    if left_s is None or task.ordered:
+    whole_s = seconds_left(task, now_ms=submitted_ms, submitted_ms=submitted_ms)
+    if left_s is None or whole_s is None or task.ordered:
         return None
     terms = terms or Terms()
     done = min(1.0, max(done_fraction, task.progress_milli / 1000))
     facts = msgspec.structs.replace(known or Known(estimated_s=task.estimated_s), progress=done)
-    works = {
-        choice: seconds
+    timed = [
+        _Timed(choice, seconds)
         for choice in some_of_each(choices)
         if (seconds := runtime_of(choice, task.num_nodes, facts).seconds) is not None
-    }
-    steady = _by_cost(works, spot=False)
-    fallback = next((each for each in steady if works[each] + terms.changeover_s <= left_s), None)
-    if fallback is None:
-        fallback = min(steady, key=works.__getitem__, default=None)
-    spots = [
-        each
-        for each in _by_cost(works, spot=True)
-        if fallback is None
-        or (works[fallback] <= works[each] and each.price_micro_usd < fallback.price_micro_usd)
     ]
+    spots, steady = _rivals(timed, left_s - terms.changeover_s)
     if not spots:
         return None
+    fallback = steady[0] if steady else None
     leaves = _where(held) is Where.STEADY
-    opens = {each: opens_ms(memory, each, now_ms, leaves=leaves) for each in spots}
-    open_now = [each for each in spots if opens[each] <= now_ms]
+    opens = [opens_ms(memory, each.choice, now_ms, leaves=leaves) for each in spots]
+    open_now = [each for each, open_ms in zip(spots, opens, strict=True) if open_ms <= now_ms]
+    work_s = (open_now or spots)[0].work_s
     now = Situation(
         left_s=left_s,
-        work_s=works[open_now[0] if open_now else spots[0]],
+        work_s=work_s,
         where=_where(held),
         open=bool(open_now),
         changeover_s=terms.changeover_s,
-        unsaved_s=terms.unsaved_s if keeps_checkpoints(task) else float(max(works.values())),
+        unsaved_s=terms.unsaved_s if keeps_checkpoints(task) else max(each.work_s for each in timed),
         react_s=terms.react_s,
-        spot_share=spots[0].price_micro_usd / max(1, fallback.price_micro_usd) if fallback else 1.0,
-        seen=sum((sightings(memory, each, now_ms) for each in spots), Sightings()),
+        spot_share=spots[0].choice.price_micro_usd / max(1, fallback.choice.price_micro_usd)
+        if fallback
+        else 1.0,
+        seen=sum((sightings(memory, each.choice, now_ms) for each in spots), Sightings()),
         places=len(spots),
         elsewhere=1 - _NO_OTHER ** (len(open_now) - 1) if open_now else 0.0,
         steady=fallback is not None,
+        whole_s=whole_s,
+        whole_work_s=work_s / (1 - done) if done < 1 else None,
     )
     decision = decide(now)
     again_ms = now_ms + round(1000 * decision.until_s)
     if not open_now and not decision.forced:
-        again_ms = min(again_ms, min(opens.values()))
+        again_ms = min(again_ms, min(opens))
     return NextStep(
         decision.step,
-        _to_order(decision.step, now.where, open_now, steady, fallback),
+        _to_order(decision.step, now.where, open_now, steady),
         again_ms,
         now_ms + round(1000 * (spare_s(now) - now.unsaved_s)),
         decision.forced,
     )
 
 
+class _Timed(NamedTuple):
+    choice: Choice
+    work_s: int  # what is left of the task, there
+
+    @property
+    def cost(self) -> int:
+        return self.choice.price_micro_usd * self.work_s
+
+
+def _rivals(timed: Sequence[_Timed], time_s: float) -> tuple[list[_Timed], list[_Timed]]:
+    """(spot that is worth a thought, what is not taken back). Each the cheapest first, but for the very first
+    of what is not taken back: that makes it within `time_s`, or is the quickest of all."""
+    steady = sorted((each for each in timed if not _is_spot(each.choice)), key=lambda each: each.cost)
+    spots = sorted((each for each in timed if _is_spot(each.choice)), key=lambda each: each.cost)
+    if not steady:
+        return spots, []
+    first = next((each for each in steady if each.work_s <= time_s), None)
+    first = first or min(steady, key=lambda each: each.work_s)
+    worth = [
+        each
+        for each in spots
+        if first.work_s <= each.work_s and each.choice.price_micro_usd < first.choice.price_micro_usd
+    ]
+    return worth, [first, *(each for each in steady if each is not first)]
+
+
 def _where(held: Choice | None) -> Where:
     if held is None:
         return Where.NOTHING
-    return Where.SPOT if held.offer.capacity is Capacity.SPOT else Where.STEADY
+    return Where.SPOT if _is_spot(held) else Where.STEADY
 
 
-def _by_cost(works: dict[Choice, int], *, spot: bool) -> list[Choice]:
-    mine = [each for each in works if (each.offer.capacity is Capacity.SPOT) is spot]
-    return sorted(mine, key=lambda each: each.price_micro_usd * works[each])
+def _is_spot(choice: Choice) -> bool:
+    return choice.offer.capacity is Capacity.SPOT
 
 
 def _to_order(
-    step: Step, where: Where, spots: Sequence[Choice], steady: Sequence[Choice], fallback: Choice | None
+    step: Step, where: Where, spots: Sequence[_Timed], steady: Sequence[_Timed]
 ) -> tuple[Choice, ...]:
     if step is Step.SPOT and where is not Where.SPOT:
-        return tuple(spots)
-    if step is Step.STEADY and where is Where.NOTHING and fallback is not None:
-        return (fallback, *(each for each in steady if each is not fallback))
+        return tuple(each.choice for each in spots)
+    if step is Step.STEADY and where is Where.NOTHING:
+        return tuple(each.choice for each in steady)
     return ()

@@ -7,6 +7,9 @@ refused and taken back, and a dynamic programme over (time left, work left) says
 on-demand or a change to spot is the cheapest on average. What is not learnt yet stands in as a guess that
 loses weight with every observation.
 
+What is learnt is of these hours, and spot changes with the hours. So the programme may not spend all slack at
+once: a job keeps near the even pace at which uniform progress spends it.
+
 One rule stands above the programme, the safety net: as long as on-demand can be had, a step is only allowed
 if the worst that can follow (a loss at once, work since the last checkpoint gone, a changeover to on-demand)
 still ends in time. A gang counts as one: it has all its nodes or none.
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 BRIEF_S: Final = 720  # spot that is lost so soon was not worth the changeover
 PAID_S: Final = 3 * BRIEF_S  # after so long a change from on-demand and back has about paid
-LEAVE_AGAIN_MIN_S: Final = 2_400  # on-demand is not left so soon again for a place where it had not paid
+LEAVE_AGAIN_MIN_S: Final = 3_600  # on-demand is not left so soon again for a place where it had not paid
 LEAVE_AGAIN_MAX_S: Final = 19_200
 ASK_AGAIN_MIN_S: Final = 60
 ASK_AGAIN_MAX_S: Final = 600
@@ -43,6 +46,7 @@ _BRIEF_WEIGHT, _BRIEF_SHARE = 1.0, 0.2
 _PLACES_MAX: Final = 4  # more of them do not come back any sooner: they are short of it together
 _STEPS: Final = 240  # of time, from now to the deadline
 _RENEW: Final = 0.6  # the steps get finer when this part of the time is left
+_AHEAD: Final = 0.2  # of all slack may be spent before an even pace would
 _LATE: Final = 1e6  # what being late costs, in hours of on-demand
 _TABLES: Final = 64
 
@@ -100,6 +104,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     places: int = 1  # that may have spot
     elsewhere: float = 0.0  # chance that another place has spot when this one takes it back
     steady: bool = True  # there is something to fall back to
+    whole_s: float | None = None  # from the start to the deadline; None: slack may be spent at any pace
+    whole_work_s: float | None = None  # that there was at the start
 
 
 class Decision(NamedTuple):
@@ -122,12 +128,18 @@ def decide(now: Situation) -> Decision:
     work = min(work, table.last)
     state = (2 if now.where is Where.STEADY else 0) + now.open
     chosen = _STEPS_OF[int(table.actions[state, row, work])]
+    spendable_s, wait_s = _pace(now)
+    if spendable_s < 0 and chosen is (Step.WAIT if now.where is Where.NOTHING else Step.SPOT):
+        chosen = Step.STEADY  # waiting and changing over cost slack
     if chosen is not Step.WAIT:
         return Decision(chosen, max(step, 1.0))
     later = row
     while later > work and _STEPS_OF[int(table.actions[state, later - 1, work])] is Step.WAIT:
         later -= 1
-    return Decision(Step.WAIT, max(1.0, min((row - later + 1) * step, spare_s(now) - _dared_s(now) + 1)))
+    until_s = min((row - later + 1) * step, spare_s(now) - _dared_s(now) + 1)
+    if now.where is Where.NOTHING:
+        until_s = min(until_s, wait_s + 1)
+    return Decision(Step.WAIT, max(1.0, until_s))
 
 
 def spare_s(now: Situation) -> float:
@@ -143,6 +155,20 @@ def _dares(now: Situation) -> bool:
 def _dared_s(now: Situation) -> float:
     stops = 2 if now.where is Where.STEADY else 1
     return now.changeover_s + stops * now.unsaved_s
+
+
+def _pace(now: Situation) -> tuple[float, float]:
+    """(slack that may be spent at once, how long a job that runs nowhere may wait), in seconds.
+
+    Of the slack that there was at the start, the part of the time that has passed may be spent, and `_AHEAD`
+    more. What was learnt holds for the spot of these hours; slack that is kept buys spot of other hours.
+    """
+    if now.whole_s is None or now.whole_work_s is None or now.whole_s <= now.whole_work_s:
+        return math.inf, math.inf
+    slack_s = now.whole_s - now.whole_work_s
+    spent_s = slack_s - (now.left_s - now.work_s)
+    spendable_s = slack_s * (1 - now.left_s / now.whole_s + _AHEAD) - spent_s
+    return spendable_s, spendable_s * now.whole_s / now.whole_work_s  # it grows while the job waits
 
 
 def ask_again_s(missing_s: float, seen: Sightings) -> float:
