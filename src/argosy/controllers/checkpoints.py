@@ -2,8 +2,8 @@
 they go on. The agent is asked what changed; only chunks that are not here travel.
 
 Ranks on several nodes have a folder each: copies are merged by path, the lowest rank first, and every node of
-the next attempt gets the whole. A copy costs the job nothing: whatever goes wrong, it is left out and made
-later. Where all nodes of a provider share a folder that outlives claims there is nothing to copy.
+the next attempt gets the whole. A failed copy never harms the job: it is left out and made later. Where all
+nodes of a provider share a folder that outlives claims there is nothing to copy.
 """
 
 from __future__ import annotations

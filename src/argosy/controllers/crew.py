@@ -1,4 +1,4 @@
-"""The workers of a pool and who may have them: read by the pool itself and by groups of jobs. Pure."""
+"""The workers of a worker pool and which jobs may use them; read by the pool and by groups of jobs. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Managed jobs with a deadline: what they have done, what they order next, when they go back to spot. Pure.
+"""Managed jobs with a deadline: how much of their work is done, what they order next, when they return to
+spot. Pure.
 
 All of it is `planning.deadline.next_step`; here is what it is told. While a job runs on on-demand, spot is
 ordered beside it: the job goes on until the spot nodes are ready, and moves then.
@@ -54,7 +55,7 @@ def step_of(
     attempt: Attempt | None = None,
     held: Choice | None = None,
 ) -> NextStep | None:
-    """What the policy says to a managed job; None: it has no say."""
+    """The next step of a managed job by the deadline policy; None: the policy does not apply."""
     return next_step(
         choices,
         job_spec(job).task,

@@ -98,7 +98,7 @@ class Effects:
         self.nodes: dict[str, Node] = {}  # rows of live nodes, kept by the shell
 
     def perform(self, actions: Sequence[Action]) -> None:
-        """Start every effect among `actions` that is not under way or was not just done. Does not wait."""
+        """Start every effect among `actions` that is neither under way nor was just done. Does not wait."""
         prepare: dict[tuple[str, str], list[PrepareRanks]] = {}  # who waits for data holds up nobody else
         run: dict[str, list[str]] = {}
         stop: dict[tuple[str, float, str], list[str]] = {}
@@ -154,7 +154,7 @@ class Effects:
             self._spawn(self._forget(node_id, rank_ids))
 
     def _fresh(self, *key: str, subject: str) -> bool:
-        """Whether this was not done a moment ago; else the subject is looked at again later."""
+        """Whether this was not done a moment ago; if it was, the subject is decided about again later."""
         now_s = self._clock.monotonic_s()
         if len(self._recent) > 4096:
             self._recent = {each: at for each, at in self._recent.items() if now_s - at < REPEAT_S}

@@ -1,4 +1,5 @@
-"""Elastic gangs: a managed job that runs on as many nodes as can be had, and on no fewer than it needs. Pure.
+"""Elastic gangs: managed jobs that run on as many nodes as are available, and on no fewer than their minimum.
+Pure.
 
 Its size is decided when an attempt begins, never while one runs: on owned machines it is as large as room
 and quota allow then; other places are asked for all nodes first, and after each round of refusals for a

@@ -1,5 +1,5 @@
-"""Which places have refused a workload in this round of asking, what is left to ask, and how that is told.
-Pure.
+"""Failover: which places have refused a workload in this round, which are left to ask, and the texts about
+it. Pure.
 
 A round begins with the first order and ends when machines are held or no place is left. Within it no place is
 asked twice; what was refused, why and when stays with the workload. A refusal holds for its own zone and kind
@@ -26,7 +26,7 @@ REACH: Final = {Reason.CREDENTIALS: "provider", Reason.QUOTA: "region"}
 
 
 def note_refused(view: View, workload: Workload, claim: Claim) -> Workload:
-    """The workload with one more place that gave none. Machines of our own are waited for, not noted."""
+    """The workload with one more place that has refused it. Machines of our own are waited for, not noted."""
     offer = claim.choice.offer
     if offer.capacity is Capacity.OWNED:
         return workload
@@ -53,7 +53,7 @@ def round_of(workload: Workload) -> tuple[Tried, ...]:
 
 
 def end_round(view: View, workload: Workload) -> Workload:
-    """All places may be asked again. What they said is still told."""
+    """All places may be asked again. Their answers are still shown."""
     if not round_of(workload) and not workload.status.hedge_id:
         return workload
     return workload.with_status(round_ms=view.now_ms + 1, hedge_id="")

@@ -1,4 +1,4 @@
-"""When ranks that cannot be reached have ended for certain: their lease, counted from when nobody renews it.
+"""When ranks that cannot be reached have certainly ended: a lease after the last renewal.
 
 A server renews the lease of an attempt while it sees that the attempt is wanted, and for at most `ROWS_AGE_S`
 without having looked. So after an attempt was written as ending, its ranks have ended everywhere `ROWS_AGE_S`

@@ -1,8 +1,8 @@
 """Folders that nodes reach through the server: streams that are held ready for the tools that mount them.
 
 A stream is opened from here, over the connection that there is to the node's agent anyway: nothing listens on
-a network. It is given away when the tool connects, and another one takes its place. A server that starts anew
-opens them again for all that runs.
+a network. When the tool connects it is used, and another one is opened in its place. A server that starts
+anew opens them again for all that runs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Hedged orders: where machines have not come up after the time that this typically takes, a second order is
 placed elsewhere. The first that is up is used, the other is given back. Pure.
 
-Only for who asks for it (`hedge: true`), once in a round, and never dearer than was confirmed. A job has one
-attempt at most: it begins on the machines that are used, in the commit that gives back the others.
+Only for workloads that ask for it (`hedge: true`), once in a round, and never at a higher price than was
+confirmed. A job has one attempt at most: it begins on the machines that are used, in the commit that gives
+back the others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each kind of workload decides, found by its line in the registry, and what all kinds decide alike."""
+"""Finds the `decide` of each kind of workload by the registry, and has the decisions that all kinds share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One watch per node: facts in, log bytes down to the log sink, a wake-up for who cares.
+"""One watch per node: it takes in facts, passes log bytes to the log sink, and wakes whoever depends on them.
 
 Law: a rank's exit becomes a fact only after every byte of its output was given to the log sink. So a job that
 is seen as ended has its whole log on the server's disk. A full disk is the exception: then

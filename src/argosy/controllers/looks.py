@@ -1,4 +1,5 @@
-"""When a provider is asked what it has: slowly while all is well, at once when a node falls silent."""
+"""Asks providers for what they have of ours: rarely while all is well, at once when a node stops
+answering."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Keys of what is mounted on nodes, renewed before they end, for as long as it may be used.
 
-Nothing of them is written down: a server that starts anew does not know when keys end, and renews those of
-all that runs at once.
+Expiry times are not stored: after a restart the server renews the keys of everything that runs at once.
 """
 
 from __future__ import annotations

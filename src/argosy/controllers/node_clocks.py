@@ -1,8 +1,8 @@
 """Wall clocks of nodes, which may be wrong: what agents date is told by the server's clock.
 
 A report says what its node's wall clock shows, and when it was sent by a clock that nobody sets (`sent`). The
-report that took the shortest way tells how that one and ours belong together, so a report that was long on
-its way moves nothing.
+report with the shortest delay determines the offset between that clock and ours, so a report that was delayed
+changes nothing.
 """
 
 from __future__ import annotations

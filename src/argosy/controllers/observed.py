@@ -124,7 +124,8 @@ class Facts:
         return Lease(boot=link.facts.boot_id, sent=sent, ms=ms)
 
     def _note_load(self, node_id: str, facts: NodeFacts, now_ms: int) -> None:
-        """Who was never seen at work may have worked before we looked: it counts from then on."""
+        """A device that was never seen busy may have been busy before we looked: it counts as used from then
+        on."""
         loads = [device.utilisation_percent for device in facts.devices]
         if max(loads, default=-1) >= AT_WORK_PERCENT:
             self._gpu_used_ms[node_id] = now_ms
@@ -173,7 +174,7 @@ class Facts:
             self.revision += 1
 
     def set_claim(self, fact: ClaimFact) -> bool:
-        """Whether it was news."""
+        """Whether it was new."""
         news = self._claims.get(fact.claim_id) != fact
         self._claims[fact.claim_id] = fact
         return news

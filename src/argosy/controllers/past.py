@@ -1,4 +1,4 @@
-"""What the controllers remember of the past: where capacity was refused, how long jobs ran, who used what
+"""The controllers' memory of the past: where capacity was refused, how long jobs ran, which queues used what
 lately. In memory, learned again from the store's recent rows after a start.
 
 Decisions only get better by it: none depends on it for safety. With several servers each learns from the rows

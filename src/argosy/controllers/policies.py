@@ -1,4 +1,4 @@
-"""What several workload kinds do alike: called, never inherited. Pure."""
+"""What several kinds of workload do in the same way: called, never inherited. Pure."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def evict(view: View, job: Workload, why: str, *, room_for: str = "") -> list[Ac
     of jobs).
 
     Without an attempt (a managed job whose nodes are being made) its claims are given up at once. Nothing is
-    done about a job that is ending anyway, or whose ranks have all ended: its room comes by itself.
+    done about a job that is ending anyway, or whose ranks have all ended: its capacity becomes free anyway.
     """
     attempt = view.rows.attempt_of(job.id)
     if attempt is None:

@@ -1,4 +1,4 @@
-"""Which copies of what a job keeps stay. Pure."""
+"""Retention: which checkpoint copies of a job are kept. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server's seat among several of one database: whether it decides, and who is at work through it."""
+"""The role of one server among several of one database: whether it decides, and who works through it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ended ranks have written goes to its stores before their attempt may end. Pure."""
+"""What ended ranks have written is uploaded to its stores before their attempt may end. Pure."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Parts of one rented machine for several managed jobs: who may share, whose machine has room, who leaves.
-Pure.
+"""Several managed jobs on parts of one rented machine: which may share, which machines have room, and when a
+job leaves. Pure.
 
 A place that rents whole devices gives a job that asked for a part of one a machine of its own (`takes_part`).
 Jobs of the same owner that want the same kind of machine there become its **guests**: `Claim.guests` names

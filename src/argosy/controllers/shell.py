@@ -122,7 +122,7 @@ class Shell:
     # -- what others call ---------------------------------------------------------------------------
 
     def wake(self, *ids: str) -> None:
-        """Look at these rows soon; at everything when none is named."""
+        """Decide about these rows soon; about everything when none is named."""
         if ids:
             self._dirty.update(ids)
         else:
@@ -468,7 +468,7 @@ class Shell:
 
 
 class Replaced(Exception):
-    """The place of this server in the world is another's now: it decides nothing any more."""
+    """Another server has taken over this server's state: it decides nothing any more."""
 
 
 def _tending(rows: Snapshot, attempt: Attempt) -> list[str]:

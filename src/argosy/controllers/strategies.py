@@ -1,5 +1,5 @@
-"""Recovery strategies: where a managed job that lost its machines is tried first. Pure, but for own ones
-(`own:NAME`), which are loaded once from the entry point group `argosy.recovery_strategies`.
+"""Recovery strategies: in which order places are tried for a managed job that lost its machines. Pure, but
+for own ones (`own:NAME`), which are loaded once from the entry point group `argosy.recovery_strategies`.
 
 A strategy is a function `(choices, lost) -> choices`: all places that would do, in the order of their
 failover, and the place that was lost; it answers with the order in which to try them. What it leaves out is

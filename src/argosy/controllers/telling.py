@@ -1,4 +1,4 @@
-"""Which events somebody asked to be told of. Pure."""
+"""Notifications: which events somebody has subscribed to. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a decision sees: committed rows, observed facts, offers and the time. And what it may answer.
+"""What a decision sees (committed rows, observed facts, offers, the time) and what it may answer.
 
 Law: a `decide` function reads nothing but its view and returns nothing but actions. The shell commits the
 `Put`s of one decision together and only then performs its effects; every effect names rows that were already
@@ -324,7 +324,7 @@ class ForgetRanks(msgspec.Struct, frozen=True):
 
 
 class Learn(msgspec.Struct, frozen=True):
-    """Take this for what is observed of the claim."""
+    """Record this fact as what is observed of the claim."""
 
     fact: ClaimFact
 

@@ -1,7 +1,7 @@
-"""What goes into the pool scheduler: machines, asks, what runs; and what comes out. Amounts are integers.
+"""The input of the pool scheduler (machines, asks, allocations) and its output. Amounts are integers.
 
-Values that hold nothing but values are told to the garbage collector as such (`gc=False`): nothing here can
-be part of a cycle, and a collection that looks at all that a large pool remembers takes half a second.
+The types have `gc=False`, so the garbage collector does not track them: they cannot be part of a reference
+cycle, and a collection that visits everything a large pool holds takes half a second.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What holds a part of the pool."""
+    """An allocation: who holds a part of the pool."""
 
     ask: Ask
     placements: tuple[Placement, ...]
@@ -108,7 +108,7 @@ class Evict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Room that is kept for a job that waits, from `starts_at_ms` on."""
+    """Capacity that is kept for a pending job from `starts_at_ms` on."""
 
     ask_id: str
     starts_at_ms: int

@@ -21,7 +21,7 @@ from argosy.scheduler.snapshot import FORESEEN, FORESEEN_MACHINES, PoolSnapshot
 
 
 class PoolCache:
-    """One pool, and what it has been told: only what differs is told again."""
+    """One pool, and what is known of it. Only changes are entered."""
 
     def __init__(self, tenancy: Tenancy, owner: str) -> None:
         self.pool = Pool(tenancy, owner=owner)
@@ -84,8 +84,8 @@ class PoolCache:
     # -- allocations and pending requests -------------------------------------------------------------------
 
     def set(self, id: str, value: Ask | Running | None, *, leaving_for: str = "") -> None:
-        """Make it so that `id` waits, holds, or is not there. `leaving_for`: of what is being ended, for
-        whom."""
+        """Set whether `id` is pending, holds an allocation, or is absent. `leaving_for`: for an allocation
+        that is being ended, the request that it makes room for."""
         old = self.known.get(id)
         if old == value:
             return
@@ -112,8 +112,8 @@ class PoolCache:
             self._hold(id, value, leaving_for)
 
     def _hold(self, id: str, value: Running, leaving_for: str) -> None:
-        """Where the books have no room for it (a machine has shrunk, or is not known yet), its machines take
-        nothing new: nothing is given away twice."""
+        """Where the cache has no room for it (a machine has shrunk, or is not known yet), its machines take
+        nothing new, so that nothing is allocated twice."""
         self.pool.running(value, leaving_for=leaving_for)
         if self.pool.inventory.holding(id) != value.placements:
             stays = msgspec.structs.replace(
@@ -124,7 +124,7 @@ class PoolCache:
             self._close_machines()
 
     def settle(self) -> None:
-        """What had no room may have some now."""
+        """Try again to enter allocations that did not fit."""
         for id, value in sorted(self.unheld.items()):
             self.set(id, None)
             self.set(id, value)
@@ -137,8 +137,9 @@ class PoolCache:
                 self._put(self.machines[machine_id])
 
     def hopeless(self) -> list[tuple[str, str]]:
-        """Asks that no state of these machines could hold, with the machine that comes nearest. Each is
-        looked at once for one set of machines; those that are told here leave the books."""
+        """Requests that would not fit even if these machines were empty, each with the machine that comes
+        nearest. Each is checked once for one set of machines; those that are returned are removed from the
+        cache."""
         found: list[tuple[str, str]] = []
         for id in sorted(self.unchecked):
             ask = self.known[id]
@@ -192,7 +193,7 @@ class PoolCache:
         return ask if low == ask.num_nodes else msgspec.structs.replace(ask, num_nodes=low)
 
     def withhold(self, wanted: Mapping[str, Running]) -> None:
-        """Make it so that exactly these parts of the machines are nobody's here."""
+        """Set which parts of the machines nobody may use in this pool."""
         for id in self._withheld.keys() - wanted.keys():
             self.set(id, None)
         self._withheld, self._empty = wanted, None
@@ -221,19 +222,20 @@ class PoolCache:
             self._snapshot = None  # its line has another order
 
     def set_tenancy(self, tenancy: Tenancy) -> None:
-        """Other queues, other limits, another policy."""
+        """Replace the queues, limits and policy."""
         self._snapshot = None
         self.pool.set_tenancy(tenancy)
 
     def recall(self, uses: Iterable[Use], now_ms: int) -> None:
-        """What queues borrowed lately, from what was used. The machines have to be known."""
+        """Restore what queues borrowed lately from records of usage. The machines must be known already."""
         self._snapshot = None
         quotas = self.pool.quotas
         quotas.set_capacity(self.pool.inventory.capacity())
         quotas.recall((use.span(self.pool, now_ms) for use in uses), now_ms)
 
     def pass_time(self, now_ms: int) -> None:
-        """To be called before something new is told: until now everything was as it is known."""
+        """Advance the clock. Call it before any change is entered: until then everything was as the cache has
+        it."""
         self._snapshot, self.now_ms = None, now_ms
         self.pool.quotas.advance(now_ms)
 

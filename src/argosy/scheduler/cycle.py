@@ -88,7 +88,7 @@ class Cycle:
         )
 
     def _weigh(self) -> None:
-        """Places are kept for what waits, not only for what came before."""
+        """Take the pending requests into account in the score, not only the history."""
         pool = self.pool
         waiting = len(pool.order)
         if not pool.weighed * 7 <= waiting * 8 <= pool.weighed * 9:
@@ -99,8 +99,8 @@ class Cycle:
     # --- 3. order
 
     def _is_settled(self, due_ms: int | None) -> bool:
-        """Nothing has become free for any pending workload, and nobody can be preempted: O(classes).
-        `due_ms`: when the order was to change by itself."""
+        """Whether nothing has become free for any pending workload and nobody can be preempted. O(classes).
+        `due_ms`: when the order changes by itself."""
         pool = self.pool
         if not len(pool.order):
             return True

@@ -42,7 +42,7 @@ class CycleState:
         self.future: Inventory | None = None
 
     def look_ahead(self) -> Inventory:
-        """The future inventory, made when it is first needed."""
+        """Return the future inventory; it is built when first needed."""
         if self.future is None:
             self.future = self.pool.inventory.copy()
         return self.future
@@ -87,8 +87,9 @@ class CycleState:
         return None
 
     def place(self, books: WhatIf, ask: Ask, preferred: Allocation | None = None) -> Allocation | None:
-        """Where it would go in these books, within quotas. `preferred`: an earlier promise is kept where it
-        can be, so that promises which were made together can be kept together."""
+        """Where it would be placed in this inventory, within quotas. `preferred`: the placement that an
+        earlier cycle promised; it is used again where possible, so that promises made together can be kept
+        together."""
         if preferred is not None and books.allows(ask.queue, preferred):
             return preferred
         for variant in self.pool.equivalence_class(ask).variants:
@@ -100,7 +101,7 @@ class CycleState:
         return None
 
     def passes_limit_today(self, queue: str, amounts: Amounts) -> bool:
-        """Whether a limit is passed while what is terminating still runs."""
+        """Whether a limit is exceeded as long as what is terminating still runs."""
         pool = self.pool
         if not pool.terminating:
             return False

@@ -20,7 +20,7 @@ FEW: Final = 512  # changes that are entered one by one; each moves a part of th
 
 
 class Release(msgspec.Struct, frozen=True, order=True, gc=False):
-    """Room that comes back."""
+    """Capacity that one holder gives back."""
 
     at_ms: int
     holder: str
@@ -46,7 +46,7 @@ class Ends:
         return iter(self._sorted)
 
     def add(self, release: Release) -> None:
-        """Instead of an earlier one of the same holder."""
+        """Replaces an earlier one of the same holder."""
         self.remove(release.holder)
         self._of[release.holder] = release
         self._added.append(release)
@@ -85,7 +85,7 @@ class Ends:
         self._removed.clear()
 
     def _merge(self) -> None:
-        """Leave out what is gone, and lay what is new between the pieces of the rest."""
+        """Drop removed releases and merge the new ones into the sorted rest."""
         of = self._of
         rest = [release for release in self._sorted if of.get(release.holder) is release]
         # By time, in each by holder: two sorts by one thing are quicker than one by pairs.

@@ -1,5 +1,5 @@
-"""Why something waits, why it started, why it had to go: one or two plain sentences, made of facts that the
-books have."""
+"""Why something waits, why it started, why it was preempted: one or two plain sentences from what the cache
+knows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USERS_SHOWN: Final = 3
 
 
 def label(ask: Ask) -> str:
-    """How people know a job.
+    """The name by which people know a job.
 
     >>> label(Ask(id="job-1", needs=(), queue="acme/vision/ann", number=12)), label(Ask(id="job-1", needs=()))
     ("acme/vision/ann's job 12", 'job-1')
@@ -66,7 +66,8 @@ def _was_next(queue: str) -> str:
 
 
 def why_evicted(ask: Ask, victim: Ask, kind: str, *, guaranteed: tuple[str, Amounts] | None = None) -> str:
-    """Told to the owner of the job that must go. `guaranteed`: (queue, amounts) that the taker is below."""
+    """The text for the owner of the preempted job. `guaranteed`: (queue, amounts) of which the preempting
+    request has less than is guaranteed."""
     taker = label(ask)
     if kind == "consolidate":
         return f"moves to another place so that {taker} fits; it goes on there"
@@ -110,7 +111,7 @@ def beyond_text(over: Over) -> str:
 
 
 def leaving_text(leaving: Sequence[Ask]) -> str:
-    """Room is being made."""
+    """The text while victims are terminating."""
     if not leaving:
         return "Its room is kept and will be free in a moment."
     names = [label(each) for each in leaving[:USERS_SHOWN]]
@@ -121,8 +122,8 @@ def leaving_text(leaving: Sequence[Ask]) -> str:
 
 
 def behind_text(before: Ask, starts_at_ms: int | None, now_ms: int) -> str:
-    """It fits, but somebody who came before it would be delayed. `starts_at_ms` None: nobody knows when that
-    starts."""
+    """It fits, but would delay a request that comes before it. `starts_at_ms` None: it is not known when that
+    one starts."""
     text = f"There is room, but it is kept for {label(before)}, which comes before it"
     if starts_at_ms is None:
         return f"{text}."

@@ -1,4 +1,4 @@
-"""What each queue would get now by right, if everything could be cut to size: the figure that people compare
+"""The fair share of each queue now, if everything could be divided exactly: the figure that people compare
 their usage with.
 
 Down the tree, for each resource by itself: every child gets what it wants of what it deserves; what is left

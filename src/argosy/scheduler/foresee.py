@@ -81,10 +81,9 @@ def foresee(
     by_sums: Container[str] = (),
     enough: int,
 ) -> Reach | None:
-    """As `reach`, but each machine is looked at as it will be: half a device here and half a device there are
-    no device. `by_sums`: machines where more is kept than holders hold, of which only the sums are known.
-    `enough`: of so many machines with room no more are looked for.
-    """
+    """As `reach`, but each machine is looked at as it will be: halves of two devices do not make one.
+    `by_sums`: machines where more is kept than holders hold, of which only the sums are known. `enough`: of
+    so many machines with room no more are looked for."""
     found = inventory.hosting(need, num_nodes)
     total = sum(found.values())
     if total >= num_nodes:

@@ -1,10 +1,10 @@
-"""What places are worth, for many machines at once: the arithmetic of `plain` on arrays. Only large pools
-import this, and numpy with it.
+"""The placement score for many machines at once: the arithmetic of `plain` on numpy arrays. Only large pools
+import it.
 
 Machines are rows in order of index and id; columns are devices by position, those that a machine lacks count
 as full. Costs of a class of equal needs are kept, and computed again for rows that changed since. Rows that
-share a room (empty machines of one kind do) are worked out once. Machines that are parted by MIG are looked
-at one by one, by `plain`.
+share a room (empty machines of one kind do) are worked out once. Machines with MIG partitions are scored one
+by one, by `plain`.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class Grid:
         )
 
     def _sync(self) -> None:
-        """What is typical may be other needs by now; and the log must not grow for ever."""
+        """Take over new typical needs, and drop old entries of the change log."""
         if self.typical is not self._tables.typical:
             self._judge_all()
         if len(self._tables.of_kind) < len(self._kind_list):

@@ -146,7 +146,7 @@ class Search:
         return count
 
     def most(self) -> int:
-        """How many ranks of the gang fit as it wishes them."""
+        """How many ranks of the gang fit, with its topology wishes."""
         costs = self.sheet.costs(self.need)
         if self.ask.required == "node":
             counts = self.counts(costs)

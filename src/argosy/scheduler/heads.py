@@ -1,4 +1,5 @@
-"""One pass over those who wait, best first: a tournament down the tree of queues that follows every start.
+"""One pass over the pending requests, best first: a tournament down the tree of queues that is updated after
+every start.
 
 Each leaf has a candidate, the first of those whose class of asks is not blocked; each queue above it is stood
 for by the best of its children (`order` says who that is), in a heap. After a start only the way from its
@@ -97,7 +98,7 @@ class Heads(Iterator[Ask]):
     # --- answers of the caller
 
     def started(self, ask: Ask) -> None:
-        """It has started and was charged: it waits no more."""
+        """It has started and was charged, so it is not pending any more."""
         self._order.remove(ask.id)
         self._again(ask)
 
@@ -119,12 +120,12 @@ class Heads(Iterator[Ask]):
         return shape in self._blocked
 
     def skip_here(self, ask: Ask) -> None:
-        """Nothing with these needs can start in this pass out of this queue."""
+        """Nothing with these needs can start from this queue in this pass."""
         self._blocked_here.setdefault(ask.queue, set()).add(self._order.shape(ask))
         self._again(ask)
 
     def close(self, ask: Ask) -> None:
-        """Nothing at all can start in this pass out of this queue: strict order."""
+        """Nothing more can start from this queue in this pass, because its order is strict."""
         self._closed.add(ask.queue)
         self._again(ask)
 
@@ -364,7 +365,7 @@ class Heads(Iterator[Ask]):
         contest.best = heap[0][3].best if heap else None
 
     def _pass_over(self) -> None:
-        """Nothing was said about the last: others of its class may do better in this pass."""
+        """Nothing was reported about the last one: others of its class may still start in this pass."""
         assert self._last is not None
         contest, shape, ask = self._last
         self._last = None

@@ -39,7 +39,7 @@ FIRST: Final = (-(1 << 62), "")  # before every machine
 
 
 class OverCommitted(Exception):
-    """A take of what is not free. Nothing was changed."""
+    """Something was to be taken that is not free. Nothing was changed."""
 
 
 class _Holding(msgspec.Struct, frozen=True, gc=False):
@@ -122,7 +122,7 @@ class Inventory:
         self._set_changed(machine.id)
 
     def drop(self, machine_id: str) -> None:
-        """The machine is gone. Who holds a part of it still does, and gets it back should it return."""
+        """Remove a machine. Allocations on it are kept, and valid again if it returns."""
         machine = self._machines.pop(machine_id, None)
         if machine is None:
             return
@@ -213,7 +213,7 @@ class Inventory:
             self._journal.append((holder, holding, True))
 
     def give(self, holder: str) -> None:
-        """Everything that it holds becomes free. Absent is fine."""
+        """Free everything that the holder has. Absent is fine."""
         holding = self._holdings.pop(holder, None)
         if holding is None:
             return
@@ -358,7 +358,7 @@ class Inventory:
         self._gains += ((self.version, version, machine_id) for machine_id in freed)
 
     def settle(self) -> None:
-        """Booked everything, and close all transactions."""
+        """Keep all changes and close all transactions."""
         self._marks.clear()
         self._journal.clear()
         if len(self._gains) > GAINS_MAX:
@@ -449,7 +449,8 @@ class Inventory:
         return self._demand.typical
 
     def weigh(self, needs: Sequence[tuple[Need, int]]) -> None:
-        """What waits, with counts: half of what the score keeps places for; history is the other half."""
+        """Set the pending needs with their counts: half of what the score counts as typical; history is the
+        other half."""
         self._demand.wait(needs)
         if self._demand.judge(self._kind.values()):
             self._rejudge()

@@ -60,8 +60,8 @@ def machine_of_node(node: Node, cluster: Workload | None, tenancy: Tenancy) -> M
 
 
 def withheld_of(cluster: Workload, claims: Iterable[Claim], nodes: Iterable[Node]) -> dict[str, Running]:
-    """What others may have of the devices of which a cluster has claimed a part: a holder for each node, by
-    its id.
+    """What other clusters may use of the devices of which this one has claimed a part: a holder for each
+    node, by its id.
 
     A node sees its devices whole. With the rest held, all jobs of the cluster together get what was claimed,
     by the mechanism and up to the memory of the claim. Where a claim does not say which devices it stands on,

@@ -53,7 +53,7 @@ class Nominations:
             state.future = None
 
     def _renew(self, ask_id: str, nominated: Nominated) -> None:
-        """Keep a placement for another cycle, or let the request wait again."""
+        """Keep a placement for another cycle, or make the request pending again."""
         pool, now_ms = self.state.pool, self.state.now_ms
         if nominated.tentative:
             del pool.nominated[ask_id]

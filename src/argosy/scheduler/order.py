@@ -1,4 +1,4 @@
-"""Who is next among those who wait: a total order that changes with every start.
+"""The order of the pending requests: total, and changed by every start.
 
     priority class (a job that has waited for `aging_s` counts one class higher, never as `system`)
       what its queues keep for themselves goes before what is borrowed

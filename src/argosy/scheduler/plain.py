@@ -1,4 +1,4 @@
-"""What a place is worth, one machine at a time: the definition of the score, and what small pools use.
+"""The placement score, one machine at a time: its definition, and what small pools use.
 
     cost = (V before - V after) + (S after - S before) + what stays free on the machine, at a small rate
 

@@ -75,7 +75,7 @@ class Pool:
     # --- what happens
 
     def put_machine(self, machine: Machine) -> None:
-        """A machine is there, or has changed."""
+        """Add a machine or replace a changed one."""
         if self.inventory.machines().get(machine.id) != machine:
             self.inventory.put(machine)
             self._changed_machines()
@@ -92,8 +92,8 @@ class Pool:
         self._classes.clear()
 
     def submit(self, ask: Ask) -> None:
-        """It waits from now on; the same again changes nothing, another one with its id takes its place. Of
-        what runs: ignored."""
+        """Add a pending request. The same one again changes nothing, another one with its id replaces it; one
+        that runs already is ignored."""
         if ask.id in self.held or self.order.get(ask.id) == ask:
             return
         nominated = self.nominated.get(ask.id)
@@ -107,7 +107,7 @@ class Pool:
         self.epoch += 1
 
     def withdraw(self, ask_id: str) -> None:
-        """It does not wait any more; absent is fine. Who is already leaving for it leaves."""
+        """Remove a pending request; absent is fine. Victims that are already terminating for it still end."""
         if ask_id in self.order:
             self.wait_no_more(ask_id)
             self.epoch += 1
@@ -159,7 +159,7 @@ class Pool:
         self.enter(Held(running, allocation, rate_of(need, running.ask.num_nodes)))
 
     def ended(self, job_id: str) -> None:
-        """Something holds nothing any more; absent is fine."""
+        """Remove an allocation; absent is fine."""
         if job_id in self.held:
             self._remove(job_id)
             self.terminating.pop(job_id, None)

@@ -1,4 +1,4 @@
-"""Who makes room: the smallest set of running jobs that must end, or move, so that a waiting gang fits.
+"""Preemption: the smallest set of running jobs that must end, or move, so that a pending gang fits.
 
 Rights. Only preemptible jobs make room, never one that is leaving already or still protected
 (`guarded_ms`). In its own queue an ask displaces what is less urgent: a later priority class, or the same
@@ -58,7 +58,8 @@ class Victim(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What must end, and where the gang goes then. `moved`: where the victims of a consolidation go on."""
+    """What must end, and where the gang is placed then. `moved`: where the victims of a consolidation go
+    on."""
 
     victims: tuple[Victim, ...]
     allocation: Allocation
@@ -276,7 +277,7 @@ def _is_right(ask: Ask, amounts: Amounts, victims: Sequence[Victim], quotas: Quo
 
 
 def _fill_back(chosen: list[Victim], allocation: Allocation, fit: Fit, books: WhatIf) -> Room:
-    """Let go who is not in the way, then try to keep each of the others, the most valued first."""
+    """Spare victims that are not in the way, then try to keep each of the others, the most valued first."""
 
     def kept(victims: Sequence[Victim]) -> Allocation | None:
         mark = books.mark()

@@ -1,4 +1,4 @@
-"""What queues borrowed lately: a mean that fades by half in each half-life, in exact integers."""
+"""What queues borrowed lately: a mean that decays by half in each half-life, in exact integers."""
 
 from __future__ import annotations
 

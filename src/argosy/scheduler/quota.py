@@ -1,4 +1,4 @@
-"""The tree of queues: what each uses, what may start within it, who comes first, and who must give back.
+"""The tree of queues: what each uses, what may start in it, which comes first, and which must give back.
 
     root = everything the pool has
       acme            deserved 64 GPUs

@@ -1,5 +1,4 @@
-"""What was used in the past, from the rows that record it: claims on owned machines, attempts on the nodes of
-clusters.
+"""Past usage, from the rows that record it: claims on owned machines, attempts on the nodes of clusters.
 
 So what a queue borrowed lately is in no row of its own, and still known after a restart: the books of a pool
 are opened with it (`scheduler.quota.Quotas.recall`). It is exact but for what no row says: the tree and

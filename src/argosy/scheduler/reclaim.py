@@ -1,4 +1,4 @@
-"""Who must give back: whether a running job of one queue may be ended so that a request of another starts."""
+"""Reclaiming: whether a running job of one queue may be preempted so that a request of another starts."""
 
 from __future__ import annotations
 

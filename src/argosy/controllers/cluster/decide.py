@@ -1,4 +1,4 @@
-"""Clusters: nodes that stay, jobs that share them in order, rest when idle. Pure."""
+"""Clusters: nodes that stay, jobs that share them in order, and autostop. Pure."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _RECENT_MS: Final = 60_000  # work on a GPU so long ago still counts as present 
 
 
 class Seen(Protocol):
-    """Of what was observed, what idleness depends on."""
+    """The observations that idleness depends on."""
 
     def busy(self, subject: str) -> bool: ...
 

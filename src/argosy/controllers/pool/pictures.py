@@ -1,4 +1,4 @@
-"""The picture: what the last cycles of all pools left, for whoever asks. Requests read nothing else.
+"""The picture: the results of the last cycles of all pools, for requests, which read nothing else.
 
 A cycle and the publication of its picture are one step, which no request comes between (`Shell`). What a
 picture shows is worked out at the first look and kept until the cache changes: one that nobody looks at

@@ -1,5 +1,5 @@
-"""Who waits for machines of their own, managed jobs and queued clusters, and every place that would do.
-Pure."""
+"""Workloads that wait for machines of their own (managed jobs, queued clusters), and every place that would
+do. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A service as one decision is about to leave it: its replicas, what changes, and what is told. Pure."""
+"""A service as one decision will leave it: its replicas, the changed rows, the events. Pure."""
 
 from __future__ import annotations
 

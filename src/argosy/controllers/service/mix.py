@@ -40,6 +40,6 @@ def mix_of(count: int, replicas: Replicas, ready_spot: int) -> Mix:
 
 
 def on_demand_task(task: Task) -> Task:
-    """The same task, on machines that nobody takes back."""
+    """The same task on on-demand machines."""
     wishes = tuple(msgspec.structs.replace(wish, use_spot=False) for wish in task.resources)
     return msgspec.structs.replace(task, resources=wishes)
