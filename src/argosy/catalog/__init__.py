@@ -1,4 +1,4 @@
-"""Offers and prices, offline: what can be had where, for how much, and how old that knowledge is."""
+"""Offers and prices, offline: what is available where, at which price, and how old the prices are."""
 
 from argosy.catalog.catalog import STALE_DAYS, Age, Catalog, Traffic
 from argosy.catalog.facts import AcceleratorFact, AttachedFact, HazardBand, RegionFact, StorageFact

@@ -1,5 +1,4 @@
-"""Everything that is known of prices, offline: the shipped table, and what the user's own folder lays over
-it."""
+"""All known prices, offline: the shipped table, with the user's own folder over it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What is known beside prices of machines: accelerators, regions, storage, traffic, and how often spot is
-taken back."""
+"""Facts beside the prices of machines: accelerators, regions, storage, traffic, and how often spot machines
+are preempted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How dirty the current is where clouds stand: grams of CO2 equivalent per kWh of the local grid.
+"""Carbon intensity of the grids of cloud regions: grams of CO2 equivalent per kWh.
 
 From the best that is known of a region to the least:
 

@@ -1,5 +1,5 @@
-"""Take what a refresh brought, or keep what is there: a catalog never becomes empty or half because a service
-hiccuped."""
+"""Decides whether the result of a refresh replaces the present prices: a catalog never becomes empty or half
+because a price service failed for a moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that were probably meant: for errors only."""
+"""Suggests similar names, for error messages."""
 
 from __future__ import annotations
 

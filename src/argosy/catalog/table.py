@@ -1,5 +1,5 @@
-"""The file of prices: columns by provider, compressed one by one, so that a lookup unpacks what it needs and
-no more.
+"""The file of prices: columns by provider, compressed one by one, so that a lookup unpacks only what it
+needs.
 
 Layout: `MAGIC`, length of the directory (u32), directory (msgpack), sections (zlib). The directory names each
 section with offset, length and CRC; a wrong byte anywhere is found before a figure of it is used.

@@ -1,5 +1,5 @@
-"""Files that come and go: one that arrives is whole or not there, goes on where it was cut off, and is
-checked; one that is sent must not change meanwhile."""
+"""Files that are received and sent: a received file appears only when it is complete, resumes where it was
+cut off, and is checked; a file that is sent must not change meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections to one host, kept for those who come again. Safe to use from several threads."""
+"""A pool of connections to one host. Safe to use from several threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who we are to the server: whose jobs and clusters these are, and in whose queue they count."""
+"""The user that the client claims to be: who owns its jobs and clusters, and whose queue they count in."""
 
 from __future__ import annotations
 

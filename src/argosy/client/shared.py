@@ -1,4 +1,4 @@
-"""What both clients are: settings, headers, when to try again, and methods that take several calls."""
+"""What both clients share: settings, headers, retries, and methods that take several calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers that this person signed in to: the tokens that `argosy login` got, in a file (0600)."""
+"""The tokens that `argosy login` got, by server, in a file (0600)."""
 
 from __future__ import annotations
 

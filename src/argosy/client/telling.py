@@ -1,4 +1,4 @@
-"""What a Python program is told: warnings at the line that called, and hints in Python's words."""
+"""Messages for Python programs: warnings at the line of the call, and hints in terms of Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dynamic batching: requests that wait at the same time become one run of the model."""
+"""Dynamic batching: requests that are waiting at the same time become one run of the model."""
 
 from __future__ import annotations
 

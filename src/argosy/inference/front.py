@@ -1,4 +1,4 @@
-"""What callers reach: the Open Inference Protocol, and the contracts of SageMaker, Vertex AI, TF Serving."""
+"""The HTTP API: the Open Inference Protocol, and the contracts of SageMaker, Vertex AI, TF Serving."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the core knows of the world: protocols for providers and agents, and the errors of their borders."""
+"""The borders of the core: protocols for providers and agents, and their errors."""

@@ -1,4 +1,4 @@
-"""Proofs for an authority that a host is ours, by a record in the DNS. Those by an answer on port 80 are
+"""Challenges of a certificate authority, answered by a record in the DNS. Those by an answer on port 80 are
 made by who answers there: `server.host_proofs`, `server.domains`."""
 
 from __future__ import annotations

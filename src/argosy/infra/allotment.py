@@ -1,4 +1,4 @@
-"""Allotment on a shared machine: which accelerators a node gets. Pure."""
+"""Allocation on a shared machine: which accelerators a node gets. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every driver checks of a claim before it orders anything. Pure."""
+"""Checks of a claim that every driver makes before it orders anything. Pure."""
 
 from __future__ import annotations
 

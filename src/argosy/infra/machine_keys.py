@@ -1,4 +1,5 @@
-"""Keys of machines: one that opens them, and their own, so that the first connection is verified already.
+"""SSH keys of machines: the one that logs in, and their host keys, so that already the first connection is
+verified.
 
 A claim's host key follows from this server's secret and the claim's id. So a repeated order is the same order
 to the letter, and nothing about it needs to be kept.

@@ -1,4 +1,4 @@
-"""What no cloud of virtual machines is asked for, because its manifest says that it cannot be had. Pure."""
+"""Requests that a cloud of virtual machines is not asked for, because its manifest rules them out. Pure."""
 
 from __future__ import annotations
 

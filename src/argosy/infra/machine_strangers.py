@@ -1,4 +1,4 @@
-"""Machines that carry a claim's mark, and nobody here knows that claim: what `check` tells of them."""
+"""Machines with the tag of a claim that is unknown here: what `check` reports about them."""
 
 from __future__ import annotations
 

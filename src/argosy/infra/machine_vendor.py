@@ -1,4 +1,4 @@
-"""What a cloud of virtual machines has to be told how to do; `machine_driver.MachineDriver` does the rest."""
+"""What each cloud of virtual machines implements itself; `machine_driver.MachineDriver` does the rest."""
 
 from __future__ import annotations
 

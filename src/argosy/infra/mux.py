@@ -1,4 +1,4 @@
-"""Streams to an agent where only one channel can be had: they share it."""
+"""Several streams to an agent over a single channel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading from a stream that may fall silent: a dead line says nothing, so its silence has to be noticed.
+"""Reading from a stream with a timeout: a dead connection sends nothing, so its silence has to be noticed.
 
 One timer for each stream, whatever comes on it: a heartbeat costs the reader no timer of its own.
 """

@@ -1,5 +1,5 @@
-"""The agent's wire, spoken by an object of this process where no agent is: to `infra.agent_client` it is a
-node's agent.
+"""The agent's wire protocol, spoken by an object of this process where there is no agent: to
+`infra.agent_client` it is a node's agent.
 
 What the object cannot do (files, terminals, ports) is refused with its own reason.
 """

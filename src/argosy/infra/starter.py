@@ -1,7 +1,6 @@
 """The process that stays on a host and does orders there without a session for each (`argosy.agent.starter`).
 
-It saves time and nothing depends on it: whoever finds it gone, or in trouble, goes the long way, which leaves
-a new one behind.
+It only saves time: when it is gone or fails, the ordinary way over ssh is used, which starts a new one.
 """
 
 from __future__ import annotations

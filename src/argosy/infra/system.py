@@ -1,4 +1,4 @@
-"""The real clock and the real dice: the only place of the server that reads them."""
+"""The real clock and random numbers: the only place of the server that reads them."""
 
 from __future__ import annotations
 

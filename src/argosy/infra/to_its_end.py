@@ -1,4 +1,4 @@
-"""Work that is finished once it has begun, whatever becomes of the caller who asked for it."""
+"""Work that is finished once it has begun, even when its caller is cancelled."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The words of Argosy as frozen types. Imports nothing else of Argosy; reads no clock and no dice."""
+"""The types of Argosy, all frozen. Imports nothing else of Argosy; uses no clock and no random numbers."""

@@ -1,4 +1,4 @@
-"""Who asks, and what may be done at all: permissions, grants, callers.
+"""Permissions, grants and callers.
 
 A permission is `resource.verb`, from the one list below; every endpoint names one. A grant is a set of them
 over projects. What a caller may do is decided by `identity.deciding`.

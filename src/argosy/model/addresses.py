@@ -1,4 +1,4 @@
-"""Which addresses only programs on the same machine reach."""
+"""Which addresses are reachable from the same machine only."""
 
 from __future__ import annotations
 

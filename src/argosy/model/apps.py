@@ -1,4 +1,4 @@
-"""Apps: what runs in a session and is reached through the proxy. And how well its node keeps it apart."""
+"""Apps: what runs in a session and is reached through the proxy; and the levels of isolation on its node."""
 
 from __future__ import annotations
 

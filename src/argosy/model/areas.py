@@ -1,4 +1,4 @@
-"""Where a region is, and the words people use for it: for data residency and exclusions.
+"""Geographic areas of regions, and the names people use for them: for data residency and exclusions.
 
 An area is a provider (`aws`), a place (`aws/us-east-1`), a region or a pattern of regions (`us-*`), a country
 (`KR`), `eu` (the member states), `eea` (with Iceland, Liechtenstein and Norway), or a continent (`asia`). Any

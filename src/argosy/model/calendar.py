@@ -1,4 +1,4 @@
-"""Times of the calendar: whether now lies between two cron expressions. Pure."""
+"""Calendar times: whether now lies between two cron expressions. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hosts that people name: how to reach one, what it said when it was examined, and how it is."""
+"""Hosts that people add by name: how to reach one, the result of its examination, and its state."""
 
 from __future__ import annotations
 

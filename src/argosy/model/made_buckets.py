@@ -1,4 +1,4 @@
-"""Buckets that were made for a task which does not keep them (`persistent: false`): rows. Pure."""
+"""Rows of buckets that were created for a task and are deleted after it (`persistent: false`). Pure."""
 
 from __future__ import annotations
 

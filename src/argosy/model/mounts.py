@@ -1,4 +1,4 @@
-"""Storage that appears in a task: which URL it is, and how. Pure."""
+"""Mounts of a task: the URL of the storage, and how it is mounted or copied. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes of places that have a name here: a task writes the name alone under `volumes`. Pure.
+"""Named volumes of providers: a task writes just the name under `volumes`. Pure.
 
 A volume and a folder of one project never have one name, so that what a task means is clear.
 """

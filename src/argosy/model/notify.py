@@ -1,4 +1,4 @@
-"""Who is told when a job starts, ends or recovers."""
+"""Notifications: who is told when a job starts, ends or recovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Offers, plans and refusals: what can be had, what was chosen, and why not the others."""
+"""Offers, plans and refusals: what is available, what was chosen, and why not the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes that a place has itself, as SkyPilot's task files name them: `type: …` under `volumes`. Pure.
+"""Volumes of a provider's own types, as SkyPilot's task files name them: `type: …` under `volumes`. Pure.
 
 Such a volume binds its task to that place; its driver reads it in `config.<place>.volumes`.
 """

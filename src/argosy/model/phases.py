@@ -1,4 +1,4 @@
-"""Phases, outcomes and what is wished for: four separate things, and the tables of allowed moves.
+"""Desired state, phase, outcome and reason: four separate things, and the tables of allowed moves.
 
 Law: `store.commit` refuses any move of a phase that is not in its table, so an illegal state cannot be
 written, whoever writes it.

@@ -1,4 +1,4 @@
-"""The rights that Argosy needs in a namespace, and those that let it see the nodes. Pure."""
+"""The Kubernetes permissions that Argosy needs in a namespace, and those that let it see the nodes. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a task wants to share a pool with others: what a user writes below `scheduling:`."""
+"""Scheduling wishes of a task: what a user writes below `scheduling:`."""
 
 from __future__ import annotations
 

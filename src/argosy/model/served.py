@@ -1,4 +1,4 @@
-"""What was seen of a service: answers of its replicas to probes, and what its gateways count."""
+"""Observations of a service: the answers of its replicas to probes, and the counters of its gateways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task that serves says of itself: how it is probed, how many replicas it has, how updates go."""
+"""The `service` of a task: its probes, number of replicas, and rollout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who shares a pool, and how much of it is whose: queues in a tree, groups of nodes, presets.
+"""Quotas of shared pools: queues in a tree, groups of nodes, presets.
 
 One value, stored as one row: a change is checked against the whole tree (`scheduler.quota.check_tenancy`)
 and written with its revision, so an illegal tree is never stored. Amounts are integers by the name of what is

@@ -1,4 +1,4 @@
-"""Plans that people confirmed: what a launch keeps to, and whether it still can. Pure."""
+"""Confirmed plans: what a launch must keep to, and whether it still can. Pure."""
 
 from __future__ import annotations
 

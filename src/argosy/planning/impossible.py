@@ -1,5 +1,5 @@
-"""Which single constraint of a wish removes the last candidate: each is dropped in turn, and what fits then
-is counted."""
+"""Which single constraint of a wish excludes all candidates: each is dropped in turn, and what fits then is
+counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be had in all places in use: live quotes, and the rows of the catalog for providers whose offers
+"""Available offers of all places in use: live quotes, and the rows of the catalog for providers whose offers
 are priced there.
 
 `plan_offered` is `choose.plan` over both. A live quote takes the place of the catalog's row of the same

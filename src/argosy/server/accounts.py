@@ -1,4 +1,4 @@
-"""What projects spent of what they may spend."""
+"""Budgets of projects, and what has been spent of them."""
 
 from __future__ import annotations
 

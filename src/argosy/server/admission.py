@@ -1,5 +1,5 @@
-"""Whether managed jobs and jobs of clusters may be queued: a plan within the budget, and room that could ever
-be theirs."""
+"""Admission: whether managed jobs and jobs of clusters may be queued, by the budget of their project and by
+whether any machine could ever hold them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What of the catalog would take a task, and why nothing does: offers of providers that this server does not
-use, and rented machines of those that it uses."""
+"""Catalog offers that fit a task, or why none fits: of providers that this server does not use, and rented
+machines of those that it uses."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What every infrastructure says of itself: those in use are asked, of the others it is known what is
-missing."""
+"""Checks of infrastructure: providers in use are asked, of the others their manifest says what is missing."""
 
 from __future__ import annotations
 

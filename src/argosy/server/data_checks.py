@@ -1,5 +1,5 @@
-"""Storage that tasks name is looked at before anything is ordered: a bucket that is missing or closed to us
-is told at once, not by a machine that is paid for."""
+"""Checks the storage that tasks name before anything is ordered, so that a bucket that is missing or
+forbidden is reported before a machine is paid for."""
 
 from __future__ import annotations
 

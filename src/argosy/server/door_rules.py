@@ -1,5 +1,4 @@
-"""What the door over TCP asks of every request before anybody is asked for: its host, its origin, its method.
-Pure.
+"""Checks of every request over TCP before authentication: its host, its origin, its method. Pure.
 
 A browser sends cookies to us for pages of others, too, and a name that anybody owns may lead to this
 machine. So a request with a cookie proves that one of our own pages made it, and a request without a bearer

@@ -1,5 +1,5 @@
-"""TLS of a server that runs: its certificate renewed in the background, and plain HTTP for an authority's
-questions. Loaded only where TLS is asked for."""
+"""TLS of the running server: its certificate is renewed in the background, and plain HTTP answers the
+challenges of a certificate authority. Loaded only where TLS is asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One request and its answer over ASGI: bodies with a limit, checked queries, JSON or a stream out."""
+"""One request and its reply over ASGI: bodies with a size limit, checked query parameters, replies as JSON or
+as a stream."""
 
 from __future__ import annotations
 

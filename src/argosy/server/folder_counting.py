@@ -1,4 +1,4 @@
-"""What folders hold, counted again every minute where something may come past us.
+"""Sizes of folders, counted again every minute where bytes may change without passing through the server.
 
 What comes through the server is known at once. What programs write on a volume itself is not: a folder with
 a quota, or on a volume that nodes see, is counted again after a minute, and later where counting takes long.

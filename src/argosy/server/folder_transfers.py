@@ -1,4 +1,4 @@
-"""Bytes of folders on their way out: downloads with ranges, many files as one tar stream."""
+"""Downloads from folders: byte ranges, and many files as one tar stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The trash of folders: who still needs a folder that is to go there, and what leaves it for good.
+"""The trash of folders: which workloads still need a folder that is to be trashed, and which folders are
+deleted for good.
 
 A folder that goes for good is marked first. Its bytes go, then its row: what a crash left is taken up by the
 next sweep, and nobody can restore a part of a folder.

@@ -1,4 +1,4 @@
-"""Where folders may be: paths of the server, and buckets."""
+"""The volumes of folders: paths of the server, and buckets."""
 
 from __future__ import annotations
 

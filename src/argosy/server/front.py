@@ -1,5 +1,5 @@
-"""The door: every request is matched with the endpoint table, let in or not, and every error leaves as a
-`Problem`.
+"""The front of the API: every request is matched with the endpoint table and authorised, and every error is
+returned as a `Problem`.
 
 This is a plain ASGI application rather than a framework's: see docs/decisions (what a framework would add
 here is routing over a table that exists already, and a quarter of a second to every start).

@@ -1,5 +1,5 @@
-"""How an authority is shown that a host is ours: in the database, so that whichever server it asks knows; and
-the plain HTTP beside TLS, which answers nothing else."""
+"""HTTP challenges of a certificate authority: kept in the database, so that whichever server is asked can
+answer; and the plain HTTP beside TLS, which answers nothing else."""
 
 from __future__ import annotations
 

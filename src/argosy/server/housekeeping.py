@@ -1,5 +1,5 @@
-"""What is done once a day: the backup, and the end of what is old, too much, or belongs to nobody. And what
-is looked at all the time."""
+"""Daily work: the backup, and the removal of what is old, too much, or belongs to nobody. And the checks that
+run all the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Tasks as clients send them: what a client of ours never sends is refused, and presets are put in."""
+"""Checks tasks as clients send them: what our own client never sends is refused, and presets are filled
+in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pools of workers: which one is meant, and how they are shown. Pure."""
+"""Worker pools: lookup by name, and their views. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Whether this server keeps the files that are the servers' own: buckets, the volume `server`, copies between
-stores. Of several servers over one database one keeps them, on its disk; a request that needs them and comes
-to another is passed on.
-"""
+"""Which server keeps the files that belong to all servers of a database: buckets, the volume `server`, copies
+between stores. One of them keeps these on its disk; a request for them that reaches another server is passed
+on."""
 
 from __future__ import annotations
 

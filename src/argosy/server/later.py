@@ -1,4 +1,4 @@
-"""Features that are loaded with their first request: most servers never have one."""
+"""Features that are loaded with their first request, which most servers never get."""
 
 from __future__ import annotations
 

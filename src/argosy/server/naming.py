@@ -1,5 +1,4 @@
-"""Names of clusters. They are unique within a project; people of different projects may choose the same.
-Pure.
+"""Names of clusters. They are unique within a project; different projects may use the same name. Pure.
 
     NAME            the cluster of the caller's project; when that has none, the only one of this name in all
     projects PROJECT/NAME    exactly that one clu-…           by id

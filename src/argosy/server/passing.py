@@ -1,4 +1,4 @@
-"""One request over a stream to another server, and its answer: as it came, piece by piece."""
+"""Passes one request over a stream to another server, and its reply back, unchanged and piece by piece."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What could be had: what providers offered last, and the plan that comes of it. Writes nothing."""
+"""Makes plans from what providers offered last. Writes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What requests leave in the audit log: changes by themselves, and here what changes no row, or is denied.
+"""Audit entries of requests that change no row or are denied; changes of rows record themselves.
 
 While a request runs, `store.acting.ACTING` says who acts: every commit of the request writes the record of
 its rows in the same transaction.

@@ -1,4 +1,4 @@
-"""Services: which one is meant, and how they are shown. Pure."""
+"""Services: lookup by name, and their views. Pure."""
 
 from __future__ import annotations
 

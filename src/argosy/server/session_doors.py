@@ -1,4 +1,4 @@
-"""Ways into sessions over WebSockets: the app, ports, ssh; and terminals that outlive their line."""
+"""WebSockets into sessions: the app, ports, ssh, and terminals that outlive their connection."""
 
 from __future__ import annotations
 

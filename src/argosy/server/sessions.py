@@ -1,4 +1,4 @@
-"""Sessions: which one is meant, and where its app is. Pure."""
+"""Sessions: lookup by name, and the address of their app. Pure."""
 
 from __future__ import annotations
 

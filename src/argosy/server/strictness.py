@@ -1,4 +1,4 @@
-"""Requests are strict all the way down: a field that this server does not know is an error with its path.
+"""Strict checks of requests at every depth: a field that this server does not know is an error with its path.
 
 msgspec refuses unknown fields of `api.endpoint.Request`; the model types inside (tasks, resources) are read
 leniently everywhere else, because stored rows and newer peers have fields of their own. So the walk over what

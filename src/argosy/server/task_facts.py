@@ -1,5 +1,4 @@
-"""What is known of how long tasks run and what speaks against places: earlier runs, speeds, power, grids,
-losses."""
+"""What plans know about running times and places: earlier runs, speeds, power, carbon of grids, losses."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Who shares what, for the handlers: the tenancy read and written, requests seated in their queue, pools and
-reasons shown."""
+"""The tenancy for the handlers: read and written, with requests assigned to their queue, and views of pools
+and reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask over TCP: tokens, of which the store keeps only SHA-256.
+"""Tokens for requests over TCP, of which the store keeps only the SHA-256.
 
 Over the unix socket the file system decides: the socket belongs to its owner alone, and no token is asked
 for.

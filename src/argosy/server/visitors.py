@@ -1,4 +1,4 @@
-"""Requests that are open: whoever is put out is out within a second, also of a terminal or a stream."""
+"""Open requests: when access is revoked, they end within a second, also terminals and streams."""
 
 from __future__ import annotations
 

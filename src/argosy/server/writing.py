@@ -1,4 +1,4 @@
-"""How requests write: once for each key, again after a conflict, and with a word about it in the events."""
+"""Writes of requests: once for each idempotency key, repeated after a conflict, with an event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with an input, and what is merely worth saying: collected, then told all at once."""
+"""Errors and warnings about an input: collected, then reported all at once."""
 
 from __future__ import annotations
 

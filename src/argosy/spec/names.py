@@ -1,4 +1,4 @@
-"""Names: of clusters, jobs and variables; which are ours; and `K=V` as people give it."""
+"""Names of clusters, jobs and variables: checks, reserved ones, and parsing of `K=V`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way in: YAML text or Python values, and flags, to tasks. Pure: reading files is the client's."""
+"""Parses YAML text or Python values, and flags, to tasks. Pure: the client reads the files."""
 
 from __future__ import annotations
 

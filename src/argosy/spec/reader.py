@@ -1,4 +1,4 @@
-"""Nodes against shapes: reads what is right, and says of the rest what was expected and what was found."""
+"""Reads nodes by their shapes; for what does not fit, it reports what was expected and what was found."""
 
 from __future__ import annotations
 

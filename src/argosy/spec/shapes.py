@@ -1,4 +1,5 @@
-"""The algebra of what a field may hold. Parser, JSON schema and documentation all walk these same values."""
+"""The types of values that a field may hold. Parser, JSON schema and documentation all walk these same
+values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one database: rows in, rows out, one kind of write.
+"""The one database: rows, snapshots of them, and one kind of write.
 
 `Store` is imported on first use: who only looks at snapshots needs no SQLAlchemy.
 """

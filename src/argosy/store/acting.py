@@ -1,4 +1,4 @@
-"""Who acts in this request, for the audit log. The log itself is loaded with the first change."""
+"""The caller of the present request, for the audit log. The log itself is loaded with the first change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commits on their way to the database: checks, one transaction for all that wait, and memory that follows.
+"""Commits: checks, one transaction for all that are waiting, and the update of the rows in memory.
 
 Everything here runs in the store's thread (`lane.py`).
 """

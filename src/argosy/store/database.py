@@ -1,4 +1,4 @@
-"""One connection to SQLite or PostgreSQL: opened, checked, kept, opened again; its errors said in our words.
+"""One connection to SQLite or PostgreSQL: opened, checked, kept, reopened; its errors become ours.
 
 Everything here runs in the store's own thread. Transactions are opened by hand (both drivers are in
 autocommit mode), so that a read costs one round trip and a write takes SQLite's lock at once.

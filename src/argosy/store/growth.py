@@ -1,4 +1,5 @@
-"""What the database may forget: by age, and by number, oldest first; inside the caller's transaction."""
+"""Retention: which rows the database deletes, by age and by number, oldest first; inside the caller's
+transaction."""
 
 from __future__ import annotations
 

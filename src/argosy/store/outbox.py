@@ -1,4 +1,5 @@
-"""What people are to be told: rows that are written with the event itself and go when it has reached them."""
+"""The outbox of notifications: rows that are written with the event itself and deleted when it has been
+delivered."""
 
 from __future__ import annotations
 

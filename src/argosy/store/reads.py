@@ -1,4 +1,4 @@
-"""What can be asked of the store: live rows from memory, all others from the tables."""
+"""Reads: live rows from memory, all others from the tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers that share this database: which there are, who of them decides, and on whose machine claims are.
+"""Servers that share this database: which exist, which one decides, and on whose machine claims are.
 
 A **term** is a lease with a number that grows with every new holder. Whoever holds it may name it in `expect`
 of a commit (`fence_of`): the database then refuses the commit when the term is over, also of a server that

@@ -1,4 +1,5 @@
-"""One server per state folder: a lock that the kernel takes back when its holder dies, and who holds it."""
+"""One server per state folder: a lock that the kernel releases when its holder dies, and the holder's
+name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store: `commit` is the only write, `snapshot` the view that everything decides on."""
+"""The store: `commit` is the only write, `snapshot` the view that all decisions read."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Talking to price services: JSON over HTTPS by the standard library, typed answers, polite retries, no
-secrets in texts."""
+"""HTTP client for price services: JSON over HTTPS by the standard library, typed replies, retries with
+pauses, no secrets in texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry of kinds of workloads: one line each. Whoever meets a row of any kind asks here."""
+"""The registry of kinds of workloads: one line each. Code that handles rows of any kind looks it up here."""
 
 from __future__ import annotations
 

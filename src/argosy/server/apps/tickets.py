@@ -1,4 +1,5 @@
-"""Codes that open an app once, and the tickets that they become: what a browser's cookie stands for.
+"""One-time codes that open an app, and the tickets that they are exchanged for, which a browser's cookie
+names.
 
 `Tickets` are in the memory of one server; `Shelf` is where the servers of a database find each other's.
 """

@@ -1,4 +1,4 @@
-"""The audit log, read and proved."""
+"""The audit log: reading and verification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies of what managed jobs keep: which there are, what is in them, and their end."""
+"""Checkpoint copies of managed jobs: listing, contents, removal."""
 
 from __future__ import annotations
 

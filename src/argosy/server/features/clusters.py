@@ -1,4 +1,4 @@
-"""Clusters: how they are, and what becomes of them."""
+"""Clusters: their status, and stop, start, down, autostop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may have how much: the tree of queues."""
+"""Quotas: the tree of queues."""
 
 from __future__ import annotations
 

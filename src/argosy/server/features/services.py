@@ -1,4 +1,4 @@
-"""Services: made, given new revisions, scaled, taken back, shown, ended."""
+"""Services: creation, new revisions, scaling, rollback, views, end."""
 
 from __future__ import annotations
 

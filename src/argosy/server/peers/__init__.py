@@ -1,1 +1,1 @@
-"""Several servers over one database: who is there, who decides, and what each has that another needs."""
+"""Several servers over one database: which are alive, which one decides, and what they ask each other for."""

@@ -1,7 +1,8 @@
 """How servers of one database know each other: TLS with certificates of an authority that only they have.
 
 The authority's key follows from a secret that is sealed in the database. Every server signs a certificate for
-itself and accepts nobody else's: who cannot open the database's secrets gets no further than the handshake.
+itself and accepts only this authority's: without access to the database's secrets nobody passes the
+handshake.
 """
 
 from __future__ import annotations
