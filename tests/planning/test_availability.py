@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +13,6 @@ from argosy.planning.availability import (
     Memory,
     Refusal,
     forgive,
-    merge,
     order_for_failover,
     penalty,
     refusal_of,
@@ -183,14 +181,6 @@ def test_preference_is_kept_where_the_user_gave_one() -> None:
     listed = [at(zone="a", wish=first), at(zone="b", wish=first), at("gcp", wish=second)]
     assert order_for_failover(listed, Memory(), NOW, ordered=True) == listed
     assert order_for_failover(listed, Memory(), NOW)[1] is listed[2]
-
-
-def test_servers_share_what_they_know() -> None:
-    old, new = told(at(), at_ms=NOW - 20 * MINUTE), told(at(), at("gcp"))
-    both = merge([old, new])
-    assert penalty(both, at(), NOW) == 1.0 and penalty(both, at("gcp"), NOW) == 1.0
-    assert msgspec.json.decode(msgspec.json.encode(both), type=Memory) == both
-    assert merge([]) == Memory()
 
 
 def test_the_memory_does_not_grow_without_end() -> None:

@@ -26,7 +26,7 @@ from argosy.model.market import DAY_MS, Block, Market
 from argosy.model.offer import Capacity, Offer
 from argosy.model.places import OWNED
 from argosy.model.resources import Resources
-from argosy.model.units import render_bytes
+from argosy.model.units import render_bytes, render_date
 
 if TYPE_CHECKING:
     from argosy.catalog.grids import Grid
@@ -424,8 +424,8 @@ class Catalog:
         return Age(
             provider=provider,
             source=self._overlay.origin(provider),
-            newest=_date(max(dated)) if dated else "",
-            oldest=_date(min(dated)) if dated else "",
+            newest=render_date(max(dated)) if dated else "",
+            oldest=render_date(min(dated)) if dated else "",
             days=age,
             undated=undated,
             stale=age is None or age > stale_days,
@@ -541,12 +541,6 @@ def _rows_of(
             for kind in kinds:
                 for row in range(columns.start[kind], columns.start[kind + 1]):
                     yield lane, kind, row
-
-
-def _date(day: int) -> str:
-    import datetime
-
-    return (datetime.date(1970, 1, 1) + datetime.timedelta(days=day)).isoformat()
 
 
 def _did_you_mean(names: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from argosy.model.market import DAY_MS, Block
 from argosy.model.offer import Capacity, Choice, Offer
 from argosy.model.priced import GpuView, PriceView, RegionView
 from argosy.model.resources import Infra
+from argosy.model.units import render_date
 
 
 class OfferRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -111,7 +112,7 @@ def _gpu_row(catalog: Catalog, block: Block, kind: int, place: Infra) -> GpuView
                     region=at.region,
                     zone=at.zone,
                     estimated=note.estimated,
-                    as_of=_date(note.as_of_day),
+                    as_of=render_date(note.as_of_day),
                 )
     if not best:
         return None
@@ -160,7 +161,7 @@ def _offer_row(catalog: Catalog, offer: Offer, total_micro_usd: int) -> OfferRow
             region=offer.region,
             zone=offer.zone,
             estimated=offer.estimated,
-            as_of=_date(offer.quoted_at_ms // DAY_MS),
+            as_of=render_date(offer.quoted_at_ms // DAY_MS),
         ),
         total_micro_usd=total_micro_usd,
         interrupted_pct_low=hazard.low_pct if hazard else None,
@@ -229,9 +230,3 @@ def _survey(block: Block, inside: dict[tuple[str, str], tuple[set[str], set[str]
         if place.zone:
             zones.add(place.zone)
         inside[block.provider, place.region] = zones, known | models, count + offers
-
-
-def _date(day: int) -> str:
-    import datetime
-
-    return (datetime.date(1970, 1, 1) + datetime.timedelta(days=day)).isoformat() if day else ""

@@ -84,10 +84,7 @@ def get(session: Session, job: str, folder: str, checkpoint: str, as_json: bool)
 
     screen, place = session.screen, session.cwd / Path(folder).expanduser()
 
-    def on_bytes(done: int, total: int) -> None:
-        if not as_json:
-            screen.progress(f"{render_bytes(done)} of {render_bytes(total)}")
-
+    on_bytes = screen.on_bytes(quiet=as_json)
     with session.on_interrupt(lambda: f"What is in {place} is not complete."):
         count = session.client.run(fetch_checkpoint(_job(session, job).id, checkpoint, place, on_bytes))
     screen.end_progress()

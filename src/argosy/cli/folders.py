@@ -146,7 +146,7 @@ def rm(session: Session, place: str, forever: bool, yes: bool, as_json: bool) ->
     name, path = _place(place)
     if path:
         done = session.client.remove_files(name, path)
-        _done(session, done, f"Removed {name}/{path}.", as_json=as_json)
+        _told(session, done, f"Removed {name}/{path}.", as_json=as_json)
         return
     found = session.client.folder(name)
     if forever:
@@ -157,7 +157,7 @@ def rm(session: Session, place: str, forever: bool, yes: bool, as_json: bool) ->
         session.client.change_folder(found.id, FolderChange(trashed=True))
     if forever:
         done = session.client.purge_folder(found.id)
-        _done(session, done, f"Removed {found.name} for good.", as_json=as_json)
+        _told(session, done, f"Removed {found.name} for good.", as_json=as_json)
         return
     again = session.client.folder(found.id)
     text = f"{name} is in the trash for {TRASH_DAYS} days. Back: argosy folder restore {name}"
@@ -221,7 +221,7 @@ def invite(session: Session, name: str, to: str, level: str, as_json: bool) -> N
 def accept(session: Session, name: str, decline: bool, as_json: bool) -> None:
     """Accept an invitation to a folder, or decline it."""
     done = session.client.answer_invitation(name, accept=not decline, user=session.user)
-    _done(session, done, f"{'Declined' if decline else 'Accepted'}: {name}.", as_json=as_json)
+    _told(session, done, f"{'Declined' if decline else 'Accepted'}: {name}.", as_json=as_json)
 
 
 @folder.command(epilog=examples("argosy folder transfer train bob", "argosy folder transfer train project"))
@@ -442,14 +442,7 @@ def _quota_words(folder: FolderView) -> str:
     )
 
 
-def _told(session: Session, view: FolderView, text: str, *, as_json: bool) -> None:
-    if as_json:
-        session.screen.json(view)
-    else:
-        session.screen.say(text)
-
-
-def _done(session: Session, done: object, text: str, *, as_json: bool) -> None:
+def _told(session: Session, done: object, text: str, *, as_json: bool) -> None:
     if as_json:
         session.screen.json(done)
     else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -176,6 +176,17 @@ class Screen:
         width, text = _columns(self._env) - 1, _plain(text, self.err)
         self.err.write(f"\r\x1b[K{self.paint('⚙', 'cyan')} {text[: width - 2]}")
         self.err.flush()
+
+    def on_bytes(self, *, quiet: bool) -> Callable[[int, int], None]:
+        """What a copy calls with the bytes that are done, and all of them."""
+
+        def show(done: int, total: int) -> None:
+            if not quiet:
+                from argosy.model.units import render_bytes
+
+                self.progress(f"{render_bytes(done)} of {render_bytes(total)}")
+
+        return show
 
     def end_progress(self) -> None:
         if self._progress_shown:

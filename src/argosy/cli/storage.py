@@ -430,10 +430,7 @@ def _copies(
     session.client.health()  # starts the server if need be
     screen = session.screen
 
-    def on_bytes(done: int, total: int) -> None:
-        if not as_json:
-            screen.progress(f"{render_bytes(done)} of {render_bytes(total)}")
-
+    on_bytes = screen.on_bytes(quiet=as_json)
     client = session.client
     with Transfer(
         client.location, session.cwd, on_bytes, sign=client.sign_objects, dryrun=dryrun, encryption=encryption

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -61,8 +60,6 @@ from argosy.model.syncing import Rules, not_on_disk, same_objects, steps
 from argosy.model.task import StorageMount, SyncRules, Task
 from argosy.model.units import many, render_bytes
 from argosy.store import Store
-
-_log = logging.getLogger(__name__)
 
 FILES_MAX: Final = 1_000_000  # of one copy
 _SIGNED_S: Final = 3600

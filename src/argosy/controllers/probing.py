@@ -8,7 +8,6 @@ is looked at again when an answer is another than the one before.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -27,8 +26,6 @@ from argosy.model.rows import Node, Workload
 from argosy.model.served import ReplicaFact
 from argosy.model.serving import Probe
 from argosy.store import Store
-
-_log = logging.getLogger(__name__)
 
 FIRST_MS, GROWTH, MOST_MS = 50, 1.3, 1_000  # between probes of a replica that has not been ready yet
 _LOOK_FIRST, _LOOK_EVERY = 8, 20  # after so many refusals we look where it listens instead

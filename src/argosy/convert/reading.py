@@ -33,7 +33,7 @@ def holds_password(value: str) -> bool:
     return bool(_URL_WITH_PASSWORD.search(value))
 
 
-def wrong(node: Node, what: str, hint: str = "") -> ArgosyError:
+def wrong(node: Node | Fields, what: str, hint: str = "") -> ArgosyError:
     return ArgosyError(
         "spec-invalid", what, where=node.place.render(), hint=hint or "compare with the tool's own reference"
     )
@@ -148,12 +148,7 @@ class Fields:
         return f"{self.path}.{name}" if self.path else name
 
     def wrong(self, what: str, hint: str = "") -> ArgosyError:
-        return ArgosyError(
-            "spec-invalid",
-            what,
-            where=self.place.render(),
-            hint=hint or "compare with the tool's own reference",
-        )
+        return wrong(self, what, hint)
 
     def __contains__(self, name: str) -> bool:
         return not is_nothing(self._left.get(name))

@@ -27,7 +27,6 @@ from argosy.store.store import Store
 DEVICE_MS: Final = 10 * 60_000  # how long a code waits for its person
 LOCAL_MS: Final = 60_000
 SSO_MS: Final = 12 * 3_600_000  # then the identity provider is asked again
-_TRIES: Final = 5  # wrong short codes of one person, for what they try to confirm
 _WRONG: Final = "the name, the password or the one-time code is wrong"
 _PENDING_MAX: Final = 1000  # codes that wait at once
 

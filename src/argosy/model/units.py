@@ -155,6 +155,17 @@ def render_duration(seconds: float) -> str:
     return f"{total}s"
 
 
+def render_date(day: int) -> str:
+    """Of a day counted from 1970-01-01, which is no date itself.
+
+    >>> render_date(20_454), render_date(0)
+    ('2026-01-01', '')
+    """
+    import datetime  # most processes render none
+
+    return (datetime.date(1970, 1, 1) + datetime.timedelta(days=day)).isoformat() if day else ""
+
+
 def many(count: int | str, noun: str) -> str:
     """A number with its noun, in the singular for one.
 

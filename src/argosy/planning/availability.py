@@ -207,18 +207,6 @@ def opens_ms(memory: Memory, choice: Choice, now_ms: int, *, leaves: bool = Fals
     return max(asks_ms, spell.lost_ms + 1000 * alone_s)
 
 
-def merge(memories: Sequence[Memory]) -> Memory:
-    """What several servers know; of the same place and shape the later refusal counts."""
-    latest: dict[tuple[str, str, str, str, bool], Refusal] = {}
-    for memory in memories:
-        for each in memory.refusals:
-            old = latest.get(_key(each))
-            if old is None or (old.at_ms, old.weight) < (each.at_ms, each.weight):
-                latest[_key(each)] = each
-    half_life_s = memories[0].half_life_s if memories else Memory().half_life_s
-    return Memory(refusals=tuple(latest[key] for key in sorted(latest)), half_life_s=half_life_s)
-
-
 def weight_at(refusal: Refusal, now_ms: int, half_life_s: int) -> float:
     """What is left of a refusal. One from the future, by another clock, counts as of now."""
     age_s = max(0, now_ms - refusal.at_ms) / 1000

@@ -449,8 +449,7 @@ class Inventory:
         return self._demand.typical
 
     def weigh(self, needs: Sequence[tuple[Need, int]]) -> None:
-        """Set the pending needs with their counts: half of what the score counts as typical; history is the
-        other half."""
+        """Set the pending needs with their counts: half of what the score counts as typical."""
         self._demand.wait(needs)
         if self._demand.judge(self._kind.values()):
             self._rejudge()

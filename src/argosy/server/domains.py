@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger(__name__)
 CERTIFICATES: Final = "certificates"
 PROOFS: Final = "proofs"
-_LOOK_S: Final = 3600.0
 
 
 def keep_own(

@@ -18,8 +18,6 @@ from argosy.server.raw_bodies import send_file
 from argosy.storage.folders.beneath import Beneath
 
 _PIECE: Final = 1 << 20
-_MOST: Final = 1 << 50  # a file; what a volume can hold is asked when it is written
-_TUS: Final = [(b"tus-resumable", b"1.0.0"), (b"cache-control", b"no-store")]
 
 
 class FolderDownloads:

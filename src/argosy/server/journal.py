@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-LEVELS: Final = ("debug", "info", "warning", "error")
 _LIMIT_BYTES: Final = 5 << 20
 _KEPT: Final = 3
 

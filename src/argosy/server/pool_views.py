@@ -23,11 +23,10 @@ from argosy.model.offer import DeviceShare, Placement, Tried
 from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import explained, hint_for
 from argosy.model.rows import Attempt, Node, Workload
-from argosy.model.scheduling import Scheduling
 from argosy.model.units import render_duration
 from argosy.scheduler.ask import WHOLE_MILLI, Waiting
 from argosy.scheduler.explain import ordinal
-from argosy.scheduler.picture import Held, PoolPicture, Queued, largest_gangs
+from argosy.scheduler.picture import PoolPicture, Queued, largest_gangs
 
 _NODES_SHOWN: Final = 8
 
@@ -88,7 +87,7 @@ def view_pool(picture: PoolPicture) -> PoolView:
         name=picture.name,
         queue=picture.queue,
         machines=machines,
-        holders=tuple(map(_holder, picture.held)),
+        holders=tuple(msgspec.convert(each, HolderView, from_attributes=True) for each in picture.held),
         waiting=tuple(map(_waiting, picture.waiting)),
         gangs=tuple(
             GangView(model=gang.model, gpus=gang.gpus, num_nodes=gang.num_nodes)
@@ -101,23 +100,6 @@ def view_pool(picture: PoolPicture) -> PoolView:
 def _share(holder: int, share: DeviceShare) -> ShareView:
     return ShareView(
         holder=holder, milli=share.milli, mechanism=share.mechanism, memory_bytes=share.memory_bytes
-    )
-
-
-def _holder(held: Held) -> HolderView:
-    return HolderView(
-        id=held.id,
-        kind=held.kind,
-        number=held.number,
-        label=held.label,
-        name=held.name,
-        user=held.user,
-        project=held.project,
-        queue=held.queue,
-        started_ms=held.started_ms,
-        ends_at_ms=held.ends_at_ms,
-        preemptible=held.preemptible,
-        leaving=held.leaving,
     )
 
 
@@ -145,10 +127,6 @@ def _waiting(queued: Queued) -> WaitingView:
 
 
 # -- why --------------------------------------------------------------------------------------------
-
-
-def scheduling_of(workload: Workload) -> Scheduling:
-    return gang_of(workload).scheduling
 
 
 def title_of(workload: Workload, cluster: Workload | None) -> str:
@@ -223,7 +201,7 @@ def why_it_is_there(
         lines.append(f"it has had its place for {render_duration(max(0, now_ms - since_ms) / 1000)}")
     if workload.desired is Desired.END:
         lines.append("it is being ended, as somebody asked")
-    scheduling = scheduling_of(workload)
+    scheduling = gang_of(workload).scheduling
     if scheduling.preemptible:
         goes_on = "goes on from its checkpoint" if scheduling.checkpoint else "begins again from the start"
         lines.append(f"it may be ended to make room for others; then it waits again and {goes_on}")

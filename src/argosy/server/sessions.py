@@ -50,7 +50,11 @@ def no_session(name: str, rows: Snapshot, caller: Caller) -> ArgosyError:
 
 
 def label_of(face: str, name: str) -> str:
-    """The first part of a host name: the app or port, and which session."""
+    """The first part of a host name: the app or port, and which session.
+
+    >>> label_of("jupyter", "lab")
+    'jupyter--lab'
+    """
     return f"{face}--{name}"
 
 

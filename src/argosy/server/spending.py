@@ -16,6 +16,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.offer import Choice
 from argosy.model.phases import ClaimPhase
 from argosy.model.rows import Claim, Workload
+from argosy.model.units import render_date
 from argosy.store.accounts import Spending
 
 DAY_MS: Final = 86_400_000
@@ -128,7 +129,7 @@ def grouped(
             first = max(span.start_ms, since_ms) // DAY_MS
             for day in range(first, (max(span.end_ms, span.start_ms + 1) - 1) // DAY_MS + 1):
                 part = span.within(day * DAY_MS, (day + 1) * DAY_MS)
-                sums.setdefault(_date(day), _Sum()).add(part, rate)
+                sums.setdefault(render_date(day), _Sum()).add(part, rate)
     groups = [
         CostGroup(
             key=key,
@@ -148,7 +149,3 @@ def _key(by: str, owner: Workload, choice: Choice) -> str:
         return "/".join(part for part in (offer.provider, offer.region, offer.zone) if part)
     found = {"user": owner.user, "project": owner.project, "task": owner.name}[by]
     return found or "-"
-
-
-def _date(day: int) -> str:
-    return (datetime.date(1970, 1, 1) + datetime.timedelta(days=day)).isoformat()

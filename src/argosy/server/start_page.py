@@ -6,16 +6,12 @@ text. Its parts are the files beside this one; they travel in one answer, whose 
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 from pathlib import Path
 
+from argosy.server.apps.pages import csp_digest
+
 _SSO = "<a class=button href=/login/sso>Sign in through your organisation</a>"
-
-
-def _digest(text: str) -> str:
-    return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
 def _part(kind: str) -> str:
@@ -34,7 +30,7 @@ def page(apps: str, *, has_provider: bool = False) -> tuple[bytes, list[tuple[by
         f"<script>{script}</script>\n"
     ).encode()
     policy = (
-        f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; "
+        f"default-src 'none'; script-src {csp_digest(script)}; style-src {csp_digest(style)}; "
         f"connect-src 'self'; form-action {apps}; base-uri 'none'; frame-ancestors 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"
     )

@@ -6,7 +6,6 @@ named in the path, or before the host's name.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, MutableMapping
 from contextlib import closing
 from typing import Any, Final
@@ -20,7 +19,6 @@ from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.objects import ObjectProblem
 
-_log: Final = logging.getLogger(__name__)
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

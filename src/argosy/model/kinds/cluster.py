@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.model.kinds.kind import Gang, Kind
+from argosy.model.kinds.kind import Gang, Kind, spec_of, status_of
 from argosy.model.offer import Confirmed
 from argosy.model.resources import Autostop, Resources
 from argosy.model.rows import KindSpec, KindStatus, Workload
@@ -33,16 +33,10 @@ class ClusterStatus(
     up_ms: int = 0  # since when its nodes are ready, this time
 
 
-def cluster_spec(row: Workload) -> ClusterSpec:
-    """The spec of a row that is a cluster."""
-    assert isinstance(row.spec, ClusterSpec)
-    return row.spec
-
-
-def cluster_state(row: Workload) -> ClusterStatus:
-    """The status of a row that is a cluster."""
-    assert isinstance(row.status, ClusterStatus)
-    return row.status
+#: The spec of a row that is a cluster.
+cluster_spec: Final = spec_of(ClusterSpec)
+#: The status of a row that is a cluster.
+cluster_state: Final = status_of(ClusterStatus)
 
 
 def _gangs(row: Workload) -> tuple[Gang, ...]:

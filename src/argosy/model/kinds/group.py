@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from argosy.model.group import Layout, When
-from argosy.model.kinds.kind import Kind
+from argosy.model.kinds.kind import Kind, spec_of, status_of
 from argosy.model.notify import Notify, Told
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
@@ -37,16 +37,10 @@ class GroupStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag
     ending_ms: int = 0  # since when the rest is being ended; 0: it is not
 
 
-def group_spec(row: Workload) -> GroupSpec:
-    """The spec of a row that is a group."""
-    assert isinstance(row.spec, GroupSpec)
-    return row.spec
-
-
-def group_state(row: Workload) -> GroupStatus:
-    """The status of a row that is a group."""
-    assert isinstance(row.status, GroupStatus)
-    return row.status
+#: The spec of a row that is a group.
+group_spec: Final = spec_of(GroupSpec)
+#: The status of a row that is a group.
+group_state: Final = status_of(GroupStatus)
 
 
 def _told(row: Workload) -> Told:

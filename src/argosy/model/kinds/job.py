@@ -8,7 +8,7 @@ import msgspec
 
 from argosy.model.apps import App, Isolation, Network
 from argosy.model.group import Membership
-from argosy.model.kinds.kind import Checkpoint, Gang, Kind
+from argosy.model.kinds.kind import Checkpoint, Gang, Kind, spec_of, status_of
 from argosy.model.notify import Told
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
@@ -64,16 +64,10 @@ class JobStatus(KindStatus, frozen=True, kw_only=True, omit_defaults=True, tag="
     ran_on: str = ""  # the claim that an attempt ran on last: what it keeps lies there
 
 
-def job_spec(row: Workload) -> JobSpec:
-    """The spec of a row that is a job."""
-    assert isinstance(row.spec, JobSpec)
-    return row.spec
-
-
-def job_state(row: Workload) -> JobStatus:
-    """The status of a row that is a job."""
-    assert isinstance(row.status, JobStatus)
-    return row.status
+#: The spec of a row that is a job.
+job_spec: Final = spec_of(JobSpec)
+#: The status of a row that is a job.
+job_state: Final = status_of(JobStatus)
 
 
 def job_task(row: Workload) -> Task:

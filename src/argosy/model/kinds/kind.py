@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -12,6 +13,9 @@ from argosy.model.resources import Resources
 from argosy.model.rows import KindSpec, KindStatus, Workload
 from argosy.model.scheduling import Scheduling
 from argosy.model.task import Task
+
+S = TypeVar("S", bound=KindSpec)
+T = TypeVar("T", bound=KindStatus)
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,3 +80,23 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
     told: Callable[[Workload], Told | None] = lambda row: None  # who is told of its events
     priority_class: str = "batch"  # unless the user names one
     decided_by: str  # the module whose `decide(view, row, new_id)` says what to do about one
+
+
+def spec_of(kind: type[S]) -> Callable[[Workload], S]:
+    """Reads the spec of rows that are of this kind."""
+
+    def read(row: Workload) -> S:
+        assert isinstance(row.spec, kind)
+        return row.spec
+
+    return read
+
+
+def status_of(kind: type[T]) -> Callable[[Workload], T]:
+    """Reads the status of rows that are of this kind."""
+
+    def read(row: Workload) -> T:
+        assert isinstance(row.status, kind)
+        return row.status
+
+    return read

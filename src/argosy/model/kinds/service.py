@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from argosy.model.kinds.kind import Kind
+from argosy.model.kinds.kind import Kind, spec_of, status_of
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
 from argosy.model.service_keys import AccessKey as AccessKey
@@ -142,16 +142,10 @@ class ServiceStatus(
     start_s: int = 0  # how long the last replica took from its order to its first answer
 
 
-def service_spec(row: Workload) -> ServiceSpec:
-    """The spec of a row that is a service."""
-    assert isinstance(row.spec, ServiceSpec)
-    return row.spec
-
-
-def service_state(row: Workload) -> ServiceStatus:
-    """The status of a row that is a service."""
-    assert isinstance(row.status, ServiceStatus)
-    return row.status
+#: The spec of a row that is a service.
+service_spec: Final = spec_of(ServiceSpec)
+#: The status of a row that is a service.
+service_state: Final = status_of(ServiceStatus)
 
 
 def revision_of(row: Workload, number: int) -> Revision | None:

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from argosy.model.apps import App, Idle, Isolation, Network
-from argosy.model.kinds.kind import Checkpoint, Kind
+from argosy.model.kinds.kind import Checkpoint, Kind, spec_of, status_of
 from argosy.model.offer import Confirmed
 from argosy.model.rows import KindSpec, KindStatus, Workload
 from argosy.model.task import Task
@@ -53,16 +53,10 @@ class SessionStatus(
     ran_on: str = ""  # the claim that its last job ran on
 
 
-def session_spec(row: Workload) -> SessionSpec:
-    """The spec of a row that is a session."""
-    assert isinstance(row.spec, SessionSpec)
-    return row.spec
-
-
-def session_state(row: Workload) -> SessionStatus:
-    """The status of a row that is a session."""
-    assert isinstance(row.status, SessionStatus)
-    return row.status
+#: The spec of a row that is a session.
+session_spec: Final = spec_of(SessionSpec)
+#: The status of a row that is a session.
+session_state: Final = status_of(SessionStatus)
 
 
 def is_session(row: Workload) -> bool:

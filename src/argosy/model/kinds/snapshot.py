@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.model.kinds.kind import Checkpoint, Kind
-from argosy.model.rows import KindSpec, KindStatus, Workload
+from argosy.model.kinds.kind import Checkpoint, Kind, spec_of
+from argosy.model.rows import KindSpec, KindStatus
 
 
 class SnapshotSpec(KindSpec, frozen=True, kw_only=True, omit_defaults=True, tag="snapshot", tag_field="kind"):
@@ -23,10 +23,8 @@ class SnapshotStatus(
     """Nothing changes about one."""
 
 
-def snapshot_spec(row: Workload) -> SnapshotSpec:
-    """The spec of a row that is a snapshot."""
-    assert isinstance(row.spec, SnapshotSpec)
-    return row.spec
+#: The spec of a row that is a snapshot.
+snapshot_spec: Final = spec_of(SnapshotSpec)
 
 
 SNAPSHOT: Final = Kind(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from argosy.model.kinds.kind import Kind
+from argosy.model.kinds.kind import Kind, spec_of, status_of
 from argosy.model.offer import Confirmed
-from argosy.model.rows import KindSpec, KindStatus, Workload
+from argosy.model.rows import KindSpec, KindStatus
 from argosy.model.task import Task
 
 
@@ -27,16 +27,10 @@ class WorkersStatus(
     made: int = 0  # workers that were made so far: the next one's number
 
 
-def workers_spec(row: Workload) -> WorkersSpec:
-    """The spec of a row that is a pool of workers."""
-    assert isinstance(row.spec, WorkersSpec)
-    return row.spec
-
-
-def workers_state(row: Workload) -> WorkersStatus:
-    """The status of a row that is a pool of workers."""
-    assert isinstance(row.status, WorkersStatus)
-    return row.status
+#: The spec of a row that is a pool of workers.
+workers_spec: Final = spec_of(WorkersSpec)
+#: The status of a row that is a pool of workers.
+workers_state: Final = status_of(WorkersStatus)
 
 
 WORKERS: Final = Kind(

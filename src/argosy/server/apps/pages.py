@@ -38,13 +38,14 @@ _STYLE: Final = (
 )
 
 
-def _digest(text: str) -> str:
+def csp_digest(text: str) -> str:
+    """As a Content-Security-Policy names a script or style."""
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
 _POLICY: Final = (
-    f"default-src 'none'; script-src {_digest(_SCRIPT)}; style-src {_digest(_STYLE)}; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    f"default-src 'none'; script-src {csp_digest(_SCRIPT)}; style-src {csp_digest(_STYLE)}; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 FIELDS: Final = (
     f"content-security-policy: {_POLICY}\r\nx-content-type-options: nosniff\r\n"

@@ -71,14 +71,6 @@ _NO_UPGRADE: Final = Refusal(
 )
 
 
-def label_of(app: str, session: str) -> str:
-    """
-    >>> label_of("jupyter", "lab")
-    'jupyter--lab'
-    """
-    return f"{app}--{session}"
-
-
 def place_of(host: bytes, suffixes: tuple[str, ...]) -> Place | None:
     """What a host name (small letters, without a port) names; None: it is no app's.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from argosy.api.endpoint import Done
 from argosy.api.people import (
@@ -38,8 +37,6 @@ from argosy.server.exchange import Exchange
 from argosy.server.recording import who_is
 from argosy.server.services import Services
 from argosy.store.snapshot import Snapshot
-
-_AGENT: Final = b"user-agent"
 
 
 class PeopleFeature:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from argosy.api.volumes import NamedVolumeList, NamedVolumeRequest, NamedVolumeView
 from argosy.model.access import Target
 from argosy.model.named_volumes import NamedVolume
@@ -45,15 +47,4 @@ class VolumeFeature:
 
 
 def _view(row: NamedVolume) -> NamedVolumeView:
-    return NamedVolumeView(
-        name=row.name,
-        project=row.project,
-        owner=row.owner,
-        type=row.type,
-        infra=row.infra,
-        size_bytes=row.size_bytes,
-        config=row.config,
-        created_ms=row.created_ms,
-        made_ms=row.made_ms,
-        is_ours=row.is_ours,
-    )
+    return msgspec.convert(row, NamedVolumeView, from_attributes=True)
