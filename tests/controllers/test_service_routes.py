@@ -117,7 +117,8 @@ def test_users_are_told_apart_as_the_file_says() -> None:
 
 
 def test_the_service_that_reads_prompts_is_found_by_its_name() -> None:
-    chat = _served(Stage().row, Serving(prefill="reads"))
+    chat = _served(Stage().row, Serving(prefill="reads", bootstrap_port=8998))
+    assert route_of(chat).bootstrap_port == 8998
     reads = msgspec.structs.replace(Stage().row, id="svc-reads", name="reads")
     assert [route.prefill for route in routes_of([chat, reads])] == ["svc-reads", ""]
     assert [route.prefill for route in routes_of([chat])] == [""], "nobody reads them yet"

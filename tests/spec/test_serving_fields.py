@@ -60,6 +60,11 @@ def test_users_are_told_apart_by_a_part_of_requests() -> None:
 
 def test_another_service_may_read_the_prompts() -> None:
     assert serving("{prefill: chat-prefill}").prefill == "chat-prefill"
+    both = serving("{prefill: chat-prefill, bootstrap_port: 8998}")
+    assert (both.prefill, both.bootstrap_port) == ("chat-prefill", 8998)
+    assert serving("{bootstrap_port: 8998}").bootstrap_port == 0, "nobody reads the prompts"
+    with pytest.raises(ArgosyError, match="bootstrap_port"):
+        serving("{prefill: chat-prefill, bootstrap_port: 70000}")
 
 
 def test_a_replica_lets_requests_end_for_as_long_as_its_service_says() -> None:

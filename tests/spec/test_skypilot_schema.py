@@ -334,6 +334,7 @@ def test_the_other_fields_are_our_own(table: Table, cases: list[tuple[str, str, 
         "service": {
             *(
                 "affinity",
+                "bootstrap_port",
                 "domain",
                 "drain_seconds",
                 "grpc",

@@ -236,6 +236,11 @@ class Exchange:
             self.id,
         )
 
+    def give_up(self, answer: Answer) -> None:
+        """Answer so and end it at its replica, unless an answer has begun or it is over."""
+        if self.client is not None and not self.outcome:
+            self.client.give_up(self, answer)
+
     def proceed(self, decision: Forward | Answer) -> None:
         """Go on with a request that was left waiting. Nothing happens when its client has left."""
         if self.client is not None and not self.outcome:

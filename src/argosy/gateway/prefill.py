@@ -1,22 +1,28 @@
-"""Prefill and decode apart: one service reads prompts, another one makes the answers (vLLM's wire).
+"""Prefill and decode apart: one service reads prompts, another one makes the answers.
 
-A request to a service that names another one for its prompts goes there first, for one token and with
-`kv_transfer_params`; what comes back in that field says where the blocks of the prompt are, and goes with the
-request to a replica that answers. Where the first part fails, the request goes on without it: its replica
-reads the prompt itself, so nothing is lost but time.
+With vLLM's wire one after the other: a request to a service that names another one for its prompts goes there
+first, for one token and with `kv_transfer_params`; what comes back in that field says where the blocks of the
+prompt are, and goes with the request to a replica that answers. Where the first part fails, the request goes
+on without it: its replica reads the prompt itself, so nothing is lost but time.
+
+With SGLang's wire (`bootstrap`) both get the request at the same time. There nobody answers without a reader:
+where none takes the request, or it fails before the first byte of the answer, the client is told so.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
 
-from argosy.gateway.exchange import Exchange, Forward, unchunked
+from argosy.gateway.bootstrap import Rooms
+from argosy.gateway.exchange import Answer, Exchange, Forward, refusal, unchunked
 from argosy.gateway.heads import CHUNKED, AnswerHead
-from argosy.gateway.pools import Alone
+from argosy.gateway.pools import Alone, Upstream
 from argosy.gateway.replicas import Replica
 from argosy.gateway.service import Service
 
@@ -33,6 +39,8 @@ _ASKED: Final = msgspec.json.encode(
     }
 )
 _PATHS: Final = (b"/chat/completions", b"/completions")
+_OWN_PATH: Final = b"/generate"  # SGLang's own
+_READERS: Final = 3  # so many are tried
 _ANSWER_MAX: Final = 16 << 20
 _LENGTHS: Final = ("max_tokens", "max_completion_tokens")
 _Body = dict[str, msgspec.Raw]
@@ -50,8 +58,10 @@ _told: Final = msgspec.json.Decoder(_Told)
 
 def is_split(exchange: Exchange, service: Service) -> bool:
     """Whether this request's prompt is read elsewhere first."""
-    head = exchange.head
-    return bool(service.route.prefill) and head.method == b"POST" and head.path.endswith(_PATHS)
+    head, route = exchange.head, service.route
+    if not (route.prefill or route.bootstrap_port) or head.method != b"POST":
+        return False
+    return head.path.endswith(_PATHS) or (route.bootstrap_port > 0 and head.path.endswith(_OWN_PATH))
 
 
 def ask_for_prompt(body: bytes) -> bytes:
@@ -127,11 +137,77 @@ class Prefill:
         task.add_done_callback(lambda _: self._tasks.pop(exchange, None))
         return True
 
+    def begin_together(
+        self, exchange: Exchange, asked_of: Service, readers: Service, then: Callable[[bytes], None]
+    ) -> bool:
+        """Send a request to a replica of `readers`, and call `then` with the same body for the one that
+        answers. Who cannot be served is told so. False: it is no request to a model."""
+        try:
+            rooms = Rooms(exchange.body or b"", exchange)
+        except ValueError:
+            return False
+        task = self._loop.create_task(self._meet(exchange, asked_of, readers, rooms, then))
+        self._tasks[exchange] = task
+        task.add_done_callback(lambda _: self._tasks.pop(exchange, None))
+        return True
+
     def ended(self, exchange: Exchange) -> None:
-        """The request is over: its first part, if it is still under way, is of no use."""
+        """The request is over: its first part is of no use, unless it goes to its end by itself."""
         task = self._tasks.get(exchange)
-        if task is not None:
+        if task is not None and exchange.outcome != "done":
             task.cancel()
+
+    async def _meet(
+        self,
+        exchange: Exchange,
+        asked_of: Service,
+        readers: Service,
+        rooms: Rooms,
+        then: Callable[[bytes], None],
+    ) -> None:
+        part = copy.copy(exchange)  # two balancers have it in their books at the same time
+        part.client = part.weighed = None
+        tried: list[Replica] = []
+        while len(tried) < _READERS and (replica := readers.choose(part, tried)) is not None:
+            tried.append(replica)
+            body = rooms.at(replica.pool.address, asked_of.route.bootstrap_port)
+            data = _request(exchange, asked_of, replica, body)
+            if await self._read_beside(exchange, part, readers, replica, data, partial(then, body)):
+                return
+        text = f"no replica of `{readers.route.name}` reads prompts now"
+        exchange.give_up(refusal(503, "no-replica", text, fields=b"retry-after: 1\r\n"))
+
+    async def _read_beside(
+        self,
+        exchange: Exchange,
+        part: Exchange,
+        readers: Service,
+        replica: Replica,
+        data: bytes,
+        then: Callable[[], None],
+    ) -> bool:
+        """Whether the replica got the request, and `then` was called; if it fails later, clients are told."""
+        begun_s, status, told, has_begun = self._now_s(), 502, b"", False
+        readers.sent(part, replica)
+        readers.in_flight += 1
+        try:
+            upstream = (
+                await replica.pool.connect()
+            )  # not one that may have died: nobody asks twice for a room
+            has_begun = True
+            async with asyncio.timeout(readers.route.answer_timeout_s):
+                status, told = await self._answer_of(upstream, data, then)
+            replica.answered()
+        except asyncio.CancelledError:
+            status = 499
+            raise
+        except (OSError, TimeoutError):
+            self._failed(readers, replica)
+        finally:
+            self._settle(part, readers, replica, status, self._now_s() - begun_s)
+        if has_begun and status >= 400:
+            exchange.give_up(_failure(readers, status, told))
+        return has_begun
 
     async def _carry(
         self,
@@ -177,15 +253,28 @@ class Prefill:
 
     async def _ask(self, replica: Replica, data: bytes) -> tuple[int, bytes]:
         """Status and body. Raises OSError, TimeoutError."""
-        upstream = replica.pool.take(warm=True) or await replica.pool.connect()
+        return await self._answer_of(replica.pool.take(warm=True) or await replica.pool.connect(), data)
+
+    async def _answer_of(
+        self, upstream: Upstream, data: bytes, then: Callable[[], None] | None = None
+    ) -> tuple[int, bytes]:
         answer = _Whole(self._loop)
         upstream.attach(answer)
         upstream.transport.write(data)
+        if then is not None:
+            then()
         try:
             return await answer.ended
         except BaseException:
             upstream.abort()
             raise
+
+
+def _failure(readers: Service, status: int, told: bytes) -> Answer:
+    """For the client, when the prompt was not read: what is wrong with the request in the reader's words."""
+    if status < 500:
+        return Answer(status=status, body=told)
+    return refusal(502, "replica-failed", f"a replica of `{readers.route.name}` failed to read the prompt")
 
 
 def _request(exchange: Exchange, asked_of: Service, replica: Replica, asked: bytes) -> bytes:
@@ -198,6 +287,8 @@ def _target(exchange: Exchange) -> bytes:
     """The path as runtimes have it, wherever the service stands."""
     path = exchange.head.path
     at = path.rfind(b"/v1/")
+    if at < 0 and path.endswith(_OWN_PATH):
+        return _OWN_PATH + exchange.head.query
     return (path[at:] if at >= 0 else path) + exchange.head.query
 
 

@@ -148,16 +148,27 @@ class Router:
             trip.usage = Usage(exchange.received)
             exchange.tap = trip.usage.see
         if not trip.is_split and is_split(exchange, trip.service):
-            readers = self._services.get(trip.service.route.prefill)
             trip.is_split = True
-            if readers is not None and self._prefill.begin(
-                exchange, trip.service, readers, lambda body: self._answer_split(exchange, trip, body)
-            ):
-                return None
-            if readers is not None and not readers.is_open and readers.route.holding is not None:
-                readers.miss()
-                self.on_want()
+            return self._split(exchange, trip)
         return self._send_or_hold(exchange, trip)
+
+    def _split(self, exchange: Exchange, trip: Trip) -> Forward | Answer | None:
+        """Another service reads the prompt, where it can."""
+        route = trip.service.route
+        readers, together = self._services.get(route.prefill), route.bootstrap_port > 0
+        if readers is None:
+            if together:
+                text = f"no service reads the prompts of `{route.name}` yet"
+                return self._refuse(trip, refusal(503, "no-replica", text, fields=b"retry-after: 1\r\n"))
+            return self._send_or_hold(exchange, trip)
+        begin = self._prefill.begin_together if together else self._prefill.begin
+        has_begun = begin(
+            exchange, trip.service, readers, lambda body: self._answer_split(exchange, trip, body)
+        )
+        if not readers.is_open and readers.route.holding is not None:
+            readers.miss()
+            self.on_want()
+        return None if has_begun else self._send_or_hold(exchange, trip)
 
     def _answer_split(self, exchange: Exchange, trip: Trip, body: bytes) -> None:
         """The prompt of a request was read: it goes to who answers, with where to find that."""

@@ -371,6 +371,11 @@ class Client(Answers):
         self._end(outcome, answer.status)
         self._next(True, lingers=True)
 
+    def give_up(self, exchange: Exchange, answer: Answer) -> None:
+        """Answer so and end it at its replica, unless an answer has begun."""
+        if exchange is self._exchange and not self._started:
+            self._fail(answer, "failed")
+
     def _again(self, exchange: Exchange, why: str) -> None:
         if exchange is not self._exchange:
             return

@@ -123,6 +123,9 @@ class ServiceRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     pass_authorization: bool = False  # replicas see the header that held the key
     origins: tuple[str, ...] = ()  # other origins whose pages may open WebSockets; `*`: all
     prefill: str = ""  # id of the service that reads the prompts of its requests first
+    bootstrap_port: int = (
+        0  # of those readers, which get the same request at the same time (SGLang); 0: vLLM's
+    )
     retry_post: bool = False  # requests that are not idempotent may be sent again before the first byte
     max_body_bytes: int = 0  # 0: no limit
     answer_timeout_s: int = 600  # until the first byte of the answer

@@ -73,6 +73,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     endpoint: str = ""  # that it shares with other services; "": it has one of its own only
     share_milli: int = 0  # of the requests there that name no model, in thousandths
     prefill: str = ""  # name of the service that reads the prompts of its requests
+    bootstrap_port: int = 0  # at which those meet its replicas (SGLang); 0: vLLM's wire
     affinity: str = ""  # by what users are told apart: key, address, `header:NAME`, `cookie:NAME`
     hosts: tuple[str, ...] = ()  # in lower case: their requests at the gateway are for it
     grpc: bool = False  # gRPC for its hosts goes from the edge straight to the replicas

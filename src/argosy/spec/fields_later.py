@@ -342,6 +342,12 @@ SERVICE: Final = Table(
             doc="Service that reads the prompts of its requests first (vLLM's connectors).",
             example="chat-prefill",
         ),
+        Field(
+            name="bootstrap_port",
+            shape=Whole(minimum=1, maximum=65535),
+            doc="Port at which the replicas of `prefill` meet its own: both get a request at once (SGLang).",
+            example="8998",
+        ),
         _seconds_field("drain_seconds", "A replica that goes lets requests end for so long.", "600"),
         Field(
             name="load_balancer",

@@ -50,6 +50,7 @@ def build_serving(task: Section, candidates: Sequence[Resources], findings: Find
         else 0,
         affinity=section.get("affinity", str) or "",
         prefill=section.get("prefill", str) or "",
+        bootstrap_port=_bootstrap_port(section, findings),
         drain_ms=_or(_ms(section, "drain_seconds"), Serving().drain_ms),
         stream_ms=(_ms(balancer, "stream_timeout_seconds") or 0) if balancer is not None else 0,
         hosts=(domain,) if domain else (),
@@ -57,6 +58,18 @@ def build_serving(task: Section, candidates: Sequence[Resources], findings: Find
         keyfile=(tls.get("keyfile", str) or "") if tls is not None else "",
         certfile=(tls.get("certfile", str) or "") if tls is not None else "",
     )
+
+
+def _bootstrap_port(section: Section, findings: Findings) -> int:
+    port = section.get("bootstrap_port", int) or 0
+    if port and not section.get("prefill", str):
+        findings.warn(
+            section.places["bootstrap_port"],
+            "`bootstrap_port` does nothing without `prefill`",
+            "say which service reads the prompts: `prefill: NAME`",
+        )
+        return 0
+    return port
 
 
 def _models(section: Section) -> tuple[str, ...]:

@@ -154,6 +154,7 @@ def route_of(row: Workload, model_keys: tuple[AccessKey, ...] = ()) -> ServiceRo
             name=POLICIES.get(serving.balance, "least-outstanding"), hash_by=hash_by(serving.affinity)
         ),
         prefill=serving.prefill,
+        bootstrap_port=serving.bootstrap_port,
         sticky_by=_sticky(row, state),
         shadow=_shadow(row, state),
         holding=Holding(start_s=_start_s(state)),

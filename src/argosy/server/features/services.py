@@ -347,9 +347,12 @@ def _about_prefill(row: Workload, serving: Serving, rows: Snapshot) -> list[str]
     """That nobody reads its prompts yet."""
     if not serving.prefill or rows.find_named(SERVICE.name, serving.prefill, row.project) is not None:
         return []
-    return [
-        f"there is no service `{serving.prefill}` yet: until it is there, `{row.name}` reads prompts itself"
-    ]
+    without = (
+        f"requests to `{row.name}` are refused"
+        if serving.bootstrap_port
+        else f"`{row.name}` reads prompts itself"
+    )
+    return [f"there is no service `{serving.prefill}` yet: until it is there, {without}"]
 
 
 def check_hosts(task: Task, old: Workload | None, services: Iterable[Workload]) -> None:
