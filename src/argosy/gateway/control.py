@@ -14,6 +14,7 @@ from typing import Final, Protocol
 import msgspec
 
 from argosy.gateway.exchange import Answer, Decision, Exchange, Forward, NeedBody, refusal
+from argosy.gateway.gossip import Told
 from argosy.gateway.metrics import render_metrics
 from argosy.model.routes import GatewayCounters, RouteTable, Wanted, Wants
 
@@ -51,9 +52,11 @@ class Control:
         now_s: Callable[[], float],
         keep: Callable[[RouteTable], None] | None = None,
         share: Callable[[], msgspec.Struct] | None = None,
+        hear: Callable[[Told], None] | None = None,
     ) -> None:
-        """`keep` gets tables that are in use; `share` says what other gateways are told (`GET /shared`)."""
-        self._routed, self._share = routed, share
+        """`keep` gets tables that are in use; `share` says what other gateways are told (`GET /shared`),
+        `hear` takes what they say by themselves (`PUT /shared`)."""
+        self._routed, self._share, self._hear = routed, share, hear
         self._keep = keep
         self._now_s = now_s
         self._sequence = 1
@@ -75,6 +78,12 @@ class Control:
             return None
         if head.method == b"GET" and head.path == b"/shared" and self._share is not None:
             return _json(self._share())
+        if head.method == b"PUT" and head.path == b"/shared" and self._hear is not None:
+            return (
+                NeedBody(limit=_TABLE_MAX)
+                if exchange.body is None
+                else _heard(exchange.body, self._hear, self._routed.generation)
+            )
         if head.method == b"GET" and head.path == b"/wants":
             return self._wants(exchange, head.query)
         if head.method == b"GET" and head.path == b"/health":
@@ -130,6 +139,14 @@ class Control:
         for exchange, since_s in list(self._waiting):
             if since_s < border_s:
                 exchange.proceed(self._told())
+
+
+def _heard(body: bytes, hear: Callable[[Told], None], generation: int) -> Answer:
+    try:
+        hear(msgspec.json.decode(body, type=Told))
+    except msgspec.DecodeError as error:
+        return refusal(400, "bad-word", str(error))
+    return _json(Taken(generation=generation))
 
 
 def _json(value: msgspec.Struct) -> Answer:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Final
 
@@ -118,38 +118,42 @@ class Prefill:
         self._tasks: dict[Exchange, asyncio.Task[None]] = {}
 
     def begin(
-        self, exchange: Exchange, asked_of: Service, readers: Service, then: Callable[[bytes], None]
-    ) -> bool:
+        self, exchange: Exchange, asked_of: Service, readers: Service | None, then: Callable[[bytes], None]
+    ) -> bool | Answer:
         """Send the first part of a request to `asked_of` to a replica of `readers`; `then` is called with the
-        body of the second one, unless the client leaves. False: nobody there takes it now."""
+        body of the second one, unless the client leaves. False: the request goes on without it."""
+        together = asked_of.route.bootstrap_port > 0
+        if readers is None:
+            return _no_readers(asked_of) if together else False
         try:
-            asked = ask_for_prompt(exchange.body or b"")
+            parts = self._begin_together if together else self._begin_first
+            part = parts(exchange, asked_of, readers, then)
         except ValueError:
             return False
-        replica = readers.choose(exchange)
-        if replica is None:
+        if part is None:
             return False
-        readers.sent(exchange, replica)
-        readers.in_flight += 1
-        data = _request(exchange, asked_of, replica, asked)
-        task = self._loop.create_task(self._carry(exchange, readers, replica, data, then))
-        self._tasks[exchange] = task
+        task = self._tasks[exchange] = self._loop.create_task(part)
         task.add_done_callback(lambda _: self._tasks.pop(exchange, None))
         return True
 
-    def begin_together(
+    def _begin_first(
         self, exchange: Exchange, asked_of: Service, readers: Service, then: Callable[[bytes], None]
-    ) -> bool:
-        """Send a request to a replica of `readers`, and call `then` with the same body for the one that
-        answers. Who cannot be served is told so. False: it is no request to a model."""
-        try:
-            rooms = Rooms(exchange.body or b"", exchange)
-        except ValueError:
-            return False
-        task = self._loop.create_task(self._meet(exchange, asked_of, readers, rooms, then))
-        self._tasks[exchange] = task
-        task.add_done_callback(lambda _: self._tasks.pop(exchange, None))
-        return True
+    ) -> Coroutine[None, None, None] | None:
+        """None: nobody there takes it now. Raises ValueError for what is no request to a model."""
+        asked = ask_for_prompt(exchange.body or b"")
+        replica = readers.choose(exchange)
+        if replica is None:
+            return None
+        readers.sent(exchange, replica)
+        readers.in_flight += 1
+        return self._carry(exchange, readers, replica, _request(exchange, asked_of, replica, asked), then)
+
+    def _begin_together(
+        self, exchange: Exchange, asked_of: Service, readers: Service, then: Callable[[bytes], None]
+    ) -> Coroutine[None, None, None]:
+        """`then` gets the body that the reader gets. Raises ValueError for what is no request to a model."""
+        rooms = Rooms(exchange.body or b"", exchange)
+        return self._meet(exchange, asked_of, readers, rooms, then)
 
     def ended(self, exchange: Exchange) -> None:
         """The request is over: its first part is of no use, unless it goes to its end by itself."""
@@ -268,6 +272,11 @@ class Prefill:
         except BaseException:
             upstream.abort()
             raise
+
+
+def _no_readers(asked_of: Service) -> Answer:
+    text = f"no service reads the prompts of `{asked_of.route.name}` yet"
+    return refusal(503, "no-replica", text, fields=b"retry-after: 1\r\n")
 
 
 def _failure(readers: Service, status: int, told: bytes) -> Answer:

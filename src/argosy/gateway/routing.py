@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -137,7 +138,7 @@ class Router:
         """Look at the body where somebody must, and take the request from the limits of its key."""
         key = trip.key
         if exchange.body is None and exchange.head.length:
-            limit = self._body_limit(exchange, trip, key)
+            limit = _body_limit(exchange, trip, key)
             if limit:
                 return NeedBody(limit=limit)
         if key is not None and trip.reserved is None:
@@ -147,28 +148,22 @@ class Router:
         if trip.asks_model and trip.usage is None:
             trip.usage = Usage(exchange.received)
             exchange.tap = trip.usage.see
-        if not trip.is_split and is_split(exchange, trip.service):
+        if is_split(exchange, trip.service) and not trip.is_split:
             trip.is_split = True
             return self._split(exchange, trip)
         return self._send_or_hold(exchange, trip)
 
     def _split(self, exchange: Exchange, trip: Trip) -> Forward | Answer | None:
         """Another service reads the prompt, where it can."""
-        route = trip.service.route
-        readers, together = self._services.get(route.prefill), route.bootstrap_port > 0
-        if readers is None:
-            if together:
-                text = f"no service reads the prompts of `{route.name}` yet"
-                return self._refuse(trip, refusal(503, "no-replica", text, fields=b"retry-after: 1\r\n"))
-            return self._send_or_hold(exchange, trip)
-        begin = self._prefill.begin_together if together else self._prefill.begin
-        has_begun = begin(
-            exchange, trip.service, readers, lambda body: self._answer_split(exchange, trip, body)
-        )
-        if not readers.is_open and readers.route.holding is not None:
+        readers = self._services.get(trip.service.route.prefill)
+        go_on = partial(self._answer_split, exchange, trip)
+        begun = self._prefill.begin(exchange, trip.service, readers, go_on)
+        if readers is not None and not readers.is_open and readers.route.holding is not None:
             readers.miss()
             self.on_want()
-        return None if has_begun else self._send_or_hold(exchange, trip)
+        if isinstance(begun, Answer):
+            return self._refuse(trip, begun)
+        return None if begun else self._send_or_hold(exchange, trip)
 
     def _answer_split(self, exchange: Exchange, trip: Trip, body: bytes) -> None:
         """The prompt of a request was read: it goes to who answers, with where to find that."""
@@ -177,18 +172,6 @@ class Router:
         decision = self._send_or_hold(exchange, trip)
         if decision is not None:
             exchange.proceed(decision)
-
-    def _body_limit(self, exchange: Exchange, trip: Trip, key: Key | None) -> int:
-        service = trip.service
-        limit = service.balancer.body_limit
-        if trip.asks_model and key is not None and key.counts_tokens:
-            limit = max(limit, _MODEL_BODY)
-        if is_split(exchange, service):
-            limit = max(limit, _MODEL_BODY)
-        if trip.copies and service.route.shadow is not None:
-            limit = max(limit, service.route.shadow.max_body_bytes)
-        most = service.route.max_body_bytes
-        return min(limit, most) if most else limit
 
     def _refuse(self, trip: Trip, answer: Answer) -> Answer:
         trip.service.counters.refused += 1
@@ -344,6 +327,20 @@ class Router:
 
 def _nobody() -> None:
     """Nobody wants to know."""
+
+
+def _body_limit(exchange: Exchange, trip: Trip, key: Key | None) -> int:
+    """So much of its body somebody here has to see; 0: nothing."""
+    service = trip.service
+    limit = service.balancer.body_limit
+    if trip.asks_model and key is not None and key.counts_tokens:
+        limit = max(limit, _MODEL_BODY)
+    if is_split(exchange, service):
+        limit = max(limit, _MODEL_BODY)
+    if trip.copies and service.route.shadow is not None:
+        limit = max(limit, service.route.shadow.max_body_bytes)
+    most = service.route.max_body_bytes
+    return min(limit, most) if most else limit
 
 
 def _reserve(exchange: Exchange, trip: Trip, key: Key, now_s: float) -> Answer | None:

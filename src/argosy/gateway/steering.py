@@ -69,7 +69,7 @@ async def serve(settings: Settings, ready: Callable[[list[str]], None] | None = 
 
     if before is not None:
         gossip.take_table(before)
-    control = Control(journal, loop.time, taken, lambda: told_by(steered.board))
+    control = Control(journal, loop.time, taken, lambda: told_by(steered.board), gossip.hear)
     steered.listen_for_wants(control.on_want)
     door = Door(control, loop, request_ids(), trusted=True)
     places = _tell_places(settings, [place_of(sock) for sock in outer], [place_of(sock) for sock in tls])
