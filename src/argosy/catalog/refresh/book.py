@@ -7,9 +7,10 @@ which neither knows the shape is skipped and counted, never guessed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from argosy.catalog.facts import AcceleratorFact
+from argosy.catalog.keep import Fetched, merged
 from argosy.catalog.table import PriceRow, rows_of
 from argosy.model.market import Block, Note
 from argosy.model.offer import Capacity, Shape
@@ -90,6 +91,24 @@ class Book:
             return None
         return fact
 
+    def fetched(
+        self,
+        rows: Iterable[PriceRow],
+        *capacities: Capacity,
+        skipped: int,
+        regions: Collection[str] | None = None,
+    ) -> Fetched:
+        """What a service said. `capacities`: those of which it told; none named: what is in the rows, or on
+        demand."""
+        rows = tuple(rows)
+        return Fetched(
+            provider=self.provider,
+            rows=merged(rows),
+            capacities=frozenset(capacities or {row.capacity for row in rows} or (Capacity.ON_DEMAND,)),
+            regions=None if regions is None else frozenset(regions),
+            skipped=skipped,
+        )
+
     def row(
         self,
         shape: Shape,
@@ -117,6 +136,22 @@ class Book:
             price_micro_usd=round(usd * 1_000_000),
             note=Note(self.day, source, rule, estimated),
         )
+
+
+def sized(
+    name: str, cpus: int, memory_bytes: float, fact: AcceleratorFact | None, count: int, disk_bytes: float = 0
+) -> Shape:
+    """A type of machine as a service tells it, with `count` accelerators if `fact` is one."""
+    return Shape(
+        instance_type=name,
+        cpus_milli=cpus * 1000,
+        memory_bytes=round(memory_bytes),
+        accelerator=fact.name if fact else None,
+        accelerators_milli=count * 1000 if fact else 0,
+        accelerator_memory_bytes=fact.memory_bytes if fact else 0,
+        arch="arm64" if fact and fact.name.startswith(("GH", "GB")) else "x86_64",
+        disk_bytes=round(disk_bytes),
+    )
 
 
 def _fold(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from argosy.catalog.keep import Fetched, merged
+from argosy.catalog.keep import Fetched
 from argosy.catalog.refresh.book import Book
 from argosy.catalog.refresh.wire import Nobody, Watch
 from argosy.catalog.table import PriceRow
@@ -121,9 +121,7 @@ def fetch(
             f"the price services of aws cannot be used: {error}; the old prices are kept",
             hint="repeat `argosy catalog refresh aws` later",
         ) from None
-    return Fetched(
-        provider=book.provider, rows=merged(rows), capacities=frozenset(capacities), skipped=skipped
-    )
+    return book.fetched(rows, *capacities, skipped=skipped)
 
 
 def _watched(pages: Iterable[Any], watch: Watch) -> Iterable[str]:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.catalog.keep import Fetched, merged
+from argosy.catalog.keep import Fetched
 from argosy.catalog.refresh.book import Book
 from argosy.catalog.refresh.wire import Wire
 from argosy.catalog.table import PriceRow
-from argosy.model.offer import Capacity
 
 URL = "https://prices.azure.com"
 SOURCE = "Azure Retail Prices API"
@@ -59,12 +58,7 @@ def fetch(wire: Wire, book: Book) -> Fetched:
         page = wire.get(page.next_page_link, _Page)
     else:
         raise wire.refused(f"it has more than {_PAGES_MAX} pages")
-    return Fetched(
-        provider=book.provider,
-        rows=merged(rows),
-        capacities=frozenset({row.capacity for row in rows} or {Capacity.ON_DEMAND}),
-        skipped=skipped,
-    )
+    return book.fetched(rows, skipped=skipped)
 
 
 def _rows(item: _Item, book: Book) -> list[PriceRow]:

@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from argosy.catalog.keep import Fetched, merged
-from argosy.catalog.refresh.book import Book
+from argosy.catalog.keep import Fetched
+from argosy.catalog.refresh.book import Book, sized
 from argosy.catalog.refresh.wire import Wire
 from argosy.catalog.table import PriceRow
-from argosy.model.offer import Capacity, Shape
+from argosy.model.offer import Capacity
 from argosy.model.units import GIB
 
 URL = "https://rest.compute.cudo.org"
@@ -70,9 +70,7 @@ def fetch(wire: Wire, book: Book) -> Fetched:
         made = list(_rows(told, known.get(told.machine_type, every), book))
         skipped += not made
         rows += made
-    return Fetched(
-        provider=book.provider, rows=merged(rows), capacities=frozenset({Capacity.ON_DEMAND}), skipped=skipped
-    )
+    return book.fetched(rows, Capacity.ON_DEMAND, skipped=skipped)
 
 
 def _rows(told: _Type, sizes: set[_Size], book: Book) -> Iterator[PriceRow]:
@@ -87,13 +85,12 @@ def _rows(told: _Type, sizes: set[_Size], book: Book) -> Iterator[PriceRow]:
     for size in sorted(sizes):
         if bool(size.gpus) != bool(fact) or not _fits(told, size):
             continue
-        shape = Shape(
-            instance_type=f"{told.machine_type}_{size.gpus}x{size.cpus}v{size.gib}gb",
-            cpus_milli=size.cpus * 1000,
-            memory_bytes=size.gib * GIB,
-            accelerator=fact.name if fact else None,
-            accelerators_milli=size.gpus * 1000,
-            accelerator_memory_bytes=fact.memory_bytes if fact else 0,
+        shape = sized(
+            f"{told.machine_type}_{size.gpus}x{size.cpus}v{size.gib}gb",
+            size.cpus,
+            size.gib * GIB,
+            fact,
+            size.gpus,
         )
         usd = size.cpus * cpu + size.gib * gib + size.gpus * gpu
         if usd > 0:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.catalog.keep import Fetched, merged
-from argosy.catalog.refresh.book import Book
+from argosy.catalog.keep import Fetched
+from argosy.catalog.refresh.book import Book, sized
 from argosy.catalog.refresh.wire import Wire
 from argosy.catalog.table import PriceRow
 from argosy.model.offer import Capacity, Shape
-from argosy.model.units import GIB, MIB
+from argosy.model.units import MIB
 
 URL = "https://api.digitalocean.com"
 SOURCE = "DigitalOcean API"
@@ -70,13 +70,11 @@ def fetch(wire: Wire, book: Book) -> Fetched:
         answer = wire.get(answer.links.pages.next, _Answer)
     else:
         raise wire.refused(f"it has more than {_PAGES_MAX} pages")
-    return Fetched(
-        provider=book.provider, rows=merged(rows), capacities=frozenset({Capacity.ON_DEMAND}), skipped=skipped
-    )
+    return book.fetched(rows, Capacity.ON_DEMAND, skipped=skipped)
 
 
 def _shape(size: _Size, book: Book) -> Shape | None:
-    gpu, fact, memory_gib = size.gpu_info, None, 0.0
+    gpu, fact = size.gpu_info, None
     if gpu is not None:
         # The amount is that of one device, or of all of them: what fits the model decides.
         fact = book.accelerator(gpu.model, gpu.vram.amount) or book.accelerator(
@@ -84,13 +82,4 @@ def _shape(size: _Size, book: Book) -> Shape | None:
         )
         if fact is None:
             return None
-        memory_gib = fact.memory_bytes / GIB
-    return Shape(
-        instance_type=size.slug,
-        cpus_milli=size.vcpus * 1000,
-        memory_bytes=size.memory * MIB,
-        accelerator=fact.name if fact else None,
-        accelerators_milli=gpu.count * 1000 if gpu else 0,
-        accelerator_memory_bytes=round(memory_gib * GIB),
-        disk_bytes=round(size.disk * 10**9),
-    )
+    return sized(size.slug, size.vcpus, size.memory * MIB, fact, gpu.count if gpu else 0, size.disk * 10**9)

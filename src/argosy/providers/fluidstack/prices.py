@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.catalog.keep import Fetched, merged
+from argosy.catalog.keep import Fetched
 from argosy.catalog.refresh.book import Book
 from argosy.catalog.refresh.wire import Wire
 from argosy.catalog.table import PriceRow
@@ -41,6 +41,4 @@ def fetch(wire: Wire, book: Book) -> Fetched:
                 book.row(shapes[0], region, usd * count, source=SOURCE, rule=f"{count} x {usd:g}")
                 for region in regions
             ]
-    return Fetched(
-        provider=book.provider, rows=merged(rows), capacities=frozenset({Capacity.ON_DEMAND}), skipped=skipped
-    )
+    return book.fetched(rows, Capacity.ON_DEMAND, skipped=skipped)

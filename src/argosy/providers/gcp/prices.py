@@ -13,7 +13,7 @@ import re
 
 import msgspec
 
-from argosy.catalog.keep import Fetched, merged
+from argosy.catalog.keep import Fetched
 from argosy.catalog.refresh.book import Book
 from argosy.catalog.refresh.wire import Wire
 from argosy.catalog.table import PriceRow
@@ -107,12 +107,7 @@ def fetch(wire: Wire, book: Book) -> Fetched:
         priced = _priced(old, parts, book)
         kept += priced is None
         rows.append(old if priced is None else priced)
-    return Fetched(
-        provider=book.provider,
-        rows=merged(rows),
-        capacities=frozenset({Capacity.ON_DEMAND, Capacity.SPOT}),
-        skipped=kept,
-    )
+    return book.fetched(rows, Capacity.ON_DEMAND, Capacity.SPOT, skipped=kept)
 
 
 def _add(sku: _Sku, parts: dict[tuple[str, str, bool], float], book: Book) -> None:

@@ -14,11 +14,10 @@ import re
 import msgspec
 
 from argosy.catalog.facts import AcceleratorFact
-from argosy.catalog.keep import Fetched, merged
-from argosy.catalog.refresh.book import Book
+from argosy.catalog.keep import Fetched
+from argosy.catalog.refresh.book import Book, sized
 from argosy.catalog.refresh.wire import Wire
 from argosy.catalog.table import PriceRow
-from argosy.model.offer import Capacity, Shape
 from argosy.model.units import GIB
 
 URL = "https://infrahub-api.nexgencloud.com"
@@ -63,12 +62,7 @@ def fetch(wire: Wire, book: Book) -> Fetched:
                 skipped += 1
             else:
                 rows.append(row)
-    return Fetched(
-        provider=book.provider,
-        rows=merged(rows),
-        capacities=frozenset({row.capacity for row in rows} or {Capacity.ON_DEMAND}),
-        skipped=skipped,
-    )
+    return book.fetched(rows, skipped=skipped)
 
 
 def _row(flavor: _Flavor, region: str, prices: dict[str, float], book: Book) -> PriceRow | None:
@@ -92,14 +86,8 @@ def _row(flavor: _Flavor, region: str, prices: dict[str, float], book: Book) -> 
     shape = (
         known[0]
         if known
-        else Shape(
-            instance_type=flavor.name,
-            cpus_milli=flavor.cpu * 1000,
-            memory_bytes=round(flavor.ram * GIB),
-            accelerator=fact.name if fact else None,
-            accelerators_milli=count * 1000 if fact else 0,
-            accelerator_memory_bytes=fact.memory_bytes if fact else 0,
-            disk_bytes=round((flavor.disk + flavor.ephemeral) * 10**9),
+        else sized(
+            flavor.name, flavor.cpu, flavor.ram * GIB, fact, count, (flavor.disk + flavor.ephemeral) * 10**9
         )
     )
     return book.row(shape, region, usd, source=SOURCE, spot=part.endswith(_SPOT), rule=rule)

@@ -15,11 +15,11 @@ from typing import Final
 
 import msgspec
 
-from argosy.catalog.keep import Fetched, merged
-from argosy.catalog.refresh.book import Book
+from argosy.catalog.keep import Fetched
+from argosy.catalog.refresh.book import Book, sized
 from argosy.catalog.refresh.wire import Wire
 from argosy.catalog.table import PriceRow
-from argosy.model.offer import Capacity, Shape
+from argosy.model.offer import Shape
 from argosy.model.units import GIB
 
 URL = "https://globalcatalog.cloud.ibm.com"
@@ -151,12 +151,7 @@ def fetch(wire: Wire, book: Book) -> Fetched:
                         book.row(shapes[name], quote.region, usd, source=SOURCE, spot=spot, rule=rule)
                     )
         skipped += len(profiles) if len(rows) == before else 0
-    return Fetched(
-        provider=book.provider,
-        rows=merged(rows),
-        capacities=frozenset({row.capacity for row in rows} or {Capacity.ON_DEMAND}),
-        skipped=skipped,
-    )
+    return book.fetched(rows, skipped=skipped)
 
 
 def _entries(wire: Wire, path: str, query: dict[str, str]) -> Iterator[_Entry]:
@@ -252,11 +247,4 @@ def _shape(name: str, book: Book) -> Shape | None:
         fact = book.accelerator(told["model"], _DEVICE_GIB.get(told["model"], 0))
         if fact is None:
             return None
-    return Shape(
-        instance_type=name,
-        cpus_milli=int(told["cpus"]) * 1000,
-        memory_bytes=int(told["gib"]) * GIB,
-        accelerator=fact.name if fact else None,
-        accelerators_milli=int(told["gpus"]) * 1000 if fact else 0,
-        accelerator_memory_bytes=fact.memory_bytes if fact else 0,
-    )
+    return sized(name, int(told["cpus"]), int(told["gib"]) * GIB, fact, int(told["gpus"]))

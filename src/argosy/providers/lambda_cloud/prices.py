@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.catalog.keep import Fetched, merged
-from argosy.catalog.refresh.book import Book
+from argosy.catalog.keep import Fetched
+from argosy.catalog.refresh.book import Book, sized
 from argosy.catalog.refresh.wire import Wire
 from argosy.catalog.table import PriceRow
 from argosy.model.offer import Capacity, Shape
@@ -60,9 +60,7 @@ def fetch(wire: Wire, book: Book) -> Fetched:
             continue
         usd = entry.instance_type.price_cents_per_hour / 100
         rows += [book.row(shape, region, usd, source=SOURCE) for region in sorted(regions)]
-    return Fetched(
-        provider=book.provider, rows=merged(rows), capacities=frozenset({Capacity.ON_DEMAND}), skipped=skipped
-    )
+    return book.fetched(rows, Capacity.ON_DEMAND, skipped=skipped)
 
 
 def _shape(told: _Type, book: Book) -> Shape | None:
@@ -79,13 +77,6 @@ def _shape(told: _Type, book: Book) -> Shape | None:
         fact = book.accelerator(text)
         if fact is None:
             return None
-    return Shape(
-        instance_type=told.name,
-        cpus_milli=told.specs.vcpus * 1000,
-        memory_bytes=round(told.specs.memory_gib * GIB),
-        accelerator=fact.name if fact else None,
-        accelerators_milli=count * 1000,
-        accelerator_memory_bytes=fact.memory_bytes if fact else 0,
-        arch="arm64" if fact and fact.name.startswith(("GH", "GB")) else "x86_64",
-        disk_bytes=round(told.specs.storage_gib * GIB),
+    return sized(
+        told.name, told.specs.vcpus, told.specs.memory_gib * GIB, fact, count, told.specs.storage_gib * GIB
     )

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from argosy.catalog.keep import Fetched, merged
-from argosy.catalog.refresh.book import Book
+from argosy.catalog.keep import Fetched
+from argosy.catalog.refresh.book import Book, sized
 from argosy.catalog.refresh.wire import Nobody, Watch
 from argosy.catalog.table import PriceRow
 from argosy.model.errors import ArgosyError
@@ -55,13 +55,7 @@ def fetch(book: Book, *, token: str, endpoint: str | None = None, watch: Watch |
         raise _unusable(str(error) or type(error).__name__) from None
     finally:
         asking.close()
-    return Fetched(
-        provider=book.provider,
-        rows=merged(rows),
-        capacities=frozenset({Capacity.ON_DEMAND, Capacity.SPOT}),
-        regions=frozenset(regions),
-        skipped=skipped,
-    )
+    return book.fetched(rows, Capacity.ON_DEMAND, Capacity.SPOT, skipped=skipped, regions=regions)
 
 
 def _unusable(why: str) -> ArgosyError:
@@ -221,11 +215,4 @@ def _shape(platform: Any, preset: Any, book: Book) -> Shape | None:
             return None
     if not told.vcpu_count or not told.memory_gibibytes:
         return None
-    return Shape(
-        instance_type=name,
-        cpus_milli=told.vcpu_count * 1000,
-        memory_bytes=told.memory_gibibytes * GIB,
-        accelerator=fact.name if fact else None,
-        accelerators_milli=told.gpu_count * 1000 if fact else 0,
-        accelerator_memory_bytes=fact.memory_bytes if fact else 0,
-    )
+    return sized(name, told.vcpu_count, told.memory_gibibytes * GIB, fact, told.gpu_count)

@@ -12,7 +12,7 @@ import re
 
 import msgspec
 
-from argosy.catalog.keep import Fetched, merged
+from argosy.catalog.keep import Fetched
 from argosy.catalog.refresh.book import Book
 from argosy.catalog.refresh.wire import Wire
 from argosy.catalog.table import PriceRow
@@ -83,12 +83,7 @@ def fetch(wire: Wire, book: Book) -> Fetched:
         if not old.model:
             half = _at(old, usd / 2, f"{rule}; preemptible capacity at 50%", book.day)
             rows.append(half._replace(capacity=Capacity.SPOT))
-    return Fetched(
-        provider=book.provider,
-        rows=merged(rows),
-        capacities=frozenset({Capacity.ON_DEMAND, Capacity.SPOT}),
-        skipped=len(missing),
-    )
+    return book.fetched(rows, Capacity.ON_DEMAND, Capacity.SPOT, skipped=len(missing))
 
 
 def _at(old: PriceRow, usd: float, rule: str, day: int) -> PriceRow:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.catalog.keep import Fetched, merged
+from argosy.catalog.keep import Fetched
 from argosy.catalog.refresh.book import Book
 from argosy.catalog.refresh.wire import Wire
 from argosy.catalog.table import PriceRow
-from argosy.model.offer import Capacity, Shape
+from argosy.model.offer import Shape
 from argosy.model.units import GIB
 
 URL = "https://api.runpod.io"
@@ -70,12 +70,7 @@ def fetch(wire: Wire, book: Book) -> Fetched:
             made = _rows(gpu, count, book)
             skipped += not made and count <= (gpu.max_gpu_count or 1)
             rows += made
-    return Fetched(
-        provider=book.provider,
-        rows=merged(rows),
-        capacities=frozenset({row.capacity for row in rows} or {Capacity.ON_DEMAND}),
-        skipped=skipped,
-    )
+    return book.fetched(rows, skipped=skipped)
 
 
 def _rows(gpu: _Gpu, count: int, book: Book) -> list[PriceRow]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.catalog.keep import Fetched, merged
+from argosy.catalog.keep import Fetched
 from argosy.catalog.refresh.book import Book
 from argosy.catalog.refresh.wire import Wire
 from argosy.catalog.table import PriceRow
@@ -44,9 +44,4 @@ def fetch(wire: Wire, book: Book) -> Fetched:
         rows.append(book.row(shape, region, offer.dph_total, source=SOURCE))
         if offer.min_bid:
             rows.append(book.row(shape, region, offer.min_bid, source=SOURCE, spot=True))
-    return Fetched(
-        provider=book.provider,
-        rows=merged(rows),
-        capacities=frozenset({Capacity.ON_DEMAND, Capacity.SPOT}),
-        skipped=skipped,
-    )
+    return book.fetched(rows, Capacity.ON_DEMAND, Capacity.SPOT, skipped=skipped)

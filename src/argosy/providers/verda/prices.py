@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from argosy.catalog.keep import Fetched, merged
-from argosy.catalog.refresh.book import Book
+from argosy.catalog.keep import Fetched
+from argosy.catalog.refresh.book import Book, sized
 from argosy.catalog.refresh.wire import Wire
 from argosy.catalog.table import PriceRow
 from argosy.model.offer import Capacity, Shape
@@ -87,12 +87,7 @@ def fetch(wire: Wire, book: Book) -> Fetched:
                 made += [book.row(shape, each, usd, source=SOURCE, spot=spot) for each in sorted(regions)]
         skipped += not made
         rows += made
-    return Fetched(
-        provider=book.provider,
-        rows=merged(rows),
-        capacities=frozenset({Capacity.ON_DEMAND, Capacity.SPOT}),
-        skipped=skipped,
-    )
+    return book.fetched(rows, Capacity.ON_DEMAND, Capacity.SPOT, skipped=skipped)
 
 
 def _shape(told: _Type, book: Book) -> Shape | None:
@@ -110,14 +105,8 @@ def _shape(told: _Type, book: Book) -> Shape | None:
             return None
     if not told.cpu or not told.cpu.number_of_cores or not told.memory:
         return None
-    return Shape(
-        instance_type=told.instance_type,
-        cpus_milli=told.cpu.number_of_cores * 1000,
-        memory_bytes=round(told.memory.size_in_gigabytes * GIB),
-        accelerator=fact.name if fact else None,
-        accelerators_milli=count * 1000,
-        accelerator_memory_bytes=fact.memory_bytes if fact else 0,
-        arch="arm64" if fact and fact.name.startswith(("GH", "GB")) else "x86_64",
+    return sized(
+        told.instance_type, told.cpu.number_of_cores, told.memory.size_in_gigabytes * GIB, fact, count
     )
 
 
