@@ -56,6 +56,36 @@ def test_a_gang_runs_on_ray_and_goes_with_its_cluster(lab: RayHouse) -> None:
     lab.wait("files of nodes are gone", lambda: not list(lab.ray.folder.glob("argosy-clm-*")))
 
 
+def test_where_only_the_dashboard_is_reached_everything_goes_through_it(lab: RayHouse) -> None:
+    addresses = [node.ip for node in lab.ray.nodes]
+    for node in lab.ray.nodes:
+        node.ip = "203.0.113.7"
+    try:
+        task = lab.file(
+            "far.yaml",
+            "num_nodes: 2\nresources: {infra: ray/lab, cpus: 2}\nrun: echo rank $ARGOSY_NODE_RANK is there\n",
+        )
+        said = lab.run("launch", "-y", "-c", "far", task).stdout
+        assert "rank 0 is there" in said
+        assert "rank 1 is there" in said
+        assert lab.run("ssh", "far", "--node", "1", "--", "echo $((6 * 7))").stdout.strip() == "42"
+        data = lab.root / "data"
+        data.write_bytes(bytes(range(256)) * 12_000)
+        lab.run("cp", data, "far:")
+        lab.run("cp", "far:data", lab.root / "back")
+        assert (lab.root / "back").read_bytes() == data.read_bytes()
+        found = lab.run("check", "ray").stdout
+        assert "its nodes are reached by the dashboard alone" in found
+        lab.run("down", "-y", "far")
+        lab.wait("the job is over", lambda: not lab.ray.running())
+        lab.wait(
+            "nothing of it stays among Ray's logs", lambda: not list(lab.ray.folder.glob("argosy-post-*"))
+        )
+    finally:
+        for node, ip in zip(lab.ray.nodes, addresses, strict=True):
+            node.ip = ip
+
+
 def test_a_job_of_rays_own_is_listed_logged_and_stopped(lab: RayHouse) -> None:
     task = lab.file(
         "own.yaml", 'ray:\n  entrypoint: echo "as $WHO"; exit 4\n  runtime_env: {env_vars: {WHO: it is}}\n'
