@@ -54,7 +54,7 @@ def test_a_revision_that_does_not_become_ready_is_taken_back_and_remembered(how:
     assert phase(stage) is RolloutPhase.ROLLED_BACK and stage.state.bad == ("digest-2",)
     assert stage.least_ready >= 4 and stage.ready(1) == 4 and stage.weights == {1: 1000}
     assert stage.told("rolling-back")[0].startswith(
-        "revision 2 is taken back: its replicas do not become ready"
+        "revision 2 is rolled back: its replicas do not become ready"
     )
     made = stage.state.made
     stage.beat(10, times=30)
@@ -186,7 +186,7 @@ def test_a_canary_that_fails_more_often_is_taken_back_by_its_answers() -> None:
     stage.counts = {1: Count(requests=9000, errors=90), 2: Count(requests=1000, errors=40)}
     stage.beat()
     assert phase(stage) is RolloutPhase.ROLLED_BACK and stage.weights == {1: 1000}
-    assert stage.told("rolling-back")[0].startswith("revision 2 is taken back: 40 of 1000 requests failed")
+    assert stage.told("rolling-back")[0].startswith("revision 2 is rolled back: 40 of 1000 requests failed")
     assert stage.state.bad == ("digest-2",)
 
 
@@ -197,7 +197,7 @@ def test_a_revision_whose_every_answer_fails_needs_no_statistics() -> None:
     stage.counts = {1: Count(requests=100), 2: Count(requests=20, errors=20)}
     stage.beat(times=12)
     assert phase(stage) is RolloutPhase.ROLLED_BACK
-    assert stage.told("rolling-back") == ["revision 2 is taken back: 20 of 20 requests failed"]
+    assert stage.told("rolling-back") == ["revision 2 is rolled back: 20 of 20 requests failed"]
 
 
 def test_nothing_is_taken_back_by_itself_where_a_person_decides() -> None:

@@ -121,7 +121,7 @@ def test_from_an_account_to_its_end(laptop: Laptop, office: Laptop) -> None:
     assert robot.good("whoami").startswith("ann (by token)")
     assert robot("secret", "ls").status == 6, "the token is for jobs"
     laptop.good("token", "rm", "ci")
-    assert "the token is not one that this server knows" in robot("whoami").err
+    assert "the server does not know this token" in robot("whoami").err
 
     assert laptop.good("logout") == f"Signed out of {laptop.site.address}.\n"
     assert json.loads(laptop.kept.read_text()) == {} and laptop("whoami").status == 6

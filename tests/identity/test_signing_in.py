@@ -162,7 +162,7 @@ def test_who_comes_when_many_wait_is_told_to_come_back() -> None:
     found = asyncio.run(main())
     refused = [each for each in found if isinstance(each, ArgosyError)]
     assert (len(refused), {each.code for each in refused}) == (36, {"too-often"})
-    assert {each.what for each in refused} == {"too many people sign in at this moment"}
+    assert {each.what for each in refused} == {"too many people are signing in at this moment"}
     assert found.count(False) == 64
 
 
@@ -478,4 +478,4 @@ def test_service_accounts(site: Site) -> None:
 def test_tokens_end(site: Site, days: int) -> None:
     site.add_user("ann")
     told = site.ask("POST", "/tokens", {"name": "t", "days": days}, token=site.token("ann"))
-    assert told.json["what"] == f"a token is good for 1 to 366 days, not {days}"
+    assert told.json["what"] == f"a token is valid for 1 to 366 days, not {days}"

@@ -197,7 +197,7 @@ def test_two_who_wait_for_the_same(idle: IdleServer, client: Client, service: Fa
     (error,) = replies
     assert isinstance(error, ArgosyError)
     assert render_error(error) == (
-        "error: the refresh of digitalocean was called off; the old prices are kept\n"
+        "error: the refresh of digitalocean was cancelled; the old prices are kept\n"
         "hint: `argosy catalog refresh digitalocean` starts it again"
     )
 

@@ -98,5 +98,5 @@ def test_why_a_rollout_waits_or_was_taken_back() -> None:
     back = msgspec.structs.replace(baking, phase=RolloutPhase.ROLLED_BACK, why="3.1 % of its answers fail")
     row = _service(Replicas(least=1, most=1), rollout=back)
     assert service_lines(row, None, {}, NOW_MS)[1:] == (
-        "Revision 2 was taken back (canary): 3.1 % of its answers fail.",
+        "Revision 2 was rolled back (canary): 3.1 % of its answers fail.",
     )

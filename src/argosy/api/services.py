@@ -27,7 +27,7 @@ class ServeRequest(Request, frozen=True, kw_only=True, omit_defaults=True):
     task: Task
     update: bool = False  # the service is there
     strategy: Strategy = ROLLING
-    force: bool = False  # also a revision that was taken back before
+    force: bool = False  # also a revision that was rolled back before
     note: str = ""
     certificate: OwnCertificate | None = None  # of `service.tls`
     user: str = ""

@@ -39,7 +39,7 @@ async def serve_update(
 ) -> ServiceView:
     """Give a service a new revision. `mode`: rolling, blue_green, canary (`canary` per cent at first) or
     shadow.
-    Errors: "not-found", "usage", "wrong-state" for a revision that was taken back before."""
+    Errors: "not-found", "usage", "wrong-state" for a revision that was rolled back before."""
     strategy = ROLLING
     if mode not in _MODES:
         raise ArgosyError("usage", f"`mode` is {', '.join(_MODES)}, not {mode!r}")

@@ -147,7 +147,7 @@ class SharedClient(Calls):
         if reply.state != "done":
             raise ArgosyError(
                 "conflict",
-                f"the refresh of {provider} was called off; the old prices are kept",
+                f"the refresh of {provider} was cancelled; the old prices are kept",
                 hint=f"`argosy catalog refresh {provider}` starts it again",
             )
         return reply

@@ -110,11 +110,11 @@ def _check_times(claims: Mapping[str, Any], now_s: int, skew_s: int) -> None:
     if expires is None or issued is None:
         raise Refused("times-missing", "the id token does not say of when it is")
     if now_s >= expires + skew_s:
-        raise Refused("expired", "the id token is over; perhaps a clock is wrong")
+        raise Refused("expired", "the id token has expired; perhaps a clock is wrong")
     if issued > now_s + skew_s:
         raise Refused("issued-later", "the id token is from the future; perhaps a clock is wrong")
     if begins is not None and begins > now_s + skew_s:
-        raise Refused("begins-later", "the id token is not good yet; perhaps a clock is wrong")
+        raise Refused("begins-later", "the id token is not valid yet; perhaps a clock is wrong")
 
 
 def _header(token: str) -> _Header:

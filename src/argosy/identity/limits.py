@@ -53,7 +53,7 @@ class Attempts:
             raise ArgosyError(
                 "too-often",
                 f"too many wrong attempts to sign in: the next may come in {-(-wait_ms // 1000)} s",
-                hint="who administers the server can set another password: `argosy user password NAME`",
+                hint="an administrator of the server can set another password: `argosy user password NAME`",
             )
         self._looked_at.update(key for key, _ in keys)
         try:

@@ -189,7 +189,9 @@ class RelyingParty:
             return {}
         answer = await self._ask(metadata.userinfo_endpoint, "userinfo", _ANSWER_MAX, bearer=access_token)
         if answer.status != 200:
-            raise Refused("userinfo-refused", f"the identity provider tells nothing ({answer.status})")
+            raise Refused(
+                "userinfo-refused", f"the identity provider returned nothing about the user ({answer.status})"
+            )
         try:
             found = msgspec.json.decode(answer.body, type=dict[str, Any])
         except msgspec.MsgspecError:

@@ -59,8 +59,8 @@ class Passwords:
         if self._asked >= _WAITING_MAX:
             raise ArgosyError(
                 "too-often",
-                "too many people sign in at this moment",
-                hint="try again in a few seconds; who is signed in notices nothing",
+                "too many people are signing in at this moment",
+                hint="try again in a few seconds; those who are signed in are not affected",
             )
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_AT_ONCE, "argosy-passwords", _gently)

@@ -120,7 +120,7 @@ class People:
         is_own = bool(caller.id) and user.id == caller.id
         if is_own and user.password:
             if not await self._passwords.matches(user.password, old):
-                raise ArgosyError("unauthorized", "the present password is not that", hint="try again")
+                raise ArgosyError("unauthorized", "the present password is wrong", hint="try again")
         elif not is_own:
             require(caller, "users.write")
             check_not_above(self._directory, rows, caller, user)

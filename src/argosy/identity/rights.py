@@ -23,7 +23,7 @@ def require(caller: Caller, permission: str, target: Target = _ANYWHERE) -> None
     decided = may(caller, permission, target)
     if isinstance(decided, Denied):
         raise ArgosyError(
-            "forbidden", decided.reason, hint="who administers the project or the server gives roles"
+            "forbidden", decided.reason, hint="administrators of the project or the server give roles"
         )
 
 

@@ -115,7 +115,7 @@ class SigningIn:
         if step is None:
             raise ArgosyError(
                 "unauthorized",
-                "that is not the code of now",
+                "that is not the current code",
                 hint="check the clock of the device that shows it, and type the next one",
             )
         changed = msgspec.structs.replace(
@@ -146,7 +146,9 @@ class SigningIn:
         waiting = [each for each in rows.people.values() if isinstance(each, OneTime)]
         old = [each for each in waiting if now_ms >= each.expires_ms]
         if len(waiting) - len(old) >= _PENDING_MAX:
-            raise ArgosyError("too-often", "too many devices wait to be let in", hint="try again in a minute")
+            raise ArgosyError(
+                "too-often", "too many devices are waiting to be confirmed", hint="try again in a minute"
+            )
         device = Device(make_secret(), make_short_code(), now_ms + DEVICE_MS)
         entry = OneTime(
             id=self._ids.new("cod"),
@@ -164,7 +166,7 @@ class SigningIn:
     async def waiting_device(self, caller: Caller, typed: str) -> OneTime:
         """The device that shows this code. Raises `not-found`, `too-often`."""
         if not caller.id:
-            raise ArgosyError("usage", "sign in yourself first: a device is let in as you")
+            raise ArgosyError("usage", "sign in yourself first: a device signs in as you")
         now_ms = self._clock.now_ms()
         key = f"code of {caller.id}"
         rows = await self._store.snapshot()
@@ -190,7 +192,7 @@ class SigningIn:
         rows, now_ms = await self._store.snapshot(), self._clock.now_ms()
         entry = rows.entry_called(f"code:{digest(secret)}")
         if not isinstance(entry, OneTime) or entry.purpose != "device" or now_ms >= entry.expires_ms:
-            raise ArgosyError("unauthorized", "this code is over", hint="`argosy login` begins again")
+            raise ArgosyError("unauthorized", "this code has expired", hint="`argosy login` begins again")
         if not entry.user_id:
             return None
         user = await self._used(rows, entry)
@@ -230,7 +232,7 @@ class SigningIn:
             or entry.told.get("proof", "") != (digest(proof) if proof else "")
         ):
             raise ArgosyError(
-                "unauthorized", "this code is over", hint="begin again: it is good for a minute"
+                "unauthorized", "this code has expired", hint="begin again: it is good for a minute"
             )
         user = await self._used(rows, entry)
         life_ms = SSO_MS if purpose == "loopback" else 0
@@ -246,7 +248,7 @@ class SigningIn:
             raise ArgosyError("unauthorized", "this code was used", hint="begin again") from None
         user = rows.people.get(entry.user_id)
         if not isinstance(user, User) or user.is_disabled:
-            raise ArgosyError("unauthorized", "this account may not sign in", hint="ask who administers it")
+            raise ArgosyError("unauthorized", "this account may not sign in", hint="ask an administrator")
         return user
 
 

@@ -53,7 +53,7 @@ class SingleSignOn:
         waiting = [each for each in rows.people.values() if isinstance(each, OneTime)]
         old = [each for each in waiting if now_ms >= each.expires_ms]
         if len(waiting) - len(old) >= _PENDING_MAX:
-            raise Refused("too-many", "too many people sign in at this moment; try again in a minute")
+            raise Refused("too-many", "too many people are signing in at this moment; try again in a minute")
         secret = make_secret()
         address = await self.party.address(secret, now_ms)
         entry = OneTime(
@@ -98,7 +98,7 @@ class SingleSignOn:
         """What was begun with this secret; it is over with this."""
         entry = (await self._store.snapshot()).entry_called(f"code:{digest(secret)}")
         if not isinstance(entry, OneTime) or entry.purpose != "oidc":
-            raise Refused("sign-in-unknown", "this sign-in was not begun here, or is over")
+            raise Refused("sign-in-unknown", "this sign-in was not begun here, or has expired")
         now_ms = self._clock.now_ms()
         try:
             await self._store.commit([msgspec.structs.replace(entry, removed_ms=now_ms)])

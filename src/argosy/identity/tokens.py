@@ -53,7 +53,7 @@ class Credentials:
         """One's own, or (`user`) a service account's. It never does more than its owner may now, nor than the
         credential with which it was asked for."""
         if not 1 <= days <= DAYS_MAX:
-            raise ArgosyError("usage", f"a token is good for 1 to {DAYS_MAX} days, not {days}")
+            raise ArgosyError("usage", f"a token is valid for 1 to {DAYS_MAX} days, not {days}")
         rows = await self._store.snapshot()
         owner = self.owner(rows, caller, user)
         expand(permissions)

@@ -41,7 +41,7 @@ class Doorkeeper:
             kind, _, secret = bearer.partition(" ")
             caller = await self.caller_of(secret.strip(), address) if kind.lower() == "bearer" else None
             if caller is None:
-                raise ArgosyError("unauthorized", "the token is not one that this server knows")
+                raise ArgosyError("unauthorized", "the server does not know this token")
             return caller
         cookie = cookie_of(headers.get("cookie", ""))
         if not cookie:

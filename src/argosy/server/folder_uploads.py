@@ -258,7 +258,7 @@ def _origin(exchange: Exchange) -> str:
 
 
 def _busy() -> ArgosyError:
-    return ArgosyError("conflict", "bytes of this upload are coming already", hint="one at a time")
+    return ArgosyError("conflict", "this upload is receiving bytes already", hint="one at a time")
 
 
 def _offset(at: int) -> tuple[bytes, bytes]:

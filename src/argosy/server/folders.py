@@ -210,7 +210,9 @@ class Folders:
                 continue  # somebody else was faster: look again
             assert isinstance(written, Folder)
             return await self._carry_out(folder, written)
-        raise ArgosyError("conflict", f"`{name}` is being changed by many at a time", hint="try again")
+        raise ArgosyError(
+            "conflict", f"`{name}` is being changed by several people at once", hint="try again"
+        )
 
     async def _carry_out(self, before: Folder, after: Folder) -> Folder:
         if _on_disk(after) == _on_disk(before):
@@ -235,7 +237,9 @@ class Folders:
                 continue
             assert isinstance(written, Folder)
             return written
-        raise ArgosyError("conflict", f"`{folder_name}` is being changed by many at a time", hint="try again")
+        raise ArgosyError(
+            "conflict", f"`{folder_name}` is being changed by several people at once", hint="try again"
+        )
 
     async def add_used(self, folder: Folder, more_bytes: int) -> Folder:
         """What came or went through us."""

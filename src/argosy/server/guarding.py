@@ -71,7 +71,7 @@ def forbidden(reason: str) -> ArgosyError:
     return ArgosyError(
         "forbidden",
         reason,
-        hint="who administers the project gives roles; the owner of the server makes tokens",
+        hint="administrators of the project give roles; the owner of the server makes tokens",
     )
 
 

@@ -59,7 +59,7 @@ class Provisioned:
             except Conflict:
                 continue  # somebody else wrote it, or the name was one that is not given again
             return _account(made, _groups(rows))
-        raise Refused("the account changes all the time: ask again")
+        raise Refused("the account keeps changing: ask again")
 
     def _wanted(self, rows: Snapshot, account: Account, there: User | None, skip: int) -> User:
         same = account.user_name.lower()
@@ -126,7 +126,7 @@ class Provisioned:
                 continue
             kept = made[0] if made and isinstance(made[0], people.Group) else wanted
             return _group(kept, _users(await self._store.recent(0)))
-        raise Refused("the group changes all the time: ask again")
+        raise Refused("the group keeps changing: ask again")
 
     def _wanted_group(self, group: Group, old: people.Group | None) -> people.Group:
         if old is not None:

@@ -85,7 +85,7 @@ def _rollout_line(row: Workload, rollout: Rollout, now_ms: int) -> str:
     name = new.strategy.name if new is not None else "rolling"
     if rollout.phase in (_P.ROLLED_BACK, _P.ROLLING_BACK):
         was = "was" if rollout.phase is _P.ROLLED_BACK else "is being"
-        return f"Revision {rollout.new} {was} taken back ({name}): {rollout.why or 'somebody asked for it'}."
+        return f"Revision {rollout.new} {was} rolled back ({name}): {rollout.why or 'somebody asked for it'}."
     mine = [each for each in state.replicas if each.revision == rollout.new]
     ready = sum(each.state is ReplicaState.READY for each in mine)
     share = dict(state.weights).get(rollout.new, 0)

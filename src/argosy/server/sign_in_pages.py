@@ -74,7 +74,7 @@ class SignInPages:
     async def _begin(self, sso: SingleSignOn, query: Mapping[str, str], send: Send) -> None:
         port, proof = query.get("port", ""), query.get("proof", "")
         if port and not (_PORT.fullmatch(port) and int(port) < 65536 and _PROOF.fullmatch(proof)):
-            raise Refused("bad-request", "the command line asked for something that cannot be")
+            raise Refused("bad-request", "the command line sent an invalid request")
         secret, address = await sso.begin(port=int(port or 0), proof=proof)
         kept = f"{_COOKIE}={secret}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={STARTED_MS // 1000}"
         await _reply(send, 302, [(b"location", address.encode()), (b"set-cookie", kept.encode())])

@@ -365,7 +365,7 @@ def _rules_of_sessions(tenancy: Tenancy) -> list[object]:
 
 
 def _busy() -> ArgosyError:
-    return ArgosyError("store-busy", "others change the queues all the time")
+    return ArgosyError("store-busy", "others keep changing the queues")
 
 
 def _changed(queue: Queue, request: QueueRequest) -> Queue:

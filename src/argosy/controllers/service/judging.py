@@ -1,4 +1,4 @@
-"""Whether a new revision is good: what takes it back at once, and what its answers say. Pure."""
+"""Whether a new revision is good: what rolls it back at once, and what its answers say. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOT_JUDGED = ("shadow",)  # nobody waits for its answers
 
 
 def judge(draft: Draft, rollout: Rollout, new: Revision) -> str:
-    """Why the new revision is to be taken back; "" when it is not."""
+    """Why the new revision is to be rolled back; "" when it is not."""
     if not new.strategy.auto:
         return ""
     if rollout.failed:

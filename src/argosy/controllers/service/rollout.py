@@ -278,7 +278,7 @@ _STRATEGIES: Final[dict[str, Callable[[Draft, Rollout, Revision], Wanted]]] = {
 def _begin_back(draft: Draft, rollout: Rollout, why: str, *, remember: bool) -> Wanted:
     revision = draft.revision(rollout.new)
     draft.rollout = rollout = _turned(draft, rollout, why)
-    draft.tell("rolling-back", f"revision {rollout.new} is taken back: {why}")
+    draft.tell("rolling-back", f"revision {rollout.new} is rolled back: {why}")
     if remember and revision is not None:
         draft.changes["bad"] = (*draft.before.bad, revision.digest)[-20:]
     return _back(draft, rollout)

@@ -145,7 +145,7 @@ class ServiceFeature:
         if new.digest in state.bad and not request.force:
             raise ArgosyError(
                 "wrong-state",
-                f"this revision of `{old.name}` was taken back before",
+                f"this revision of `{old.name}` was rolled back before",
                 hint="change it, or say --force to try it once more",
             )
         present = wanted_revision(old)
