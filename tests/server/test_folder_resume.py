@@ -58,7 +58,7 @@ def killed_after(client: Client, source: Path, count: int) -> None:
 def test_another_process_sends_only_the_rest(
     client: Client, source: Path, server: IdleServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_folders, "_PIECE", 100_000)
+    monkeypatch.setattr(client_folders, "_STEP", 100_000)
     for count in (700_000, 900_000):
         killed_after(client, source, count)
     assert client.folder_files("train").files == ()
@@ -79,7 +79,7 @@ def test_another_process_sends_only_the_rest(
 def test_a_file_that_changed_in_between_is_not_mixed(
     client: Client, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_folders, "_PIECE", 100_000)
+    monkeypatch.setattr(client_folders, "_STEP", 100_000)
     killed_after(client, source, 1_000_000)
     kept = source.stat()
     source.write_bytes(b"another " * (SIZE // 8))

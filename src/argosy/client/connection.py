@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import BinaryIO, Final, NamedTuple
 
 from argosy.api.location import Location
 from argosy.client.wire import ReplyParser, WireError, render_head
@@ -76,6 +76,16 @@ def host_of(location: Location) -> str:
         return "argosy"
     host = f"[{location.host}]" if ":" in location.host else location.host
     return f"{host}:{location.port}"
+
+
+class FileSpan(NamedTuple):
+    """Bytes of an open file. `on_bytes` hears how many more went: after each `step` of them."""
+
+    file: BinaryIO
+    first: int
+    end: int
+    step: int
+    on_bytes: Callable[[int], object]
 
 
 class Connection:
@@ -152,6 +162,29 @@ class Connection:
                 return  # it may have answered before it closed
             except OSError as error:
                 raise Broken(error.strerror or str(error)) from error
+
+    def send_file(
+        self, method: str, target: str, headers: Sequence[tuple[str, str]], span: FileSpan, timeout_s: float
+    ) -> None:
+        """A part of a file as the body, sent by the kernel where nothing encrypts it. Raises Broken, and
+        EOFError when the file has become shorter."""
+        self.requests += 1
+        self._socket.settimeout(timeout_s)
+        at, end = span.first, span.end
+        try:
+            self._socket.sendall(render_head(method, target, self._host, headers, end - at))
+            while at < end:
+                went = self._socket.sendfile(span.file, at, min(span.step, end - at))
+                at += went
+                span.on_bytes(went)
+                if not went:
+                    raise EOFError(f"the file ends at byte {at}")
+        except TimeoutError as error:
+            raise Broken(f"nothing was taken for {timeout_s:.0f} s") from error
+        except (BrokenPipeError, ConnectionResetError):
+            return  # it may have answered before it closed
+        except OSError as error:
+            raise Broken(error.strerror or str(error)) from error
 
     def read(self, parser: ReplyParser, timeout_s: float | None) -> Iterator[bytes]:
         """Pieces of the body; `parser` has the status before the first one comes. Raises Broken."""

@@ -13,17 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from argosy.api.endpoint import PREFIX
 from argosy.api.location import Location
-from argosy.client.connection import Broken, unreachable
+from argosy.client.connection import Broken, FileSpan, unreachable
 from argosy.client.links import Links
 from argosy.model.errors import ArgosyError, Problem
 
-_PIECE: Final = 1 << 20  # is read and sent at once
+_PIECE: Final = 1 << 20  # is read at once
+_STEP: Final = 8 << 20  # is sent at once
 _PART: Final = 256 << 20  # in one request
+_LAST: Final = 16 << 20  # in the last one: it waits for the sum
 _SMALL: Final = 1 << 20  # a file up to this goes with its announcement
 _AT_ONCE: Final = 4  # files of a folder
 _TRIES: Final = 5
@@ -115,7 +117,7 @@ class FolderFiles:
     def _upload_file(self, source: Path, path: str, *, replace: bool) -> int:
         with source.open("rb") as file:
             st = os.fstat(file.fileno())
-            going = _Going(file.fileno(), st.st_size, path, replace=replace, key=_key(source, st))
+            going = _Going(file, st.st_size, path, replace=replace, key=_key(source, st))
             if st.st_size <= _SMALL:
                 going.first = os.pread(going.fd, _SMALL, 0)
                 going.sha256 = hashlib.sha256(going.first).hexdigest()
@@ -164,38 +166,31 @@ class FolderFiles:
             time.sleep(0.1 * tries)
 
     def _send(self, going: _Going) -> None:
-        """Bytes from where it is: the last request carries the sum of all, which is made meanwhile. Raises
-        Broken; `at` is at least what was confirmed."""
-        last = going.at + _PART >= going.size
-        end = going.size if last else going.at + _PART
+        """Bytes from where it is: the last request, which is short, carries the sum of all, which is made
+        meanwhile. Raises Broken; `at` is at least what was confirmed."""
+        last = going.size - going.at <= _LAST
+        end = going.size if last else min(going.at + _PART, going.size - _LAST)
         if going.sum is None and not going.sha256:
             going.sum = _Summing(going.fd)
         headers = [("upload-offset", str(going.at)), ("content-type", _BYTES)]
         if last:
             going.sha256 = going.sha256 or going.sum_of_all()
             headers.append(("upload-sha256", going.sha256))
-        told = self._put("PATCH", going.where, headers, going.at, end, going.fd)
+        told = self._put("PATCH", going.where, headers, going.at, end, going.file)
         going.at = int(told["upload-offset"])
         going.done = last
 
     def _put(
-        self, method: str, where: str, headers: Sequence[tuple[str, str]], at: int, end: int, fd: int
+        self, method: str, where: str, headers: Sequence[tuple[str, str]], at: int, end: int, file: BinaryIO
     ) -> dict[str, str]:
         wrong: list[bytes] = []
-
-        def pieces() -> Iterator[bytes]:
-            place = at
-            while place < end:
-                data = os.pread(fd, min(_PIECE, end - place), place)
-                if not data:
-                    raise ArgosyError(
-                        "conflict", "the file became shorter while it was sent", hint="send it again"
-                    )
-                place += len(data)
-                yield data
-                self._on_bytes(len(data))
-
-        parser = self._links.put(where, self._with_own(headers), end - at, pieces(), wrong.append, method)
+        span = FileSpan(file, at, end, _STEP, self._on_bytes)
+        try:
+            parser = self._links.put_file(method, where, self._with_own(headers), span, wrong.append)
+        except EOFError:
+            raise ArgosyError(
+                "conflict", "the file became shorter while it was sent", hint="send it again"
+            ) from None
         if parser.status >= 300:
             raise _refusal(parser.status, b"".join(wrong))
         return parser.headers
@@ -375,7 +370,7 @@ class _Summing:
 class _Going:
     """One file on its way."""
 
-    fd: int
+    file: BinaryIO
     size: int
     path: str
     replace: bool
@@ -386,6 +381,10 @@ class _Going:
     where: str = ""
     at: int = 0
     done: bool = False
+
+    @property
+    def fd(self) -> int:
+        return self.file.fileno()
 
     def sum_of_all(self) -> str:
         return self.sum.result() if self.sum is not None else _sum(self.fd)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from argosy.api.location import Location
-from argosy.client.connection import Broken, Connection
+from argosy.client.connection import Broken, Connection, FileSpan
 from argosy.client.wire import ReplyParser
 
 _TIMEOUT_S: Final = 180.0
@@ -84,6 +84,16 @@ class Links:
 
         def send(connection: Connection) -> None:
             connection.send_stream(method, target, headers, size, pieces, _TIMEOUT_S)
+
+        return self._asked(method, send, take_error, take_error)
+
+    def put_file(
+        self, method: str, target: str, headers: Sequence[tuple[str, str]], span: FileSpan, take_error: Take
+    ) -> ReplyParser:
+        """As `put`, of bytes of a file. Raises EOFError when they are not there any more."""
+
+        def send(connection: Connection) -> None:
+            connection.send_file(method, target, headers, span, _TIMEOUT_S)
 
         return self._asked(method, send, take_error, take_error)
 
