@@ -14,13 +14,13 @@ from local_house import House, a_house
 
 from argosy.model.access import OWNER
 from argosy.model.folders import Access, Folder, with_quota
-from argosy.model.phases import Outcome
+from argosy.model.phases import Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Workload
 from argosy.model.task import Task, VolumeMount
 from argosy.server.folder_mounts import FolderMounts
 from argosy.storage.blobs import BlobStore
-from argosy.testing.builders import a_task
+from argosy.testing.builders import a_job, a_task
 
 CAN_MOUNT = (
     shutil.which("rclone") is not None
@@ -36,6 +36,7 @@ class Run:
     def __init__(self, tmp_path: Path) -> None:
         self.home = tmp_path
         self.job: Workload
+        self.jobs: list[Workload] = []
         self.told: list[str] = []
         self.files: dict[str, str] = {}
         self.links: dict[str, str] = {}
@@ -133,6 +134,52 @@ def test_a_folder_is_mounted_through_the_server(run: Run) -> None:
         "sub/deep": "sub/deep",
     }
     assert not run.told
+
+
+ONE = """
+    pwd -P > one; until [ -s two ]; do sleep 0.2; done
+    echo "one has seen two" > changed
+    until [ "$(cat both)" = "two has seen one" ]; do sleep 0.2; done
+    rm removed
+"""
+TWO = """
+    pwd -P > two; until [ -s one ]; do sleep 0.2; done
+    until [ "$(cat changed)" = "one has seen two" ]; do sleep 0.2; done
+    echo "two has seen one" > both
+    while [ -e removed ]; do sleep 0.2; done
+"""
+
+
+@pytest.mark.process
+@pytest.mark.skipif(
+    not CAN_MOUNT, reason="no FUSE or no rclone here: two nodes with one folder were not tested"
+)
+def test_two_nodes_write_to_one_folder_and_see_what_the_other_writes(run: Run) -> None:
+    """New files, files in place of others, and files that go; each node has an agent and a mount of its
+    own."""
+    volume = VolumeMount(target="~/data", folder="train")
+    one, two = (a_task(run=f"cd ~/data\n{script}", volumes=(volume,)) for script in (ONE, TWO))
+
+    async def main() -> None:
+        async with a_house(one, before=run.prepare) as house:
+            on_two = await FolderMounts(house.nodes.folders, BlobStore(run.home)).resolved(two, OWNER)
+            await house.store.commit([a_job(id="job-2", managed=True, task=on_two)])
+            house.shell.wake("job-2")
+
+            async def are_over() -> bool:
+                rows = [await house.store.load(id) for id in ("job-1", "job-2")]
+                run.jobs = [each for each in rows if isinstance(each, Workload)]
+                return all(each.phase is WorkloadPhase.FINISHED for each in run.jobs)
+
+            await house.until(are_over)
+            for path in run.path.iterdir():
+                if path.is_file():
+                    run.files[path.name] = path.read_text()
+
+    asyncio.run(main())
+    assert [each.outcome for each in run.jobs] == [Outcome.SUCCEEDED] * 2, [each.detail for each in run.jobs]
+    assert run.files.pop("one") != run.files.pop("two"), "both were the same node"
+    assert run.files == {"both": "two has seen one\n", "changed": "one has seen two\n", "kept": "kept"}
 
 
 @pytest.mark.process
