@@ -143,3 +143,29 @@ def test_a_small_file_is_one_request(raw: Raw) -> None:
     done = raw.ask("POST", "/folders/train/uploads", b"hello", headers)
     assert (done.status, done.headers["upload-offset"]) == (201, "5")
     assert raw.ask("GET", "/folders/train/content?path=a/b").body == b"hello"
+
+
+def test_what_a_killed_client_was_sending_is_waited_for(
+    raw: Raw, client: Client, server: IdleServer, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has not noticed yet that its connection is gone."""
+    told = metadata(path="model.bin", key=client_folders._key(source, source.stat()))
+    headers = {"Upload-Length": str(SIZE), "Upload-Metadata": told}
+    begun = raw.ask("POST", "/folders/train/uploads", headers=headers)
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(server.socket))
+        head = f"PATCH {begun.headers['location']} HTTP/1.1\r\nhost: x\r\nupload-offset: 0\r\n"
+        link.sendall(f"{head}content-length: {SIZE}\r\n\r\n".encode() + source.read_bytes()[:1000])
+        while raw.ask("POST", "/folders/train/uploads", headers=headers).status != 409:
+            pass
+        waits: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            link.close()
+            while raw.ask("POST", "/folders/train/uploads", headers=headers).status == 409:
+                pass
+
+        monkeypatch.setattr(client_folders.time, "sleep", sleep)
+        assert FolderFiles(client.location, "train").upload(source, "", replace=False) == (1, SIZE)
+    assert waits

@@ -29,6 +29,7 @@ _LAST: Final = 16 << 20  # in the last one: it waits for the sum
 _SMALL: Final = 1 << 20  # a file up to this goes with its announcement
 _AT_ONCE: Final = 4  # files of a folder
 _TRIES: Final = 5
+_BUSY: Final = "receiving bytes already"  # by an earlier connection, as the server says it
 _BYTES: Final = "application/offset+octet-stream"
 OnBytes = Callable[[int], None]
 
@@ -156,7 +157,7 @@ class FolderFiles:
             except ArgosyError as error:
                 if error.code == "conflict" and not going.sha256 and "sha256" in error.hint:
                     going.sha256 = _sum(going.fd)  # a file of that size is there: is it this one?
-                elif "coming already" not in error.what or tries == _TRIES * 2 - 1:
+                elif _BUSY not in error.what or tries == _TRIES * 2 - 1:
                     raise
             else:
                 going.where = urlsplit(answer.get("location", "")).path
@@ -192,7 +193,10 @@ class FolderFiles:
                 "conflict", "the file became shorter while it was sent", hint="send it again"
             ) from None
         if parser.status >= 300:
-            raise _refusal(parser.status, b"".join(wrong))
+            error = _refusal(parser.status, b"".join(wrong))
+            if _BUSY in error.what:  # the server still has what a killed client was sending
+                raise Broken(error.what)
+            raise error
         return parser.headers
 
     def write(self, path: str, size: int, pieces: Iterator[bytes]) -> None:
