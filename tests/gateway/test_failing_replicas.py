@@ -54,13 +54,24 @@ def test_a_replica_killed_under_load_fails_only_what_had_begun() -> None:
         writer.write(b"GET /s/web/stream HTTP/1.1\r\nHost: a\r\n\r\n")
         await reader.readuntil(b"data: 1\n\n")
         victim = next(replica for replica in house.replicas if replica.heads)
-        hanging = [asyncio.create_task(house.gate.get("/s/web/hang")) for _ in range(2)]
-        await _until(lambda: sum(len(replica.heads) for replica in house.replicas) == 3)
+        reads = [asyncio.create_task(house.gate.get("/s/web/hang")) for _ in range(5)]
+        await _until(lambda: [len(replica.heads) for replica in house.replicas] == [2, 2, 2])
+        writes = [
+            asyncio.create_task(house.gate.get("/s/web/hang", method=b"POST", body=b"x")) for _ in range(3)
+        ]
+        await _until(lambda: [len(replica.heads) for replica in house.replicas] == [3, 3, 3])
+        for replica in house.replicas:
+            replica.scripts[b"hang"] = OK  # who comes from now on is answered
         await victim.kill()
         answers = await asyncio.gather(*(house.gate.get("/s/web/") for _ in range(20)))
         assert all(answer.endswith(b"ok") for answer in answers)
         assert b"0\r\n\r\n" not in await reader.read(), "cut, never an end that looks whole"
-        for task in hanging:
+        await _until(lambda: sum(task.done() for task in (*reads, *writes)) == 2)
+        [again] = [task.result() for task in reads if task.done()]
+        assert again.endswith(b"ok"), "no byte of its answer had come, and it may be repeated"
+        [failed] = [task.result() for task in writes if task.done()]
+        assert failed[9:12] == b"502", "who knows whether it was done"
+        for task in (*reads, *writes):
             task.cancel()
 
     run_house(test, 3)

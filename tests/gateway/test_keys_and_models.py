@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import json
 from typing import Any
 
 import pytest
 from gateway_house import House, run_house, service, table
 
+from argosy.gateway import limits
 from argosy.gateway.access_log import AccessLog
 from argosy.gateway.limits import GUESSES
 from argosy.gateway.metrics import render_metrics
@@ -85,6 +87,28 @@ def test_guessing_is_slow_and_does_not_lock_out_who_has_a_key() -> None:
         assert (await house.gate.get("/s/web/", _bearer("sk-two"))).endswith(b"ok")
 
     run_house(test, keys=(_key(), _key("sk-two")))
+
+
+def test_secrets_are_looked_up_by_their_digest_and_compared_in_constant_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """How much of a guess is right changes nothing of what is compared: that is its SHA-256."""
+    compared: list[tuple[bytes, bytes]] = []
+    compare = hmac.compare_digest
+
+    def note(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return compare(one, other)
+
+    async def test(house: House) -> None:
+        monkeypatch.setattr(limits.hmac, "compare_digest", note)
+        for secret in ("sk-on", "sk-onf", "sk-onee", "SK-ONE", "", "x" * 6):
+            assert (await house.gate.get("/s/web/", _bearer(secret))).startswith(b"HTTP/1.1 401 ")
+        assert compared == [], "no digest is that of a key, so there is nothing to compare"
+        assert (await house.gate.get("/s/web/", _bearer("sk-one"))).endswith(b"ok")
+        assert compared == [(hashlib.sha256(b"sk-one").digest(),) * 2]
+
+    run_house(test, keys=(_key(),))
 
 
 def test_two_hundred_requests_at_once_and_a_limit_of_ten() -> None:

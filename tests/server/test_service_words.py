@@ -88,6 +88,18 @@ def test_why_a_replica_is_not_ready() -> None:
     )
 
 
+def test_why_a_new_revision_without_machines_waits_and_who_answers_meanwhile() -> None:
+    replicas = (_replica(1, ReplicaState.READY), _replica(5, ReplicaState.STARTING, revision=2))
+    waiting = Rollout(old=1, new=2, phase=RolloutPhase.PROGRESSING, since_ms=NOW_MS - 40_000)
+    row = _service(Replicas(least=1, most=1), replicas=replicas, rollout=waiting, weights=((1, 1000),))
+    assert service_lines(row, None, {"job-5": "8 GPUs are needed, 2 are free."}, NOW_MS) == (
+        "1 replica of it is ready; its file asks for 1.",
+        "Revision 2 is progressing (canary): 0 of 1 replica ready, 0 % of the requests; it waits until its "
+        "replicas are ready.",
+        "Replica 5 of revision 2 is starting for 40s: 8 GPUs are needed, 2 are free.",
+    )
+
+
 def test_why_a_rollout_waits_or_was_taken_back() -> None:
     new = _replica(4, ReplicaState.READY, revision=2)
     baking = Rollout(old=1, new=2, phase=RolloutPhase.BAKING, since_ms=NOW_MS - 30_000)
