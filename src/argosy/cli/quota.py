@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from argosy.cli.session import Amount, Session, examples, json_option, pass_session, yes_option
+from argosy.cli.session import Amount, Session, completing, examples, json_option, pass_session, yes_option
 from argosy.model.units import many
 
 if TYPE_CHECKING:
@@ -36,17 +36,8 @@ def quota() -> None:
     """
 
 
-def complete_queue(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Paths of queues for tab completion: fast or nothing, and it never starts a server."""
-    from argosy.model.errors import ArgosyError
-
-    session = ctx.find_object(Session) or Session()
-    try:
-        with session.quiet_client(0.5) as client:
-            paths = [queue.path for queue in client.tenancy().queues]
-    except ArgosyError:
-        return []
-    return [path for path in paths if path.startswith(incomplete)]
+#: Paths of queues.
+complete_queue = completing(lambda client: (queue.path for queue in client.tenancy().queues))
 
 
 @quota.command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from argosy.api.clusters import ClusterView
     from argosy.client.client import Client
 
+Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
 
 
@@ -161,17 +162,23 @@ def yes_option(function: F) -> F:
     return click.option("-y", "--yes", is_flag=True, help="Do not ask.")(function)
 
 
-def complete_cluster(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Names of clusters for tab completion: fast or nothing, and it never starts a server."""
-    from argosy.model.errors import ArgosyError
+def completing(names_of: Callable[[Client], Iterable[str]]) -> Complete:
+    """Tab completion by names that the server knows: fast or nothing, and it never starts a server."""
 
-    session = ctx.find_object(Session) or Session()
-    try:
-        with session.quiet_client(0.5) as client:
-            names = [cluster.name for cluster in client.status().clusters]
-    except ArgosyError:
-        return []
-    return [name for name in names if name.startswith(incomplete)]
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+        from argosy.model.errors import ArgosyError
+
+        session = ctx.find_object(Session) or Session()
+        try:
+            with session.quiet_client(0.5) as client:
+                return [name for name in names_of(client) if name.startswith(incomplete)]
+        except ArgosyError:
+            return []
+
+    return complete
+
+
+complete_cluster = completing(lambda client: (cluster.name for cluster in client.status().clusters))
 
 
 def resolve_names(session: Session, names: tuple[str, ...], every: bool) -> list[str]:

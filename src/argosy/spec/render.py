@@ -108,7 +108,7 @@ def task_document(task: Task) -> Document:
         "run": task.run,
     }
     # What is kept for later is written as it was, also where it is empty.
-    return {**_given(head), **_decoded(task.extra), **_given(tail)}
+    return {**given(head), **_decoded(task.extra), **given(tail)}
 
 
 def _volume(mount: VolumeMount) -> object:
@@ -120,12 +120,12 @@ def _volume(mount: VolumeMount) -> object:
 
 
 def _sync(rules: SyncRules) -> Document:
-    return _given({"include": list(rules.include), "exclude": list(rules.exclude), "mode": rules.mode})
+    return given({"include": list(rules.include), "exclude": list(rules.exclude), "mode": rules.mode})
 
 
 def _checkpoints(rules: CheckpointRules) -> Document:
     every = render_span(rules.keep_every_s) if rules.keep_every_s else None
-    return _given({"to": rules.to, "keep_last": _unless(rules.keep_last, 1), "keep_every": every})
+    return given({"to": rules.to, "keep_last": _unless(rules.keep_last, 1), "keep_every": every})
 
 
 def _unless(value: int, default: int) -> int | None:
@@ -140,10 +140,11 @@ def _notify(wish: Notify) -> Document | str:
     to = wish.to if is_channel(wish.to) else MASK
     if wish.on == ENDS and not wish.secret:
         return to
-    return _given({"to": to, "events": list(wish.on), "secret": MASK if wish.secret else ""})
+    return given({"to": to, "events": list(wish.on), "secret": MASK if wish.secret else ""})
 
 
-def _given(document: Document) -> Document:
+def given(document: Document) -> Document:
+    """Without what is empty."""
     return {name: value for name, value in document.items() if value not in (None, "", {}, [])}
 
 
@@ -206,7 +207,7 @@ def _candidate(resources: Resources) -> Document:
             value = getattr(resources, field.into)
             if value != getattr(_PLAIN, field.into):
                 document[field.name] = value if field.show is None else field.show(value)
-    document = _given(document)
+    document = given(document)
     for name, value in _decoded(resources.extra).items():
         known = document.get(name)
         document[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
@@ -220,13 +221,13 @@ def resources_document(resources: Resources) -> Document:
 
 def _scheduling(scheduling: Scheduling) -> Document:
     default = Scheduling()
-    return _given(
+    return given(
         {
             "queue": scheduling.queue,
             "group": scheduling.group,
             "preemptible": scheduling.preemptible or None,
             "checkpoint": scheduling.checkpoint or None,
-            "topology": _given({"required": scheduling.required, "preferred": scheduling.preferred}),
+            "topology": given({"required": scheduling.required, "preferred": scheduling.preferred}),
             "spread": scheduling.spread,
             "isolation": None if scheduling.isolation is default.isolation else scheduling.isolation.value,
             "share": None if scheduling.share == default.share else scheduling.share,
@@ -238,7 +239,7 @@ def _scheduling(scheduling: Scheduling) -> Document:
 
 def _networking(networking: Networking) -> Document:
     subnets = list(networking.subnet_names)
-    return _given(
+    return given(
         {
             "vpc_name": networking.vpc_name,
             "subnet_name": subnets[0] if len(subnets) == 1 else "",
@@ -254,7 +255,7 @@ def _edge(edge: Edge) -> Document:
             return ""
         return f"{sign}{value // 1000}{large}" if value % 1000 == 0 else f"{sign}{value}{small}"
 
-    return _given(
+    return given(
         {
             "bandwidth_limit": amount(edge.bandwidth_kbps, "Mbps", "kbps"),
             "latency_requirements": amount(edge.latency_us, "ms", "us", "<"),
@@ -264,7 +265,7 @@ def _edge(edge: Edge) -> Document:
 
 
 def _exclusion(exclusion: Exclusion) -> object:
-    named = _given(
+    named = given(
         {
             "infra": exclusion.area,
             "instance_type": exclusion.instance_type,

@@ -31,7 +31,7 @@ from argosy.spec.fields_scheduling import TENANCY, parse_amount_name
 from argosy.spec.findings import Findings, Place, Warning_, excerpt
 from argosy.spec.notation import DAYS, parse_bytes, render_size, render_span
 from argosy.spec.reader import Reader
-from argosy.spec.render import block_dumper, resources_document
+from argosy.spec.render import block_dumper, given, resources_document
 from argosy.spec.shapes import Entry, Section
 from argosy.spec.source import Pairs, compose
 
@@ -283,18 +283,14 @@ def render_tenancy(tenancy: Tenancy) -> str:
 
     document: dict[str, object] = {
         "queues": {queue.path: _queue_document(queue) or None for queue in tenancy.queues},
-        "groups": {group.name: _given(_group_document(group)) for group in tenancy.groups},
+        "groups": {group.name: given(_group_document(group)) for group in tenancy.groups},
         "presets": {preset.name: _preset_document(preset.resources) for preset in tenancy.presets},
         "policy": _policy_document(tenancy.policy),
         "sessions": _resting_document(tenancy.sessions),
     }
-    if not _given(document):
+    if not given(document):
         return ""
-    return yaml.dump(_given(document), Dumper=block_dumper(), sort_keys=False, allow_unicode=True, width=4096)
-
-
-def _given(document: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in document.items() if value not in (None, "", {}, [])}
+    return yaml.dump(given(document), Dumper=block_dumper(), sort_keys=False, allow_unicode=True, width=4096)
 
 
 def _plain(text: str) -> object:
@@ -311,7 +307,7 @@ def _queue_document(queue: Queue) -> dict[str, object]:
     document["max_pending"] = queue.max_pending
     document["over_limit"] = "refuse" if queue.refuse_over_limit else None
     document["sessions"] = _resting_document(queue.sessions)
-    return _given(document)
+    return given(document)
 
 
 def _resting_document(rule: Resting | None) -> dict[str, object]:
@@ -323,7 +319,7 @@ def _resting_document(rule: Resting | None) -> dict[str, object]:
         for name, seconds in times.items()
         if seconds is not None
     }
-    return _given(document | {"then": rule.then, "firm": rule.firm or None})
+    return given(document | {"then": rule.then, "firm": rule.firm or None})
 
 
 def _group_document(group: Group) -> dict[str, object]:
