@@ -194,6 +194,19 @@ def test_two_servers_reach_nodes_through_one_dashboard(ray: FakeRay, zipapp: Pat
     asyncio.run(main())
 
 
+def test_a_ray_whose_streams_are_older_is_told(ray: FakeRay, zipapp: Path, tmp_path: Path) -> None:
+    ray.puts_bytes_before = True
+
+    async def main() -> None:
+        async with far(ray, zipapp, tmp_path) as (subject, fact):
+            client = client_of(subject, fact, 0)
+            with pytest.raises(border.Unreachable, match="streams its logs in an older form"):
+                await client.node()
+            await client.close()
+
+    asyncio.run(main())
+
+
 def test_a_driver_that_is_gone_is_told(ray: FakeRay, zipapp: Path, tmp_path: Path) -> None:
     async def main() -> None:
         async with far(ray, zipapp, tmp_path) as (subject, fact):

@@ -62,6 +62,7 @@ class FakeRay(FakeRayCluster):
         self.autoscaler: dict[str, Any] | None = None  # its report
         self.trouble: str | None = None  # what the autoscaler says went wrong
         self.cuts_streams_after: int | None = None  # bytes
+        self.puts_bytes_before = False  # of each piece of a stream, as older versions do
         self.asked: list[str] = []  # "METHOD /path" of every call
         self._listener = Listener(self)
         self._listener.start()
@@ -149,7 +150,7 @@ class FakeRay(FakeRayCluster):
             left = self.cuts_streams_after
             while left is None or left > 0:
                 if data := file.read(64 << 10):
-                    data = data[:left]
+                    data = (b"1" if self.puts_bytes_before else b"") + data[:left]
                     left = left if left is None else left - len(data)
                     peer.chunk(data)
                 else:

@@ -37,7 +37,8 @@ _PIECE_BYTES: Final = 64 << 10
 _HIGH_BYTES: Final = 1 << 20
 _LIMIT_BYTES: Final = 256 << 10
 _OLD: Final = (
-    "Ray at {} streams its logs in an older form, by which nodes cannot be reached: upgrade the cluster"
+    "Ray at {} streams its logs in an older form, by which nodes cannot be reached: upgrade the cluster, or set "
+    "ARGOSY_PUBLIC_URL, or write `login` in ray.yaml"
 )
 
 
@@ -83,7 +84,7 @@ def make_seal() -> Seal:
 
 
 class _Left(ValueError):
-    """The driver has said that it ends."""
+    """The connection is over, whatever is tried: the driver ends, or speaks otherwise."""
 
 
 class _File:
@@ -96,12 +97,12 @@ class _File:
         self.size = 0  # bytes that have come
 
     def more(self, data: bytes) -> list[bytes]:
-        """Its next pieces; b"" at its end. Raises RequestRefused for what is no such file."""
+        """Its next pieces; b"" at its end. Raises _Left for what is no such file."""
         self.size += len(data)
         self._rest += data
         if not self._is_known and len(self._rest) >= len(on_post.MAGIC):
             if not self._rest.startswith(on_post.MAGIC):
-                raise border.RequestRefused("version", _OLD.format(self._url))
+                raise _Left(_OLD.format(self._url))
             del self._rest[: len(on_post.MAGIC)]
             self._is_known = True
         return list(on_post.split(self._rest)) if self._is_known else []
