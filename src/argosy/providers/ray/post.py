@@ -37,8 +37,8 @@ _PIECE_BYTES: Final = 64 << 10
 _HIGH_BYTES: Final = 1 << 20
 _LIMIT_BYTES: Final = 256 << 10
 _OLD: Final = (
-    "Ray at {} streams its logs in an older form, by which nodes cannot be reached: upgrade the cluster, or set "
-    "ARGOSY_PUBLIC_URL, or write `login` in ray.yaml"
+    "Ray at {} streams its logs in an older form, by which nodes cannot be reached: upgrade the cluster, or "
+    "set ARGOSY_PUBLIC_URL, or write `login` in ray.yaml"
 )
 
 
