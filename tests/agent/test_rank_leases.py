@@ -16,6 +16,9 @@ from argosy.infra.agent_port import Ack, Lease, RankOrder, Report
 from argosy.model.facts import RankFact, RankPhase
 from argosy.providers.ssh import on_host
 
+#: Long enough for an order to come in time on a machine that is busy.
+LEASE_MS = 5000
+
 
 def _order(pid_file: Path, lease: Lease, id: str = "a.0") -> RankOrder:
     return RankOrder(id=id, run=f"echo $$ >{pid_file}; sleep 600", run_now=True, lease=lease)
@@ -43,7 +46,7 @@ def _pid(path: Path) -> int:
 
 def test_a_rank_whose_server_is_not_heard_ends_and_is_no_failure(agent: AgentProcess, folder: Path) -> None:
     async def scenario(client: AgentClient) -> None:
-        await client.prepare([_order(folder / "pid", await _lease(client, 1500))])
+        await client.prepare([_order(folder / "pid", await _lease(client, LEASE_MS))])
         fact = await _end_of(client)  # it is watched, and nobody answers
         assert (fact.phase, fact.exit_code) == (RankPhase.VANISHED, None)
         assert "its lease ended" in fact.detail
@@ -54,7 +57,7 @@ def test_a_rank_whose_server_is_not_heard_ends_and_is_no_failure(agent: AgentPro
 
 def test_answers_renew_the_leases_that_they_name(agent: AgentProcess, folder: Path) -> None:
     async def scenario(client: AgentClient) -> None:
-        lease = await _lease(client, 1500)
+        lease = await _lease(client, LEASE_MS)
         orders = [_order(folder / "a", lease), _order(folder / "b", lease, "b.0")]
         await client.prepare(orders)
         began_s = time.monotonic()
@@ -65,7 +68,7 @@ def test_answers_renew_the_leases_that_they_name(agent: AgentProcess, folder: Pa
         ended: set[str] = set()
         async for report in client.watch({}, answer):
             ended.update(fact.id for fact in report.ranks if fact.phase is RankPhase.VANISHED)
-            if "b.0" in ended and time.monotonic() - began_s > 3.5:
+            if "b.0" in ended and time.monotonic() - began_s > LEASE_MS / 400:
                 break
         assert ended == {"b.0"}
         assert not gone(_pid(folder / "a"))
@@ -146,7 +149,7 @@ def test_who_ends_all_of_a_claim_leaves_the_guard_to_the_others(
 
 
 async def _begin(client: AgentClient, folder: Path) -> None:
-    await client.prepare([_order(folder / "pid", await _lease(client, 1200))])
+    await client.prepare([_order(folder / "pid", await _lease(client, LEASE_MS))])
     guard = folder / "guard.lock"
     while not guard.exists():
         await asyncio.sleep(0.02)
@@ -160,7 +163,7 @@ def test_the_next_agent_keeps_the_lease_of_what_it_finds(
     agent.start()
 
     async def begin(client: AgentClient) -> None:
-        await client.prepare([_order(folder / "pid", await _lease(client, 2500))])
+        await client.prepare([_order(folder / "pid", await _lease(client, LEASE_MS))])
         await watch_until(client, _runs)
 
     agent.use(begin)
@@ -171,7 +174,7 @@ def test_the_next_agent_keeps_the_lease_of_what_it_finds(
         began_s = time.monotonic()
 
         async for _ in client.watch({}, lambda report: Ack(sent=report.sent, beat=0.3, leases=("a",))):
-            if time.monotonic() - began_s > 3.5:
+            if time.monotonic() - began_s > LEASE_MS / 700:
                 break
         assert not gone(_pid(folder / "pid"))
         assert "its lease ended" in (await _end_of(client)).detail

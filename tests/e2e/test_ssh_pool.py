@@ -8,7 +8,10 @@ from collections.abc import Iterator
 import pytest
 from e2e_house import House
 
-from argosy.testing.hosts import HostLab
+from argosy.testing.hosts import Host, HostLab
+
+_KEY = "K3y-0f-Th3-S3rv3r"  # of a cloud: in the server's environment, and nobody else's business
+_SECRET = "s3cr3t-0f-0ne-t4sk"
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +19,7 @@ def pool(hosts: HostLab) -> Iterator[House]:
     """A house whose pool `lab` has the hosts of the lab."""
     house = House()
     house.env["HOME"] = str(house.root)
+    house.env["AWS_SECRET_ACCESS_KEY"] = _KEY
     names = ",".join(host.name for host in hosts.hosts)
     house.run("pool", "add", "lab", "--hosts", names, "--ssh-config", str(hosts.config_file))
     yield house
@@ -39,6 +43,54 @@ def test_times_of_a_host_whose_clock_is_an_hour_off_are_told_by_the_servers(
     [job] = [job for job in pool.jobs() if job["name"] == "late"]
     assert job["status"] == "succeeded"
     assert began_ms <= job["started_ms"] <= job["ended_ms"] <= ended_ms + 1000
+
+
+def _programs_with(host: Host, text: str, where: str) -> list[str]:
+    """Command lines of the programs that have a text in `environ` or `cmdline`; but of those that look."""
+    look = (
+        f"cd /proc; for each in [0-9]*; do grep -qa {text} $each/{where} 2>/dev/null "
+        "&& tr '\\0\\n' '  ' <$each/cmdline && echo; done; true"
+    )
+    return [line.strip() for line in host.run(look).splitlines() if "grep -qa" not in line]
+
+
+def _files_with(host: Host, text: str) -> list[str]:
+    return host.run(f"grep -rlsaF {text} /root /home /tmp /run /var/tmp; true").split()
+
+
+def test_nodes_have_no_keys_listen_nowhere_and_obey_their_owner(pool: House, hosts: HostLab) -> None:
+    host = hosts.hosts[0]
+    before = host.run("ss -Hltun")
+    task = pool.root / "quiet.yaml"
+    task.write_text(f"secrets: {{TOKEN: {_SECRET}}}\nrun: exec sleep 1357\n")
+    words = ("--infra", f"ssh/lab/{host.name}")
+    pool.run("jobs", "launch", "-y", "-d", "-n", "quiet", *words, str(task))
+    pool.run("jobs", "launch", "-y", "-d", "-n", "other", *words, "--", "exec sleep 2468")
+    numbers = {job["name"]: job["number"] for job in pool.jobs() if job["name"] in ("quiet", "other")}
+    for number in numbers.values():
+        pool.wait_job(None, number, "running")
+    try:
+        pool.wait("it has what it asks for", lambda: "sleep 1357" in _programs_with(host, _SECRET, "environ"))
+        holders = _programs_with(host, _SECRET, "environ")
+        assert not [each for each in holders if each != "sleep 1357" and "argosy-rank" not in each]
+        assert not _programs_with(host, _KEY, "environ")
+        for text in (_KEY, _SECRET):
+            assert not _programs_with(host, text, "cmdline")
+            assert not _files_with(host, text)
+        assert host.run("ss -Hltun") == before
+        sockets = host.run("find /tmp /run -type s -path '*argosy*' ! -path '*/labs/*'").split()
+        assert sockets
+        for path in sockets:
+            ask = f"import socket; socket.socket(socket.AF_UNIX).connect({path!r})"
+            with pytest.raises(OSError, match="Permission denied"):
+                host.run(f'python3 -c "{ask}"', user=hosts.user)
+    finally:
+        for number in numbers.values():
+            pool.run("jobs", "cancel", "-y", str(number))
+    pool.wait(
+        "everything is given back",
+        lambda: not any(each["claims"] for each in pool.json("pool", "hosts")["hosts"]),
+    )
 
 
 def test_a_host_that_is_switched_off_closes_and_comes_back(pool: House, hosts: HostLab) -> None:

@@ -74,11 +74,21 @@ class Place:
                     self.v1[name] = (folder, not below)
 
 
+_here: list[Place] = []
+
+
+def here() -> Place:
+    """Where this process stands, as it was seen first: by who forked it, perhaps."""
+    if not _here:
+        _here.append(Place(read_text("/proc/self/cgroup"), read_text("/proc/self/mountinfo")))
+    return _here[0]
+
+
 class Cgroups:
     """Cgroups of ranks. `tag` keeps two agents on one machine apart."""
 
     def __init__(self, tag: str, place: Place | None = None) -> None:
-        place = place or Place(read_text("/proc/self/cgroup"), read_text("/proc/self/mountinfo"))
+        place = place or here()
         self._tag = tag
         self._sign = _sign_of(tag)  # held as long as we live
         self._v2 = ""  # the folder in which v2 groups are made

@@ -10,7 +10,7 @@ import threading
 
 from argosy import __version__
 from argosy.agent import devices, levels, programs
-from argosy.agent.cgroups import Cgroups, Place, read_text
+from argosy.agent.cgroups import Cgroups, Place, here, read_text
 from argosy.agent.rank import warn
 
 TYPE_CHECKING = False
@@ -18,14 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_names: dict[int, str] = {}  # of users; where a directory service knows them, to ask takes long
+
+
 def user_name() -> str:
     """Whose process this is; "" for a number without a name, as in some containers."""
     import pwd
 
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return ""
+    user = os.geteuid()
+    if user not in _names:
+        try:
+            _names[user] = pwd.getpwuid(user).pw_name
+        except KeyError:
+            _names[user] = ""
+    return _names[user]
 
 
 def boot_id() -> str:
@@ -143,7 +149,7 @@ class Node:
         self.name = name or socket.gethostname()
         self._root = root
         self._own = own_devices
-        self.place = Place(read_text("/proc/self/cgroup"), read_text("/proc/self/mountinfo"))
+        self.place = here()
         self._devices: list[dict[str, object]] = []
         self.notice: dict[str, object] | None = None  # of its own end
         self._unused: list[dict[str, str]] = []

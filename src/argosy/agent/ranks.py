@@ -187,7 +187,12 @@ class Ranks:
             self._shared.start_task(self._take_shares(rank, wish, order["tenant"]))
         else:
             self._begin(rank)
-        self._shared.changed(rank)
+        self._tell(rank)
+
+    def _tell(self, rank: Rank) -> None:
+        """That it has changed; who is at its gate is told when that opens, a moment later."""
+        if rank.phase != RUNNING or rank.gate < 0:
+            self._shared.changed(rank)
 
     def _lay_out(self, rank: Rank, order: Order, note: str) -> None:
         """Its folders and files. Raises OSError."""
@@ -255,7 +260,7 @@ class Ranks:
                 unknown.append(rank_id)
             elif rank.phase == READY:
                 self._spawning.run_one(rank)
-                self._shared.changed(rank)
+                self._tell(rank)
             elif rank.phase == PREPARING:
                 rank.run_wanted = True
             if count % 8 == 7:

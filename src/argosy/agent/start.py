@@ -20,6 +20,7 @@ import sys
 import time
 
 from argosy.agent import wire
+from argosy.agent.cgroups import read_text
 from argosy.agent.connect import dial
 from argosy.agent.dial_order import read_order, write_order
 
@@ -244,9 +245,12 @@ def _write_connect(folder: str, pyz: str) -> None:
     """The command beside the socket by which it is reached where forwards are forbidden."""
     os.makedirs(folder, mode=0o700, exist_ok=True)
     program = "'%s'" % sys.executable.replace("'", "'\\''")
+    text = "exec %s -I -S '%s' connect \"$@\"\n" % (program, pyz.replace("'", "'\\''"))
+    if read_text(folder + "/connect") == text:
+        return
     temporary = "%s/.connect-%d" % (folder, os.getpid())
     with open(temporary, "w") as file:
-        file.write("exec %s -I -S '%s' connect \"$@\"\n" % (program, pyz.replace("'", "'\\''")))
+        file.write(text)
     os.replace(temporary, folder + "/connect")
 
 

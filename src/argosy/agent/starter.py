@@ -23,7 +23,7 @@ import socket
 import sys
 import zlib
 
-from argosy.agent import start, wire
+from argosy.agent import cgroups, node, start, wire
 from argosy.agent.addresses import socket_address
 from argosy.agent.connect import dial, pump
 from argosy.agent.serve import UPGRADED, BadRequest, Request, read_head, reply
@@ -96,6 +96,8 @@ class _Starter:
         import gc
 
         sys.modules["errand"].load()  # once, for all that are forked from here
+        cgroups.here()
+        node.user_name()
         gc.collect()
         gc.freeze()  # forks share what they do not touch
         loop = asyncio.get_running_loop()

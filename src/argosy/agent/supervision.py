@@ -40,7 +40,7 @@ class Supervision:
         self.shell = find_shell()
         self.reaper = processes.Reaper(loop)
         self.table = processes.ProcessTable()
-        self.cgroups = cgroups.Cgroups(self.tag, node.place)
+        self.cgroups = cgroups.Cgroups(self.tag)
         self.secret_files = SecretFiles(self.tag)
         self.by_id: dict[str, Rank] = {}
         self.observers: set[Observer] = set()

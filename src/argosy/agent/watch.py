@@ -33,6 +33,7 @@ class Watch(Observer):
         self._node_at_s = 0.0  # when the node's facts were last asked for
         self._beat_s = wire.HEARTBEAT_S
         self._heard = b""  # of a line from the reader that is not complete yet
+        self._beat: asyncio.TimerHandle | None = None  # wakes us up when a sign of life is due
         self._wake = asyncio.Event()
         self._wake.set()
         self._gone = False
@@ -72,7 +73,7 @@ class Watch(Observer):
             beat_s = min(max(beat_s, wire.BEAT_MIN_S), wire.BEAT_MAX_S)
             if beat_s != self._beat_s:
                 self._beat_s = beat_s
-                self._wake.set()  # the next report says so
+                self._arm()  # the next report says so
 
     def hang_up(self) -> None:
         self._gone = True
@@ -89,13 +90,10 @@ class Watch(Observer):
         try:
             # Drivers can take long to wake up; the ranks are told meanwhile.
             await asyncio.wait({first}, timeout=_NODE_PATIENCE_S)
-            first.add_done_callback(self._node_answered)
+            if not first.done():
+                first.add_done_callback(self._node_answered)
             while not self._gone:
-                if not self._wake.is_set():
-                    try:
-                        await asyncio.wait_for(self._wake.wait(), self._beat_s)
-                    except asyncio.TimeoutError:
-                        pass
+                await self._pause()
                 if self._gone:
                     return
                 self._wake.clear()
@@ -108,9 +106,26 @@ class Watch(Observer):
                     facts, asking = asking.result(), None
                 await send(self._compose(facts))
         finally:
+            self._disarm()
             self._supervisor.observers.discard(self)
             if asking is not None:
                 asking.cancel()
+
+    async def _pause(self) -> None:
+        """Until there is something to tell, or a sign of life is due."""
+        if not self._wake.is_set():
+            self._arm()
+            await self._wake.wait()
+        self._disarm()
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._beat = asyncio.get_running_loop().call_later(self._beat_s, self._wake.set)
+
+    def _disarm(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+            self._beat = None
 
     def _node_answered(self, _: object) -> None:
         self._wake.set()

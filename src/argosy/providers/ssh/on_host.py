@@ -84,7 +84,7 @@ def write(path: str, value: Answer) -> None:
     """All or nothing, also when the power goes out in between."""
     part = path + ".new"
     with open(part, "w") as file:
-        json.dump(value, file)
+        file.write(json.dumps(value))  # `json.dump` does it in Python, ten times as slowly
         file.flush()
         os.fsync(file.fileno())
     os.rename(part, path)
