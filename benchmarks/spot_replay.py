@@ -1,7 +1,7 @@
 """Deadlines on spot, replayed over public availability traces: what each policy costs, in % of on-demand.
 
     python benchmarks/spot_replay.py [--json FILE] [--windows N] [--half even|odd] [--fractions 0.6,0.8,0.9]
-        [--only WORD] [--jobs N]
+        [--only WORD] [--jobs N] [--page docs/spot-benchmarks.md]
 
 A job of 24 hours must be done within 24 h / fraction. Spot costs a third of on-demand, every start of
 machines takes 12 minutes in which nothing is done. Each series is cut at random starts (fixed seeds); a
@@ -17,6 +17,8 @@ there in a step if it was there all the time.
     best            the best in hindsight: a dynamic programme over the series
 
 `--half` takes every second window: constants of the policy are chosen on the even ones, judged on the odd.
+
+`--page` writes summary and tables into that page.
 
 Series of one folder, date and machine are also replayed together ("zones"): a job may use any of them.
 """
@@ -359,10 +361,54 @@ def summary(rows: Sequence[Row]) -> dict[str, float]:
     return found
 
 
+def render_summary(single: Sequence[Row], zones: Sequence[Row]) -> str:
+    lines = [
+        "| | greedy / best | uniform / best | Argosy / best | Argosy above uniform | late |",
+        "|---|---|---|---|---|---|",
+    ]
+    for title, rows in (
+        ("one zone", single),
+        ("all zones of a machine", zones),
+        ("together", [*single, *zones]),
+    ):
+        if not rows:
+            continue
+        told = summary(rows)
+        jobs = sum(row.windows for row in rows)
+        lines.append(
+            f"| {title} | {told['greedy / best']:.3f} | {told['uniform / best']:.3f} "
+            f"| **{told['argosy / best']:.3f}** | {told['series above uniform']:.0f} of {len(rows)} "
+            f"| {told['argosy late']:.0f} of {jobs} |"
+        )
+    above = [row.cost["argosy"] - row.cost["uniform"] for row in [*single, *zones] if row.worse]
+    if above:
+        lines += [
+            "",
+            f"Uniform progress is cheaper in {len(above)} rows, by {max(above):.1f} points at most.",
+        ]
+    return "\n".join(lines)
+
+
+def write_page(page: Path, rows: Sequence[Row]) -> None:
+    """Between its marks: `<!-- NAME -->` and `<!-- end -->`."""
+    single = [row for row in rows if not row.series.startswith("zones")]
+    zones = [row for row in rows if row.series.startswith("zones")]
+    text = page.read_text(encoding="utf-8")
+    for name, table in (
+        ("summary", render_summary(single, zones)),
+        ("one zone", render(single)),
+        ("zones", render(zones)),
+    ):
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        text = before + mark + table + "\n" + rest[rest.index("<!-- end -->") :]
+    page.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--windows", type=int, default=12)
+    parser.add_argument("--page", type=Path)
+    parser.add_argument("--windows", type=int, default=24)
     parser.add_argument("--half", choices=HALVES, default="")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--fractions", default=",".join(f"{each:g}" for each in FRACTIONS))
@@ -389,6 +435,8 @@ def main() -> None:
         if mine:
             print(kind, {key: round(value, 3) for key, value in summary(mine).items()})
     print(f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime:.0f} s of CPU time")
+    if given.page:
+        write_page(given.page, rows)
     write(given.json, summary=summary(rows), rows=msgspec.to_builtins(rows))
 
 
