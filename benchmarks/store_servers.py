@@ -4,9 +4,10 @@
                                        [--undisturbed] [--json FILE]
 
 Each server gets 2,000 objects of 100 KB up and down by obstore (16 threads), which is the quickest client
-that all of them understand. The order of the servers turns with every run; what a server has not is left out
-and said. Wall time stands beside processor time of the server, which says more on a busy machine; memory is
-what the server's process has after the load. On a machine with other work `--undisturbed` gives all of them
+that all of them understand; beside them stands `bare_store.py`, the least that a server of objects does. The
+order of the servers turns with every run; what a server has not is left out and said. Wall time stands beside
+processor time of the server, which says more on a busy machine; memory is what the server's process has after
+the load. On a machine with other work `--undisturbed` gives all of them
 real-time priority (root).
 """
 
@@ -36,6 +37,7 @@ from argosy.testing.ports import free_port
 
 KEY, SECRET = "benchmark-key-of-nobody", "benchmark-secret-of-nobody-at-all"
 THREADS = 16
+BARE = "bare aiohttp, no signatures"
 
 
 class Running(NamedTuple):
@@ -106,6 +108,10 @@ def server_of(name: str, options: argparse.Namespace) -> Iterator[Running]:
             words = (options.s3rver, "-d", str(root / "data"), "-a", "127.0.0.1", "-p", str(port), "-s")
             with program(*words, "--configure-bucket", "bench", port=port) as running:
                 yield running._replace(key="S3RVER", secret="S3RVER")
+        elif name == BARE:
+            words = (sys.executable, str(Path(__file__).with_name("bare_store.py")), str(port))
+            with program(*words, str(root / "data" / "bench"), port=port) as running:
+                yield running
         else:
             with program(options.moto, "-H", "127.0.0.1", "-p", str(port), port=port) as running:
                 yield running
@@ -180,7 +186,7 @@ def main() -> None:
         before_others()
     programs = {"rclone serve s3": options.rclone, "moto": options.moto, "s3rver": options.s3rver}
     absent = [name for name, path in programs.items() if shutil.which(path) is None]
-    names = ["argosy", *(name for name in programs if name not in absent)]
+    names = ["argosy", BARE, *(name for name in programs if name not in absent)]
     samples: list[Sample] = []
     memory: dict[str, list[int]] = {name: [] for name in names}
     for run in range(options.runs):
