@@ -243,6 +243,12 @@ def test_a_level_that_is_not_to_be_had_is_refused(agent: AgentProcess) -> None:
         other = await wait_for_rank(client, "b.0", lambda fact: fact.phase in ENDED)
         assert other.detail == "the program `no-such` is not installed on node-7"
         facts = await client.node()
+        ways = {"c.0": "no-such | neither sh", "d.0": "no-such | sh cat"}
+        await client.prepare([order(each, "process", "exit 7", program=way) for each, way in ways.items()])
+        other = await wait_for_rank(client, "c.0", lambda fact: fact.phase in ENDED)
+        assert other.detail == "the program `no-such | neither sh` is not installed on node-7"
+        other = await wait_for_rank(client, "d.0", lambda fact: fact.phase in ENDED)
+        assert other.exit_code == 7, "one of the ways is enough"
         assert facts.isolation == tuple(GOOD) and dict(facts.isolation_gaps) == GAPS
 
     agent.use(scenario)

@@ -449,6 +449,10 @@ def test_what_was_open_ends_when_the_right_does(why: str) -> None:
         (b'["stdin","a"]', True), (b'{"type":"ping"}', False), (b"2", False),
         (b'{"op": "keep-alive"}', False),
         (b'["set_size",40,80,600,800]', True),
+        # of a desktop (VNC): a key, the pointer, a key with its scan code; asking for a picture, an answer
+        (bytes.fromhex("0401000000000061"), True), (bytes.fromhex("050000640064"), True),
+        (bytes.fromhex("ff0000010000006100000026"), True), (bytes.fromhex("03010000000004000300"), False),
+        (bytes.fromhex("f8000000800000010000"), False),
     ],
 )  # fmt: skip
 def test_what_is_typed_is_use_and_a_heartbeat_is_not(frame: bytes, is_use: bool) -> None:
@@ -460,7 +464,8 @@ def test_what_is_typed_is_use_and_a_heartbeat_is_not(frame: bytes, is_use: bool)
         writer.write(request("GET", house.cookie() + WEB_SOCKET + f"origin: {OWN}\r\n").encode())
         await reader.readuntil(b"\r\n\r\n")
         house.used.clear()
-        writer.write(bytes([0x81, 0x80 | len(frame)]) + mask + masked)
+        kind = 0x81 if frame.isascii() and frame.decode().isprintable() else 0x82
+        writer.write(bytes([kind, 0x80 | len(frame)]) + mask + masked)
         await writer.drain()
         async with asyncio.timeout(90):
             while not (house.seen and house.seen[-1].endswith(masked)):

@@ -48,6 +48,25 @@ def test_a_refused_database_says_what_to_check(postgres_server: PostgresServer) 
     assert error.code == "store-busy" and "not_there" in error.what
 
 
+def test_a_database_without_an_encoding_holds_any_text(postgres_server: PostgresServer) -> None:
+    """As `initdb` makes one where no language is set, such as in containers."""
+    name = "without_an_encoding"
+    made = f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    postgres_server.execute(made)
+
+    async def main() -> None:
+        for _ in range(2):
+            store = await Store.open(postgres_server.url(name), ids=SimIds(), clock=FixedClock())
+            if not (await store.snapshot()).workloads.values():
+                await store.commit([a_job(name="größe-東京")])
+            await store.close()
+        store = await Store.open(postgres_server.url(name), ids=SimIds(), clock=FixedClock())
+        assert [row.name for row in (await store.snapshot()).workloads.values()] == ["größe-東京"]
+        await store.close()
+
+    asyncio.run(main())
+
+
 def test_its_place_hides_the_password(postgres_server: PostgresServer) -> None:
     async def main() -> None:
         url = postgres_server.url(postgres_server.make_database()).replace("argosy@", "argosy:s3cr3t@")

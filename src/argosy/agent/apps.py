@@ -58,9 +58,9 @@ class Apps:
             why = gaps.get(level, "there is no such level")
             text = "isolation `%s` is not to be had on %s: %s; it can give %s"
             raise Refused("isolation", text % (level, self._node.name, why, ", ".join(good)))
-        if app["program"] and level != "container" and not find(app["program"]):
-            text = "the program `%s` is not installed on %s"
-            raise Refused("program", text % (app["program"], self._node.name))
+        lacking = "" if level == "container" else _lacking(app["program"])
+        if lacking:
+            raise Refused("program", "the program `%s` is not installed on %s" % (lacking, self._node.name))
         home = self._path(app["home"])
         os.makedirs(home, mode=0o700, exist_ok=True)
         self._note_home(rank, home)
@@ -358,6 +358,16 @@ def _seed_text(seed: str, home: str) -> str:
         "cp -a %(seed)s/. %(home)s/ && mkdir -p %(home)s/.argosy && : > %(home)s/.argosy/begun || exit 1\n"
         "fi\n"
     ) % words
+
+
+def _lacking(programs: str) -> str:
+    """What is not there of "one | two three", where one is enough, and so are two and three together.
+
+    >>> _lacking("sh"), _lacking("no-such | sh env"), _lacking("no-such | sh neither")
+    ('', '', 'no-such | sh neither')
+    """
+    ways = [way.split() for way in programs.split("|")]
+    return "" if any(all(find(each) for each in way) for way in ways) else programs
 
 
 def check_network(level: str, network: str, name: str) -> None:

@@ -48,7 +48,7 @@ class App(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = ()  # patterns of paths whose requests are no activity: a page that looks by itself
     kernels: str = ""  # a path that lists Jupyter kernels with their `execution_state`
     needs: tuple[str, ...] = ()  # Python packages that are installed once on each node, and kept
-    program: str = ""  # that must be there, when `needs` does not bring it
+    program: str = ""  # that must be there, when `needs` does not bring it: "this one | these two"
     env: dict[str, str] = {}
 
     @property

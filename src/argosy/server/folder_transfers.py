@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import tarfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import closing
 from typing import Final
 
@@ -103,9 +103,19 @@ async def _pieces(made: Iterator[bytes], sent: list[int]) -> AsyncGenerator[byte
         return b"".join(held)
 
     with closing(made):  # type: ignore[type-var]
-        while data := await asyncio.to_thread(some):
+        while data := await _to_its_end(some):
             yield data
             sent[0] += len(data)
+
+
+async def _to_its_end(work: Callable[[], bytes]) -> bytes:
+    """In a thread. Who is cancelled meanwhile waits for its end: a generator that runs cannot be closed."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
 
 
 def byte_range(text: str, size: int) -> tuple[int, int]:

@@ -52,6 +52,7 @@ _SETTINGS: Final = (
 _PG_CONNECT: Final[dict[str, int | str]] = {
     "connect_timeout": 10,
     "application_name": "argosy",
+    "client_encoding": "utf8",  # of a database that has none (SQL_ASCII) text comes as bytes
     "keepalives_idle": 15,
     "keepalives_interval": 5,
     "keepalives_count": 3,

@@ -271,7 +271,7 @@ class IdleServer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        if not self._ready.wait(30):
+        if not self._ready.wait(90):
             raise RuntimeError("the server did not start")
         if self._error is not None:
             self._leave()
@@ -284,7 +284,7 @@ class IdleServer:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # it has stopped by itself
                 self._loop.call_soon_threadsafe(self.application.stop)
-        self._thread.join(30)
+        self._thread.join(90)
         self._leave()
 
     def _leave(self) -> None:
@@ -294,7 +294,7 @@ class IdleServer:
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Raises what `work` raises."""
         assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(90)
 
     def call(self, function: Callable[[], T]) -> T:
         """The same for what is no coroutine."""

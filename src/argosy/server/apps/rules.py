@@ -25,6 +25,12 @@ _READING: Final = frozenset((b"GET", b"HEAD"))
 _SHORT_BYTES: Final = 32
 _TYPED_BYTES: Final = 8  # as Jupyter's terminal sends a key: ["stdin","a"]
 _TEXT: Final = 0x81  # a whole frame of text
+_BINARY: Final = 0x82
+_DESKTOP: Final = {
+    4: 8,
+    5: 6,
+    255: 12,
+}  # what VNC sends for a key, the pointer, a key with its scan code: bytes
 _HEARTBEATS: Final = (b"ping", b"pong", b"alive", b"heartbeat")
 _METHODS: Final = frozenset(
     (
@@ -90,17 +96,22 @@ def place_of(host: bytes, suffixes: tuple[str, ...]) -> Place | None:
 
 def is_use(data: bytes) -> bool:
     """Whether what a browser sends over a WebSocket is a sign that somebody is there. Short frames mostly are
-    not: pings, and words by which editors stay connected. A key that is typed is one, too.
+    not: pings, words by which editors stay connected, a desktop's questions for its next picture. A key that
+    is typed is one, too, and so is a pointer that moves on a desktop.
 
     >>> is_use(bytes(100)), is_use(b"\\x89\\x80mask"), is_use(b"\\x81\\x8d\\0\\0\\0\\0" + b'["stdin","a"]')
     (True, False, True)
     """
     if len(data) > _SHORT_BYTES:
         return True
-    if len(data) < 6 + _TYPED_BYTES or data[0] != _TEXT or not data[1] & 0x80:
+    if len(data) <= 6 or not data[1] & 0x80:
         return False
-    text = bytes(byte ^ data[2 + at % 4] for at, byte in enumerate(data[6:])).lower()
-    return not any(word in text for word in _HEARTBEATS)
+    text = bytes(byte ^ data[2 + at % 4] for at, byte in enumerate(data[6:]))
+    if data[0] == _BINARY:
+        return _DESKTOP.get(text[0]) == len(text)
+    if len(text) < _TYPED_BYTES or data[0] != _TEXT:
+        return False
+    return not any(word in text.lower() for word in _HEARTBEATS)
 
 
 def own_origin(head: RequestHead, *, secure: bool) -> bytes:
