@@ -31,6 +31,9 @@ exec cat
 """
 
 
+_THERE = 'cd "$0" && exec "$@"'
+
+
 class Engine:
     """`podman` below one folder, in a network of its own."""
 
@@ -68,7 +71,8 @@ class Engine:
     ) -> subprocess.CompletedProcess[str]:
         """Any program, in the namespaces; without `network` it keeps this machine's network."""
         done = subprocess.run(
-            [*self.inside, *(["--net"] if network else []), f"--wd={cwd or '/'}", "--", *words],
+            [*self.inside, *(["--net"] if network else []), "--", "sh", "-c", _THERE, str(cwd or "/"),
+             *words],
             env=self.env, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
         )  # fmt: skip
         assert done.returncode == 0 or not ok, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
@@ -83,7 +87,7 @@ class Engine:
         assert self._holder.stdin is not None
         self._holder.stdin.close()
         self._holder.wait(30)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        subprocess.run(["rm", "-rf", str(self.folder)], check=False)  # layers of images have many files
 
 
 def _limits() -> tuple[int, int]:

@@ -6,14 +6,24 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
 from argosy.api.endpoint import AnyEndpoint
 from argosy.model.access import Caller
 from argosy.model.apps import App
+from argosy.model.entry import Entry
+from argosy.model.folders import Folder, FolderGrant, Invitation, Volume
 from argosy.model.kinds.group import GroupSpec, GroupStatus
+from argosy.model.kinds.job import job_state
+from argosy.model.kinds.kind import Checkpoint
 from argosy.model.kinds.service import Revision, ServiceSpec, ServiceStatus
 from argosy.model.kinds.session import SessionSpec, SessionStatus
+from argosy.model.kinds.snapshot import SnapshotSpec, SnapshotStatus
 from argosy.model.kinds.workers import WorkersSpec, WorkersStatus
+from argosy.model.named_volumes import NamedVolume
+from argosy.model.people import OwnRole, Project, Secret, User
 from argosy.model.rows import Workload
+from argosy.model.service_keys import AccessKey, ModelKey
 from argosy.model.serving import Serving
 from argosy.testing.builders import a_cluster, a_job, a_task, an_id
 from argosy.testing.idle_server import IdleServer
@@ -42,11 +52,19 @@ class Door:
     async def is_good(self, caller: Caller) -> bool:
         return True
 
-    def things(self, count: int = 1) -> list[dict[str, dict[str, Workload]]]:
-        """Fresh rows, so many times: a cluster, a job, a group and so on for each of `PEOPLE`."""
+    def things(self, count: int = 1, *, entries: bool = False) -> list[dict[str, dict[str, Workload]]]:
+        """Fresh rows, so many times: a cluster, a job, a group and so on for each of `PEOPLE`. With
+        `entries` also, under the name of their cluster, a secret, a folder with the file `x`, a volume,
+        keys, a person, a role."""
         made = [self._things() for _ in range(count)]
         rows = [row for each in made for some in each.values() for row in some.values()]
-        self.server.do(self.server.store.commit(rows))
+        more = [entry for row in rows if entries and row.kind == "cluster" for entry in _entries(row)]
+        for entry in more:
+            if isinstance(entry, Folder):
+                place = self.server.home / "folders" / entry.id
+                place.mkdir(parents=True)
+                (place / "x").write_text("x")
+        self.server.do(self.server.store.commit([*rows, *more]))
         return made
 
     def _things(self) -> dict[str, dict[str, Workload]]:
@@ -57,10 +75,11 @@ class Door:
             task = a_task(name="t")
             found[whose] = {
                 "cluster": a_cluster(name=f"c{self.count}", **{**mine, "number": 0}),
-                "job": a_job(managed=True, task=task, **mine),
+                "job": _with_copy(a_job(managed=True, task=task, **mine)),
                 "group": _group(self.count + 5000, project, user),
                 "service": _service(f"s{self.count}", project, user),
                 "session": _session(f"i{self.count}", project, user),
+                "snapshot": _snapshot(f"n{self.count}", project, user),
                 "pool": _pool(f"w{self.count}", project, user),
             }
         return found
@@ -143,7 +162,9 @@ def _service(name: str, project: str, user: str) -> Workload:
         id=an_id("svc"),
         kind="service",
         name=name,
-        spec=ServiceSpec(revisions=(revision,), wanted=1),
+        spec=ServiceSpec(
+            revisions=(revision,), wanted=1, keys=(AccessKey(name=f"c{name[1:]}", sha256="0" * 64),)
+        ),
         status=ServiceStatus(),
         project=project,
         user=user,
@@ -162,6 +183,48 @@ def _session(name: str, project: str, user: str) -> Workload:
         user=user,
         created_ms=EPOCH_MS,
     )
+
+
+def _with_copy(job: Workload) -> Workload:
+    return replace(job, status=replace(job_state(job), checkpoint=COPY))
+
+
+COPY = Checkpoint(tree="c" * 64, at_ms=EPOCH_MS, size_bytes=1)
+
+
+def _snapshot(name: str, project: str, user: str) -> Workload:
+    return Workload(
+        id=an_id("snp"),
+        kind="snapshot",
+        name=name,
+        spec=SnapshotSpec(app="terminal", session="s", copy=COPY),
+        status=SnapshotStatus(),
+        project=project,
+        user=user,
+        created_ms=EPOCH_MS,
+    )
+
+
+def _entries(cluster: Workload) -> list[Entry]:
+    """What is no workload, under the cluster's name. People, roles and places belong to nobody."""
+    name, project, user = cluster.name, cluster.project, cluster.user
+    made: dict[str, Any] = {"created_ms": EPOCH_MS}
+    grants = (FolderGrant(to="zoe", level="ro"),)
+    invited = (Invitation(to="ann", level="ro", by=user, until_ms=1 << 49),)
+    key = AccessKey(name=name, sha256="1" * 64)
+    return [
+        Folder(id=an_id("fld"), name=name, project=project, owner=user, grants=grants, **made),
+        Folder(
+            id=an_id("fld"), name=f"{name}-for-ann", project=project, owner="zoe", invitations=invited, **made
+        ),
+        Secret(id=an_id("sec"), name=name, project=project, set_ms=EPOCH_MS, **made),
+        NamedVolume(id=an_id("vol"), name=f"{name}-v", project=project, owner=user, type="k8s-pvc", **made),
+        ModelKey(id=an_id("mky"), project=project, key=key, **made),
+        Volume(id=an_id("vol"), name=f"{name}-v", path=f"/none/{name}", **made),
+        User(id=an_id("usr"), name=name, **made),
+        Project(id=an_id("prj"), name=name, **made),
+        OwnRole(id=an_id("rol"), name=name, permissions=("jobs.read",), **made),
+    ]
 
 
 _TASK = {"run": "true"}
@@ -186,9 +249,14 @@ _BODIES: dict[str, Any] = {
     "start_session": lambda t, p: {"name": "new", "app": "terminal", "task": _TASK, "project": p},
     "set_budget": lambda t, p: {"project": p, "monthly_micro_usd": 5},
     "autostop": lambda t, p: {"autostop": {"idle_s": 60}},
+    "change_files": lambda t, p: {"path": "made"},
+    "change_folder": lambda t, p: {"use": "data"},
+    "share_folder": lambda t, p: {"to": t["cluster"].name},
+    "change_user": lambda t, p: {"full_name": "X"},
     "put_tree": lambda t, p: {"entries": []},
     "missing_chunks": lambda t, p: {"digests": [], "trees": []},
 }
+_QUERIES = {"forward": "port=80", "remove_files": "path=x", "file_content": "path=x"}
 #: What stands for a part of a path.
 _PARTS: dict[str, Any] = {
     "cluster": lambda t: t["cluster"].id,
@@ -198,12 +266,18 @@ _PARTS: dict[str, Any] = {
     "workload": lambda t: t["job"].id,
     "service": lambda t: t["service"].id,
     "session": lambda t: t["session"].id,
-    "user": lambda t: t["cluster"].user,
-    "project": lambda t: t["cluster"].project,
-    "role": lambda t: "viewer",
-    "secret": lambda t: "none-such",
+    "snapshot": lambda t: t["snapshot"].name,
+    "checkpoint": lambda t: COPY.tree,
+    "key": lambda t: t["cluster"].name,
+    **dict.fromkeys(("user", "project", "role", "secret", "folder"), lambda t: t["cluster"].name),
+    "volume": lambda t: f"{t['cluster'].name}-v",
+    "to": lambda t: "zoe",
     "token": lambda t: "none-such",
 }
+
+
+#: Parts of a path whose things are no workloads.
+ENTRIES = {"key", "user", "project", "role", "secret", "folder", "volume", "to"}
 
 
 def untold(endpoint: AnyEndpoint) -> list[str]:
@@ -220,5 +294,6 @@ def ask_about(door: Door, endpoint: AnyEndpoint, things: dict[str, Workload]) ->
         path = path.replace(f"{{{name}}}", part)
     make = _BODIES.get(endpoint.name)
     body = make(things, project) if make is not None else {} if endpoint.request is not None else None
-    query = "port=80" if endpoint.name == "forward" else ""
-    return door.ask(endpoint.method, path, body, project, query)
+    if endpoint.name == "answer_invitation":
+        path = path.replace("/answer", "-for-ann/answer")
+    return door.ask(endpoint.method, path, body, project, _QUERIES.get(endpoint.name, ""))

@@ -169,7 +169,17 @@ def test_a_form_of_another_site_does_nothing(site: Site) -> None:
 
 
 def test_headers_of_every_answer(site: Site) -> None:
-    for answer in (site.ask("GET", "/health"), site.ask("GET", "/status"), site.ask("GET", "/nothing")):
+    """Also of refusals: each is a page when a browser is led to it."""
+    site.add_user("ann", "viewer")
+    foreign = {**site.cookie("ann"), "origin": "https://evil.example"}
+    answers = {
+        200: site.ask("GET", "/health"), 401: site.ask("GET", "/status"),
+        421: site.ask("GET", "/status", host="x.y"), 405: site.ask("TRACE", "/status"),
+        422: site.ask("POST", "/login", b"{"),
+        403: site.ask("GET", "/status", **foreign), 404: site.ask("GET", "/jobs/9", token=site.token("ann")),
+    }  # fmt: skip
+    for status, answer in answers.items():
+        assert answer.status == status
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["referrer-policy"] == "no-referrer"
