@@ -56,6 +56,13 @@ class RealRay:
             "RAY_AUTH_MODE": "disabled",
         }
         common = ["--num-cpus=8", "--object-store-memory=100000000", "--disable-usage-stats"]
+        try:
+            self._start(common)
+        except BaseException:
+            self.close()  # what has started is not left behind
+            raise
+
+    def _start(self, common: list[str]) -> None:
         self._run("start", "--head", f"--port={_PORT}", f"--dashboard-port={_DASHBOARD}", *common)
         self._run("start", f"--address=127.0.0.1:{_PORT}", *common)
         until = time.monotonic() + _START_S
