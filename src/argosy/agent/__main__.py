@@ -71,9 +71,8 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "probe":
         return _probe(options.get("root", "."), options.get("name", ""), own_devices)
     if arguments[0] == "guard" and options.get("root"):  # an agent starts this for ranks with a lease
-        if (
-            os.fork()
-        ):  # it guards other nodes, too: who ends all that descends from the agent is not to find it
+        # It guards other nodes, too: who ends all that descends from this agent is not to find it.
+        if os.fork():
             os._exit(0)
         from argosy.agent import leases
 
