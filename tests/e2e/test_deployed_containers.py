@@ -7,6 +7,7 @@ the pods that one would make."""
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import secrets
 import shutil
@@ -23,8 +24,7 @@ from own_podman import REPO, Engine, engine, make_images
 DEPLOY = REPO / "docs" / "deploy"
 PATIENCE_S = 240.0
 COMPOSE = shutil.which("podman-compose", path=f"{Path(sys.executable).parent}:/usr/bin:/usr/local/bin") or ""
-#: What the kubelet fills in, and podman does not.
-POD_IP = "status.podIP"
+SUBNET = "10.91.7"
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1800)]
 
@@ -138,12 +138,9 @@ def test_the_compose_file_runs(podman: Engine, tmp_path: Path) -> None:
         here.run("down", "--volumes", ok=False)
 
 
-def pods_of(text: str, store: str, keys: str) -> list[dict[str, Any]]:
+def pods_of(text: str) -> list[dict[str, Any]]:
     """What a cluster makes of the manifest, in the order in which podman has to see it."""
-    made: list[dict[str, Any]] = [
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "argosy"},
-         "stringData": {"store": store, "keys": keys}}
-    ]  # fmt: skip
+    made: list[dict[str, Any]] = []
     [owner] = [each for each in yaml.safe_load_all(text) if each["kind"] == "StatefulSet"]
     spec = owner["spec"]
     for index in range(spec["replicas"]):
@@ -167,33 +164,51 @@ def pods_of(text: str, store: str, keys: str) -> list[dict[str, Any]]:
     return made
 
 
+def fill_in(env: list[dict[str, Any]], address: str) -> None:
+    """As the kubelet does, and this podman does not: the address of the pod, and variables in values."""
+    for each in env:
+        if each.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath") == "status.podIP":
+            each["value"] = address
+            del each["valueFrom"]
+    known = {each["name"]: each["value"] for each in env if "value" in each}
+    for each in env:
+        for name, value in known.items():
+            each |= {"value": each["value"].replace(f"$({name})", value)} if "value" in each else {}
+
+
 def test_the_pods_of_the_manifest_run(podman: Engine, tmp_path: Path) -> None:
     password, key = secrets.token_hex(16), base64.b64encode(secrets.token_bytes(32)).decode()
     (tmp_path / "password").write_text(password)
-    podman.podman("network", "create", "cluster")
+    podman.podman("network", "create", f"--subnet={SUBNET}.0/24", "cluster")
     podman.podman(
         "run", "--detach", "--name=db", "--network=cluster", "--env=POSTGRES_USER=argosy",
         "--env=POSTGRES_DB=argosy", "--env=POSTGRES_PASSWORD_FILE=/password",
         f"--volume={tmp_path}/password:/password:ro", "postgres:16",
     )  # fmt: skip
     text = (DEPLOY / "kubernetes.yaml").read_text()
-    documents = pods_of(text, f"postgresql+psycopg://argosy:{password}@db/argosy", key)
-    file = tmp_path / "pods.yaml"
-    file.write_text(yaml.safe_dump_all(documents))
-    pods = ("argosy-0", "argosy-1")
-    podman.podman("kube", "play", "--network=cluster", str(file))
+    store = f"postgresql+psycopg://argosy:{password}@db/argosy"
+    kept = {
+        name: base64.b64encode(value.encode()).decode() for name, value in (("store", store), ("keys", key))
+    }
+    (tmp_path / "secret").write_text(json.dumps(kept))
+    podman.podman("secret", "create", "argosy", str(tmp_path / "secret"))
+    documents = pods_of(text)
+    pods = {f"argosy-{index}": f"{SUBNET}.{index + 10}" for index in range(2)}
+    for at, document in enumerate(documents):
+        file, name = tmp_path / f"{at}.yaml", document["metadata"]["name"]
+        for container in document.get("spec", {}).get("containers", ()):
+            fill_in(container["env"], pods[name])
+            del container["ports"]  # podman opens them on this machine, both at the same number
+        file.write_text(yaml.safe_dump(document))
+        where = ["--network=cluster", f"--ip={pods[name]}"] if name in pods else []
+        podman.podman("kube", "play", *where, str(file))
 
     def logs() -> str:
         return "".join(podman.podman("logs", f"{pod}-server", ok=False).stderr for pod in pods)
 
-    def address(pod: str) -> str:
-        infra = podman.podman("pod", "inspect", pod, "--format={{.InfraContainerID}}").stdout.strip()
-        text = podman.podman("inspect", infra).stdout
-        return str(json.loads(text)[0]["NetworkSettings"]["Networks"]["cluster"]["IPAddress"])
-
     def peers() -> str:
         return podman.podman("exec", "argosy-0-server", "argosy", "server", "peers", ok=False).stdout
 
-    for pod in pods:
-        wait(f"{pod} answers", lambda: health(podman, f"http://{address(pod)}:7421"), logs)  # noqa: B023
-    wait("both know each other", lambda: all(f"{address(pod)}:7422" in peers() for pod in pods), peers)
+    for address in pods.values():
+        wait("it answers", functools.partial(health, podman, f"http://{address}:7421"), logs)
+    wait("both know each other", lambda: all(f"{each}:7422" in peers() for each in pods.values()), peers)
