@@ -82,6 +82,7 @@ class Engine:
         return self.run("podman", *words, ok=ok)
 
     def end(self) -> None:
+        self.podman("pod", "rm", "--all", "--force", "--time=0", ok=False)
         self.podman("rm", "--all", "--force", "--time=0", ok=False)
         self.podman("umount", "--all", "--force", ok=False)
         assert self._holder.stdin is not None
