@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -10,8 +11,9 @@ from e2e_house import House
 
 from argosy.testing.hosts import Host, HostLab
 
-_KEY = "K3y-0f-Th3-S3rv3r"  # of a cloud: in the server's environment, and nobody else's business
-_SECRET = "s3cr3t-0f-0ne-t4sk"
+#: Of a cloud: in the server's environment, and nobody else's business. Drawn, so that no file of this test's
+#: own source is found for them.
+_KEY, _SECRET = f"K3y-{uuid.uuid4().hex}", f"s3cr3t-{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +56,15 @@ def _programs_with(host: Host, text: str, where: str) -> list[str]:
     return [line.strip() for line in host.run(look).splitlines() if "grep -qa" not in line]
 
 
-def _files_with(host: Host, text: str) -> list[str]:
-    return host.run(f"grep -rlsaF {text} /root /home /tmp /run /var/tmp; true").split()
+def _files_with(host: Host, text: str, since: str) -> list[str]:
+    """Of those that were written after the file `since`."""
+    places = "/root /home /tmp /run /var/tmp"
+    return host.run(f"find {places} -type f -newer {since} -exec grep -lsaF {text} {{}} + ; true").split()
 
 
 def test_nodes_have_no_keys_listen_nowhere_and_obey_their_owner(pool: House, hosts: HostLab) -> None:
     host = hosts.hosts[0]
-    before = host.run("ss -Hltun")
+    before, began = host.run("ss -Hltun"), host.run("mktemp").strip()
     task = pool.root / "quiet.yaml"
     task.write_text(f"secrets: {{TOKEN: {_SECRET}}}\nrun: exec sleep 1357\n")
     words = ("--infra", f"ssh/lab/{host.name}")
@@ -76,7 +80,7 @@ def test_nodes_have_no_keys_listen_nowhere_and_obey_their_owner(pool: House, hos
         assert not _programs_with(host, _KEY, "environ")
         for text in (_KEY, _SECRET):
             assert not _programs_with(host, text, "cmdline")
-            assert not _files_with(host, text)
+            assert not _files_with(host, text, began)
         assert host.run("ss -Hltun") == before
         sockets = host.run("find /tmp /run -type s -path '*argosy*' ! -path '*/labs/*'").split()
         assert sockets

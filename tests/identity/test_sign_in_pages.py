@@ -110,7 +110,7 @@ def test_groups_are_those_of_the_last_sign_in(site: Site) -> None:
     [
         ("no role", "no-access", "none of your groups has a role here"),
         ("another browser", "cookie-missing", "this browser did not begin the sign-in"),
-        ("replayed", "sign-in-unknown", "was not begun here, or is over"),
+        ("replayed", "sign-in-unknown", "was not begun here, or has expired"),
         ("late", "sign-in-over", "took too long"),
         ("another state", "state-differs", "belongs to another sign-in"),
         ("disabled", "account-disabled", "may not sign in"),

@@ -172,7 +172,7 @@ def test_another_runtime(world: World) -> None:
         (
             a_tpu(config={"runtime_version": "old"}),
             border.RequestRefused,
-            "Google Cloud says: invalid runtime version old",
+            "Google Cloud says: invalid runtime version old; asked for tpu-v6e-8 in us-central1-a",
         ),
     ],
 )

@@ -294,7 +294,7 @@ def test_an_account_that_may_not(answer: Refusing, said: str, world: World) -> N
             a_claim_for(image_id="projects/lab-1/global/images/none"),
             border.RequestRefused,
             "Google Cloud says: The resource 'projects/lab-1/global/images/none' was not found (notFound); "
-            "`gcloud compute images list` shows what there is",
+            "`gcloud compute images list` shows what there is; asked for n2-standard-4 in us-central1-a",
         ),
         (
             a_claim_for(image_id="some/where"),

@@ -156,14 +156,23 @@ def render_duration(seconds: float) -> str:
 
 
 def render_date(day: int) -> str:
-    """Of a day counted from 1970-01-01, which is no date itself.
+    """Of a day counted from 1970-01-01, where 0 says that there is no date.
 
     >>> render_date(20_454), render_date(0)
     ('2026-01-01', '')
     """
+    return render_day(day) if day else ""
+
+
+def render_day(day: int) -> str:
+    """Of a day counted from 1970-01-01.
+
+    >>> render_day(0)
+    '1970-01-01'
+    """
     import datetime  # most processes render none
 
-    return (datetime.date(1970, 1, 1) + datetime.timedelta(days=day)).isoformat() if day else ""
+    return (datetime.date(1970, 1, 1) + datetime.timedelta(days=day)).isoformat()
 
 
 def many(count: int | str, noun: str) -> str:

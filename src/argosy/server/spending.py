@@ -16,7 +16,7 @@ from argosy.model.errors import ArgosyError
 from argosy.model.offer import Choice
 from argosy.model.phases import ClaimPhase
 from argosy.model.rows import Claim, Workload
-from argosy.model.units import render_date
+from argosy.model.units import render_day
 from argosy.store.accounts import Spending
 
 DAY_MS: Final = 86_400_000
@@ -129,7 +129,7 @@ def grouped(
             first = max(span.start_ms, since_ms) // DAY_MS
             for day in range(first, (max(span.end_ms, span.start_ms + 1) - 1) // DAY_MS + 1):
                 part = span.within(day * DAY_MS, (day + 1) * DAY_MS)
-                sums.setdefault(render_date(day), _Sum()).add(part, rate)
+                sums.setdefault(render_day(day), _Sum()).add(part, rate)
     groups = [
         CostGroup(
             key=key,
