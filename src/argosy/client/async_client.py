@@ -12,7 +12,7 @@ from argosy import __version__
 from argosy.api.endpoint import AwaitingCalls, Call
 from argosy.api.location import Location
 from argosy.api.server import ServerCalls
-from argosy.client.connection import READ_BYTES, Broken, check_owner, host_of, unreachable
+from argosy.client.connection import READ_BYTES, Broken, check_owner, host_of, unreachable, while_sending
 from argosy.client.flow import Aside, Flow, Own, ReadLog, Step
 from argosy.client.frames import FrameDecoder, LogPiece
 from argosy.client.replies import check_version, decode_reply, error_of
@@ -49,18 +49,12 @@ class _Stream:
         """Raises Broken."""
         target = location.prefix + call.target
         size = sum(map(len, call.parts))
-        try:
+        with while_sending(f"the server took nothing for {timeout_s:.0f} s"):
             async with asyncio.timeout(timeout_s):
                 self.writer.write(render_head(call.endpoint.method, target, host_of(location), headers, size))
                 for part in call.parts:
                     self.writer.write(part)
                     await self.writer.drain()
-        except TimeoutError as error:
-            raise Broken(f"the server took nothing for {timeout_s:.0f} s") from error
-        except (BrokenPipeError, ConnectionResetError):
-            return  # it may have answered before it closed
-        except OSError as error:
-            raise Broken(error.strerror or str(error)) from error
 
     async def read(self, parser: ReplyParser, timeout_s: float | None) -> AsyncIterator[bytes]:
         """Pieces of the body. Raises Broken."""

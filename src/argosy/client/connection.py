@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO, Final, NamedTuple
 
 from argosy.api.location import Location
@@ -23,6 +24,20 @@ class Broken(Exception):
     def __init__(self, text: str, *, answered: bool = False) -> None:
         super().__init__(text)
         self.answered = answered  # parts of a reply were already read
+
+
+@contextmanager
+def while_sending(silence: str) -> Iterator[None]:
+    """Sending that fails is Broken, with the text `silence` when nothing was taken for too long. A server
+    that has closed ends it quietly: it may have answered before, as that the body is too large."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise Broken(silence) from error
+    except (BrokenPipeError, ConnectionResetError):
+        return
+    except OSError as error:
+        raise Broken(error.strerror or str(error)) from error
 
 
 def unreachable(location: Location, why: str) -> ArgosyError:
@@ -122,19 +137,13 @@ class Connection:
         self.requests += 1
         self._socket.settimeout(timeout_s)
         head = render_head(method, target, self._host, headers, sum(map(len, body)))
-        try:
+        with while_sending(f"the server took nothing for {timeout_s:.0f} s"):
             if sum(map(len, body)) < 64 << 10:
                 self._socket.sendall(b"".join((head, *body)))
                 return
             self._socket.sendall(head)
             for part in body:
                 self._socket.sendall(part)
-        except TimeoutError as error:
-            raise Broken(f"the server took nothing for {timeout_s:.0f} s") from error
-        except (BrokenPipeError, ConnectionResetError):
-            return  # it may have answered before it closed, for example that the body is too large
-        except OSError as error:
-            raise Broken(error.strerror or str(error)) from error
 
     def send_stream(
         self,
@@ -171,7 +180,7 @@ class Connection:
         self.requests += 1
         self._socket.settimeout(timeout_s)
         at, end = span.first, span.end
-        try:
+        with while_sending(f"nothing was taken for {timeout_s:.0f} s"):
             self._socket.sendall(render_head(method, target, self._host, headers, end - at))
             while at < end:
                 went = self._socket.sendfile(span.file, at, min(span.step, end - at))
@@ -179,12 +188,6 @@ class Connection:
                 span.on_bytes(went)
                 if not went:
                     raise EOFError(f"the file ends at byte {at}")
-        except TimeoutError as error:
-            raise Broken(f"nothing was taken for {timeout_s:.0f} s") from error
-        except (BrokenPipeError, ConnectionResetError):
-            return  # it may have answered before it closed
-        except OSError as error:
-            raise Broken(error.strerror or str(error)) from error
 
     def read(self, parser: ReplyParser, timeout_s: float | None) -> Iterator[bytes]:
         """Pieces of the body; `parser` has the status before the first one comes. Raises Broken."""

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -54,6 +55,14 @@ class _Told(msgspec.Struct, frozen=True):
 
 
 _told: Final = msgspec.json.Decoder(_Told)
+
+
+class _Reply:
+    """What a reader of prompts answered."""
+
+    def __init__(self) -> None:
+        self.status = 502  # until it has answered
+        self.told = b""
 
 
 def is_split(exchange: Exchange, service: Service) -> bool:
@@ -191,26 +200,17 @@ class Prefill:
         then: Callable[[], None],
     ) -> bool:
         """Whether the replica got the request, and `then` was called; if it fails later, clients are told."""
-        begun_s, status, told, has_begun = self._now_s(), 502, b"", False
+        has_begun = False
         readers.sent(part, replica)
         readers.in_flight += 1
-        try:
-            upstream = (
-                await replica.pool.connect()
-            )  # not one that may have died: nobody asks twice for a room
+        with self._counted(part, readers, replica) as answer:
+            # Not one that may have died: nobody asks twice for a room.
+            upstream = await replica.pool.connect()
             has_begun = True
             async with asyncio.timeout(readers.route.answer_timeout_s):
-                status, told = await self._answer_of(upstream, data, then)
-            replica.answered()
-        except asyncio.CancelledError:
-            status = 499
-            raise
-        except (OSError, TimeoutError):
-            self._failed(readers, replica)
-        finally:
-            self._settle(part, readers, replica, status, self._now_s() - begun_s)
-        if has_begun and status >= 400:
-            exchange.give_up(_failure(readers, status, told))
+                answer.status, answer.told = await self._answer_of(upstream, data, then)
+        if has_begun and answer.status >= 400:
+            exchange.give_up(_failure(readers, answer.status, answer.told))
         return has_begun
 
     async def _carry(
@@ -221,21 +221,27 @@ class Prefill:
         data: bytes,
         then: Callable[[bytes], None],
     ) -> None:
-        begun_s, status, told = self._now_s(), 502, b""
-        try:
+        with self._counted(exchange, readers, replica) as answer:
             async with asyncio.timeout(readers.route.answer_timeout_s):
-                status, told = await self._ask(replica, data)
+                answer.status, answer.told = await self._ask(replica, data)
+        good = 200 <= answer.status < 300
+        body = exchange.body or b""
+        then(with_blocks(body, answer.told) if good else body)
+
+    @contextmanager
+    def _counted(self, exchange: Exchange, readers: Service, replica: Replica) -> Iterator[_Reply]:
+        """What the replica does with a request, however it ends. A replica that fails leaves 502 behind."""
+        begun_s, answer = self._now_s(), _Reply()
+        try:
+            yield answer
             replica.answered()
         except asyncio.CancelledError:
-            status = 499
+            answer.status = 499
             raise
         except (OSError, TimeoutError):
             self._failed(readers, replica)
         finally:
-            self._settle(exchange, readers, replica, status, self._now_s() - begun_s)
-        good = 200 <= status < 300
-        body = exchange.body or b""
-        then(with_blocks(body, told) if good else body)
+            self._settle(exchange, readers, replica, answer.status, self._now_s() - begun_s)
 
     def _settle(
         self, exchange: Exchange, readers: Service, replica: Replica, status: int, took_s: float

@@ -259,9 +259,8 @@ class _Pipe:
     """Bytes to and from one run of `connect` at a node."""
 
     def __init__(self, post: Post, number: int, node: int, call: Callable[..., Any], key: str) -> None:
-        self.given: queue.Queue[bytes] = (
-            queue.Queue()
-        )  # what is under way is bounded by the windows of its streams
+        # Without a limit: what is under way is bounded by the windows of its streams.
+        self.given: queue.Queue[bytes] = queue.Queue()
         self._post, self._number, self._node, self._call, self._key = post, number, node, call, key
         threading.Thread(target=self._down, daemon=True).start()
 
