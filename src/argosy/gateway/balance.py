@@ -18,7 +18,6 @@ from argosy.gateway.replicas import Replica
 from argosy.model.routes import HashBy, Policy
 
 _POINTS: Final = 64  # of each replica on the ring
-_SCATTER: Final = 0x9E3779B97F4A7C15
 
 
 class Balancer(Protocol):

@@ -21,7 +21,6 @@ from argosy.model.units import render_price
 GUESSES: Final = 20
 _GUESS_S: Final = 60.0
 _ADDRESSES: Final = 10_000
-_MINUTE_S: Final = 60.0
 _ANSWER_TOKENS: Final = 512  # what a request is taken to make when it does not say
 _LEFT_REQUESTS: Final = b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n"
 _LEFT_TOKENS: Final = b"x-ratelimit-limit-tokens: %d\r\nx-ratelimit-remaining-tokens: %d\r\n"

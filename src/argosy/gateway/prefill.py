@@ -43,7 +43,6 @@ _PATHS: Final = (b"/chat/completions", b"/completions")
 _OWN_PATH: Final = b"/generate"  # SGLang's own
 _READERS: Final = 3  # so many are tried
 _ANSWER_MAX: Final = 16 << 20
-_LENGTHS: Final = ("max_tokens", "max_completion_tokens")
 _Body = dict[str, msgspec.Raw]
 _decoder: Final = msgspec.json.Decoder(_Body)
 

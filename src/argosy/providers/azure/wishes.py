@@ -25,7 +25,6 @@ _TIERS: Final = {
     "best": "Premium_LRS",
 }
 _NO_IDENTITY: Final = frozenset(("", "LOCAL_CREDENTIALS", "NO_UPLOAD"))
-_PORTS_MAX: Final = 200
 _INFINIBAND: Final = re.compile(r"_(N[CD]\d+[a-z]*r[a-z]*_|H[BCX]\d+[a-z-]*\d*r)")
 _FAST: Final = re.compile(r"_N[CD]\w*_v[45]$")  # all of these can have it
 #: Early series without premium disks start only from images for the first generation of Hyper-V.

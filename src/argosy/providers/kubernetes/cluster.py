@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -30,7 +29,6 @@ from argosy.providers.kubernetes.states import claim_of, count_of, fact_of, refu
 from argosy.providers.kubernetes.watching import Pods
 from argosy.providers.kubernetes.wishes import ContextConfig, Wishes, wishes_of
 
-_log: Final = logging.getLogger(__name__)
 _WAIT_S: Final = 60  # so long pods may find no node, where nothing is said
 _EVENTS_S: Final = 10.0
 _GROW_S: Final = 900  # and so long where an autoscaler may make one
