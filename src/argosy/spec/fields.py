@@ -44,24 +44,24 @@ def _task_name(text: str) -> str:
 
 
 _WORKDIR: Final = OneOf(
-    says="a path, or a mapping with `url` and `ref`",
-    shapes=(
+    "a path, or a mapping with `url` and `ref`",
+    (
         PATH,
         Table(
-            name="workdir",
-            fields=(
+            "workdir",
+            (
                 Field(
-                    name="url",
-                    shape=Text(says="the URL of a git repository", check=notation.parse_path),
-                    doc="Git repository.",
-                    example="https://example.com/repository.git",
-                    secret=True,  # may carry a token
+                    "url",
+                    Text("the URL of a git repository", notation.parse_path),
+                    "Git repository.",
+                    "https://example.com/repository.git",
+                    secret=True,
                 ),
                 Field(
-                    name="ref",
-                    shape=AsText(says="a branch, tag or commit"),
-                    doc="Branch, tag or commit.",
-                    example="main",
+                    "ref",
+                    AsText("a branch, tag or commit"),
+                    "Branch, tag or commit.",
+                    "main",
                     also=("branch", "tag", "commit"),
                 ),
             ),
@@ -70,391 +70,336 @@ _WORKDIR: Final = OneOf(
 )
 
 _VOLUME: Final = OneOf(
-    says="the name of a volume, or a mapping",
-    shapes=(
-        Text(says="the name of a volume"),
+    "the name of a volume, or a mapping",
+    (
+        Text("the name of a volume"),
         Table(
-            name="volumes",
-            fields=(
-                Field(name="name", shape=Text(), doc="Name.", example="data"),
-                Field(name="size", shape=SIZE, doc="Of one that is made.", example="100GB", keep=True),
-                Field(name="sub_path", shape=PATH, doc="Folder in it.", example="runs"),
-                Field(name="type", shape=Text(), doc="One of a place.", example="k8s-pvc", keep=True),
-                Field(
-                    name="labels",
-                    shape=MapOf(key=Text(), value=AsText()),
-                    doc="Tags.",
-                    example="{a: b}",
-                    later=True,
-                ),
-                Field(name="infra", shape=Text(), doc="Where.", example="k8s/lab", keep=True),
-                Field(
-                    name="config", shape=OPEN_MAP, doc="Settings.", example="{host_path: /data}", keep=True
-                ),
+            "volumes",
+            (
+                Field("name", Text(), "Name.", "data"),
+                Field("size", SIZE, "Of one that is made.", "100GB", keep=True),
+                Field("sub_path", PATH, "Folder in it.", "runs"),
+                Field("type", Text(), "One of a place.", "k8s-pvc", keep=True),
+                Field("labels", MapOf(Text(), AsText()), "Tags.", "{a: b}", later=True),
+                Field("infra", Text(), "Where.", "k8s/lab", keep=True),
+                Field("config", OPEN_MAP, "Settings.", "{host_path: /data}", keep=True),
             ),
         ),
     ),
 )
 
-_SIZES_BY_URL: Final = MapOf(key=SOURCE, value=Number(says="a number of GB"), says="a mapping from URL to GB")
+_SIZES_BY_URL: Final = MapOf(SOURCE, Number(says="a number of GB"), "a mapping from URL to GB")
 
 TASK: Final = Table(
-    name="",
-    fields=(
+    "",
+    (
         Field(
-            name="name",
-            shape=Text(says="a name", check=_task_name),
-            doc="Name of the task or job.",
-            example="train",
+            "name",
+            Text("a name", _task_name),
+            "Name of the task or job.",
+            "train",
             also=("job_name", "title"),
         ),
         Field(
-            name="workdir",
-            shape=_WORKDIR,
-            doc="Folder that travels to every node and in which `setup` and `run` work; or a git repository.",
-            example=".",
+            "workdir",
+            _WORKDIR,
+            "Folder that travels to every node and in which `setup` and `run` work; or a git repository.",
+            ".",
             also=("working_dir", "work_dir", "cwd"),
         ),
         Field(
-            name="setup",
-            shape=Text(says="shell commands"),
-            doc="Shell commands, once on every node before `run`; `exec` skips them.",
-            example="pip install -r requirements.txt",
+            "setup",
+            Text("shell commands"),
+            "Shell commands, once on every node before `run`; `exec` skips them.",
+            "pip install -r requirements.txt",
             verbatim=True,
             also=("install", "init", "before"),
         ),
         Field(
-            name="run",
-            shape=Text(says="shell commands"),
-            doc="Shell commands on every node.",
-            example="python train.py",
+            "run",
+            Text("shell commands"),
+            "Shell commands on every node.",
+            "python train.py",
             verbatim=True,
             also=("command", "cmd", "script", "entrypoint", "commands"),
         ),
         Field(
-            name="envs",
-            shape=MapOf(
-                key=VARIABLE,
-                value=AsText(says="text or a number", nullable=True),
-                says="a mapping from variable to text",
-            ),
-            doc="Environment of `setup` and `run`, and `${K}` in the other fields. `null` must be given by "
+            "envs",
+            MapOf(VARIABLE, AsText("text or a number", nullable=True), "a mapping from variable to text"),
+            "Environment of `setup` and `run`, and `${K}` in the other fields. `null` must be given by "
             "`--env`.",
-            example="{EPOCHS: 10, DATA: null}",
+            "{EPOCHS: 10, DATA: null}",
             verbatim=True,
             also=("env", "environment", "variables", "env_vars"),
         ),
         Field(
-            name="secrets",
-            shape=OneOf(
-                says="a mapping from variable to text, or a list of variables",
-                shapes=(
-                    MapOf(
-                        key=VARIABLE,
-                        value=AsText(says="text", nullable=True),
-                        says="a mapping from variable to text",
-                    ),
-                    ListOf(item=VARIABLE, says="a list of variables"),
+            "secrets",
+            OneOf(
+                "a mapping from variable to text, or a list of variables",
+                (
+                    MapOf(VARIABLE, AsText("text", nullable=True), "a mapping from variable to text"),
+                    ListOf(VARIABLE, says="a list of variables"),
                 ),
             ),
-            doc="As `envs`, and never shown. `null`, and each name of a list, must be given by `--secret`.",
-            example="{TOKEN: null}",
+            "As `envs`, and never shown. `null`, and each name of a list, must be given by `--secret`.",
+            "{TOKEN: null}",
             verbatim=True,
             secret=True,
             also=("secret",),
         ),
         Field(
-            name="secret_files",
-            shape=MapOf(
-                key=VARIABLE,
-                value=Text(says="a name, or a path from `/`", check=notation.parse_secret_path),
-                says="a mapping from secret to file",
+            "secret_files",
+            MapOf(
+                VARIABLE,
+                Text("a name, or a path from `/`", notation.parse_secret_path),
+                "a mapping from secret to file",
             ),
-            doc="Secrets that are files instead of variables: in the memory of the node only, readable by "
+            "Secrets that are files instead of variables: in the memory of the node only, readable by "
             "the program alone, gone with it. `$NAME_FILE` says where; names are in `$ARGOSY_SECRETS_DIR`.",
-            example="{TLS_KEY: /run/secrets/tls.key}",
+            "{TLS_KEY: /run/secrets/tls.key}",
         ),
         Field(
-            name="num_nodes",
-            shape=OneOf(
-                says="a whole number from 1, or a range such as `2-8`",
-                shapes=(
+            "num_nodes",
+            OneOf(
+                "a whole number from 1, or a range such as `2-8`",
+                (
                     Whole(minimum=1, maximum=notation.NODES_MAX, says="a whole number from 1"),
                     Text(
-                        says="a whole number from 1, or a range such as `2-8`",
-                        check=notation.parse_nodes,
+                        "a whole number from 1, or a range such as `2-8`",
+                        notation.parse_nodes,
                         pattern=r"^[0-9]+ *- *[0-9]+$",
                     ),
                 ),
             ),
-            doc="Nodes that start together and end together. `2-8`: a managed job runs on as many as can be "
+            "Nodes that start together and end together. `2-8`: a managed job runs on as many as can be "
             "had, at least 2. Of TPU slices over several hosts it counts slices, and each host is a node.",
-            example="2",
+            "2",
             also=("nodes", "node_count", "num_node"),
         ),
         Field(
-            name="resources",
-            shape=RESOURCES,
-            doc="What every node must have.",
-            example="{cpus: 2+, memory: 4+}",
-            also=("resource",),
+            "resources", RESOURCES, "What every node must have.", "{cpus: 2+, memory: 4+}", also=("resource",)
         ),
         Field(
-            name="file_mounts",
-            shape=MapOf(
-                key=TARGET,
-                value=OneOf(says="a local path, a URL or a mapping", shapes=(SOURCE, STORAGE)),
-                says="a mapping from path on the node to source",
+            "file_mounts",
+            MapOf(
+                TARGET,
+                OneOf("a local path, a URL or a mapping", (SOURCE, STORAGE)),
+                "a mapping from path on the node to source",
             ),
-            doc="`{path on the node: source}`: a local file or folder, or the URL of objects, which are "
+            "`{path on the node: source}`: a local file or folder, or the URL of objects, which are "
             "copied. Relative paths are in the workdir.",
-            example="{~/data: ./data}",
+            "{~/data: ./data}",
             also=("files", "file_mount", "mounts", "inputs_from"),
         ),
         Field(
-            name="max_duration",
-            shape=SPAN,
-            doc="The job is ended when `run` takes longer.",
-            example="36h",
+            "max_duration",
+            SPAN,
+            "The job is ended when `run` takes longer.",
+            "36h",
             also=("timeout", "time_limit", "walltime", "max_time"),
         ),
         Field(
-            name="grace",
-            shape=SECONDS,
-            doc="Time between SIGTERM and SIGKILL; a bare number is seconds.",
-            example="30s",
+            "grace",
+            SECONDS,
+            "Time between SIGTERM and SIGKILL; a bare number is seconds.",
+            "30s",
             also=("grace_period", "grace_s", "termination_grace_period_seconds"),
         ),
         Field(
-            name="checkpoints",
-            shape=CHECKPOINTS,
-            doc="Where copies of what a job saves in `ARGOSY_CHECKPOINT_DIR` are kept, and how many: a URL, "
+            "checkpoints",
+            CHECKPOINTS,
+            "Where copies of what a job saves in `ARGOSY_CHECKPOINT_DIR` are kept, and how many: a URL, "
             "or a mapping.",
-            example="{to: s3://bucket/run-42/, keep_last: 3, keep_every: 6h}",
+            "{to: s3://bucket/run-42/, keep_last: 3, keep_every: 6h}",
         ),
         Field(
-            name="config",
-            shape=CONFIG,
-            doc="Settings of infrastructures for this task.",
-            example="{docker: {run_options: [--ipc=host]}}",
+            "config",
+            CONFIG,
+            "Settings of infrastructures for this task.",
+            "{docker: {run_options: [--ipc=host]}}",
             verbatim=True,
             keep=True,
         ),
         *OWN_JOBS,
         Field(
-            name="managed_secrets",
-            shape=ListOf(
-                item=OneOf(
-                    says="a name, or `{name: {mount_path: PATH}}`",
-                    shapes=(
-                        Text(says="a name"),
+            "managed_secrets",
+            ListOf(
+                OneOf(
+                    "a name, or `{name: {mount_path: PATH}}`",
+                    (
+                        Text("a name"),
                         MapOf(
-                            key=Text(says="a name"),
-                            value=Table(
-                                name="managed_secrets",
-                                fields=(
-                                    Field(name="mount_path", shape=PATH, doc="File.", example="/run/key"),
-                                ),
-                            ),
+                            Text("a name"),
+                            Table("managed_secrets", (Field("mount_path", PATH, "File.", "/run/key"),)),
                         ),
                     ),
                 )
             ),
-            doc="Secrets that the server keeps.",
-            example="[token, {key: {mount_path: /run/key}}]",
+            "Secrets that the server keeps.",
+            "[token, {key: {mount_path: /run/key}}]",
             later=True,
         ),
         Field(
-            name="volumes",
-            shape=MapOf(key=TARGET, value=_VOLUME, says="a mapping from path to volume"),
-            doc="Folders that live on (`argosy folder create`), by path on the node; `:ro` to read only.",
-            example="{/mnt/data: data:ro, /mnt/runs: {name: runs, sub_path: seven}}",
+            "volumes",
+            MapOf(TARGET, _VOLUME, "a mapping from path to volume"),
+            "Folders that live on (`argosy folder create`), by path on the node; `:ro` to read only.",
+            "{/mnt/data: data:ro, /mnt/runs: {name: runs, sub_path: seven}}",
         ),
         Field(
-            name="storage_mounts",
-            shape=MapOf(
-                key=TARGET,
-                value=OneOf(says="a URL or a mapping", shapes=(SOURCE, STORAGE)),
-                says="a mapping from path to URL",
-            ),
-            doc="Object storage by path on the node; mounted unless it says otherwise.",
-            example="{/data/main: s3://my-data/}",
+            "storage_mounts",
+            MapOf(TARGET, OneOf("a URL or a mapping", (SOURCE, STORAGE)), "a mapping from path to URL"),
+            "Object storage by path on the node; mounted unless it says otherwise.",
+            "{/data/main: s3://my-data/}",
         ),
         Field(
-            name="sync",
-            shape=SYNC,
-            doc="What of `file_mounts` and `storage_mounts` is copied.",
-            example='{include: ["*.pt"], exclude: ["*.tmp"], mode: incremental}',
+            "sync",
+            SYNC,
+            "What of `file_mounts` and `storage_mounts` is copied.",
+            '{include: ["*.pt"], exclude: ["*.tmp"], mode: incremental}',
         ),
         Field(
-            name="service",
-            shape=SERVICE,
-            doc="Serve it: replicas behind one endpoint.",
-            example="{readiness_probe: /health, replicas: 3}",
+            "service",
+            SERVICE,
+            "Serve it: replicas behind one endpoint.",
+            "{readiness_probe: /health, replicas: 3}",
             keep=True,
             late=True,
         ),
         Field(
-            name="function",
-            shape=FUNCTION,
-            doc="Serve a handler that was written for AWS Lambda, in the place of `run`.",
-            example="{handler: app.lambda_handler, timeout: 30}",
+            "function",
+            FUNCTION,
+            "Serve a handler that was written for AWS Lambda, in the place of `run`.",
+            "{handler: app.lambda_handler, timeout: 30}",
         ),
-        Field(name="pool", shape=POOL, doc="Workers that jobs borrow.", example="{workers: 4}", later=True),
+        Field("pool", POOL, "Workers that jobs borrow.", "{workers: 4}", later=True),
         Field(
-            name="event_callback",
-            shape=Text(says="shell commands"),
-            doc="Shell commands at every change of state.",
-            example="notify.sh",
+            "event_callback",
+            Text("shell commands"),
+            "Shell commands at every change of state.",
+            "notify.sh",
             later=True,
             verbatim=True,
         ),
+        Field("api_server_access", Flag(), "Let the program call Argosy itself.", "true", later=True),
         Field(
-            name="api_server_access",
-            shape=Flag(),
-            doc="Let the program call Argosy itself.",
-            example="true",
+            "inputs",
+            _SIZES_BY_URL,
+            "Sizes of what is read, for the price of traffic.",
+            "{s3://my-data: 100}",
             later=True,
         ),
         Field(
-            name="inputs",
-            shape=_SIZES_BY_URL,
-            doc="Sizes of what is read, for the price of traffic.",
-            example="{s3://my-data: 100}",
-            later=True,
-        ),
-        Field(
-            name="outputs",
-            shape=MapOf(
-                key=SOURCE,
-                value=OneOf(says="a URL, or a number of GB", shapes=(Number(), SOURCE)),
-                says="a mapping from path to URL, or from URL to GB",
+            "outputs",
+            MapOf(
+                SOURCE,
+                OneOf("a URL, or a number of GB", (Number(), SOURCE)),
+                "a mapping from path to URL, or from URL to GB",
             ),
-            doc="`{path on the node: URL}`: what lies there when the program has ended is sent to that "
+            "`{path on the node: URL}`: what lies there when the program has ended is sent to that "
             "store. `{URL: GB}`: how much is written, for the price of traffic.",
-            example="{gs://my-results: 5}",
+            "{gs://my-results: 5}",
             later=True,
             quiet=True,
             keep=True,
         ),
         Field(
-            name="deadline",
-            shape=Notation(
-                says="a time such as `2030-01-31 18:00`, or a duration such as `12h`",
-                parse=notation.parse_deadline,
+            "deadline",
+            Notation(
+                "a time such as `2030-01-31 18:00`, or a duration such as `12h`", notation.parse_deadline
             ),
-            doc="When it must be done: a time (UTC unless it says otherwise), or how long after it was "
+            "When it must be done: a time (UTC unless it says otherwise), or how long after it was "
             "submitted. Spot machines "
             "are used as long as it can be met with them.",
-            example="12h",
+            "12h",
         ),
         Field(
-            name="estimated_hours",
-            shape=Notation(says="a number of hours above 0, or a duration", parse=notation.parse_hours_s),
-            doc="How long all of it is expected to take. Earlier runs of the same name count more.",
-            example="6.5",
+            "estimated_hours",
+            Notation("a number of hours above 0, or a duration", notation.parse_hours_s),
+            "How long all of it is expected to take. Earlier runs of the same name count more.",
+            "6.5",
             also=("estimated_runtime", "duration"),
         ),
         Field(
-            name="progress",
-            shape=Notation(says="a part such as `40%` or `0.4`", parse=notation.parse_part_milli),
-            doc="Part of the work that is done already, in checkpoints that it goes on from.",
-            example="40%",
+            "progress",
+            Notation("a part such as `40%` or `0.4`", notation.parse_part_milli),
+            "Part of the work that is done already, in checkpoints that it goes on from.",
+            "40%",
         ),
         Field(
-            name="objective",
-            shape=Choice(words=("cost", "time", "carbon")),
-            doc="What the best place is: the cheapest, the fastest, or that with the least carbon.",
-            example="time",
+            "objective",
+            Choice(("cost", "time", "carbon")),
+            "What the best place is: the cheapest, the fastest, or that with the least carbon.",
+            "time",
             also=("optimize", "optimise", "goal"),
         ),
         Field(
-            name="scheduling",
-            shape=SCHEDULING,
-            doc="How it shares machines with others: queue, preemption, topology, isolation.",
-            example="{queue: acme/vision, preemptible: true, checkpoint: true}",
+            "scheduling",
+            SCHEDULING,
+            "How it shares machines with others: queue, preemption, topology, isolation.",
+            "{queue: acme/vision, preemptible: true, checkpoint: true}",
             also=("queue", "schedule", "scheduler", "scheduling_policy"),
         ),
         Field(
-            name="networking",
-            shape=NETWORKING,
-            doc="Network that the nodes join, for all candidates of `resources`; places that have none to "
+            "networking",
+            NETWORKING,
+            "Network that the nodes join, for all candidates of `resources`; places that have none to "
             "choose from are refused.",
-            example="{vpc_name: lab}",
+            "{vpc_name: lab}",
         ),
         *ORDER,
         LOCATION,
         EDGE_CONFIG,
         Field(
-            name="quantum_backend",
-            shape=Text(says="the name of a quantum backend"),
-            doc="A quantum computer beside the nodes.",
-            example="simulator",
+            "quantum_backend",
+            Text("the name of a quantum backend"),
+            "A quantum computer beside the nodes.",
+            "simulator",
             later=True,
         ),
         Field(
-            name="experimental",
-            shape=OPEN_MAP,
-            doc="SkyPilot's older place for `config`.",
-            example="{config_overrides: {docker: {run_options: [--ipc=host]}}}",
+            "experimental",
+            OPEN_MAP,
+            "SkyPilot's older place for `config`.",
+            "{config_overrides: {docker: {run_options: [--ipc=host]}}}",
             later=True,
         ),
         Field(
-            name="file_mounts_mapping",
-            shape=OPEN_MAP,
-            doc="Written by SkyPilot into stored tasks.",
-            example="{a: b}",
-            later=True,
+            "file_mounts_mapping", OPEN_MAP, "Written by SkyPilot into stored tasks.", "{a: b}", later=True
         ),
         Field(
-            name="volume_mounts",
-            shape=ListOf(item=Open()),
-            doc="Written by SkyPilot into stored tasks.",
-            example="[{a: b}]",
-            later=True,
+            "volume_mounts", ListOf(Open()), "Written by SkyPilot into stored tasks.", "[{a: b}]", later=True
         ),
-        Field(
-            name="_metadata",
-            shape=OPEN_MAP,
-            doc="Written by SkyPilot into stored tasks.",
-            example="{a: b}",
-            later=True,
-        ),
+        Field("_metadata", OPEN_MAP, "Written by SkyPilot into stored tasks.", "{a: b}", later=True),
     ),
 )
 
 #: The first of several documents, when it holds nothing else.
 HEADER: Final = Table(
-    name="",
-    fields=(
+    "",
+    (
+        Field("name", Text("a name", _task_name), "Name of the whole.", "nightly"),
         Field(
-            name="name",
-            shape=Text(says="a name", check=_task_name),
-            doc="Name of the whole.",
-            example="nightly",
-        ),
-        Field(
-            name="execution",
-            shape=Choice(words=("serial", "parallel")),
-            doc="One after the other, or a group at the same time.",
-            example="parallel",
+            "execution",
+            Choice(("serial", "parallel")),
+            "One after the other, or a group at the same time.",
+            "parallel",
         ),
         *HEADER_ORDER,
-        Field(name="primary_tasks", shape=TEXTS, doc="The group ends with these.", example="[train]"),
+        Field("primary_tasks", TEXTS, "The group ends with these.", "[train]"),
         Field(
-            name="termination_delay",
-            shape=OneOf(
-                says="a duration such as `30s`, or a mapping from task to duration",
-                shapes=(SECONDS, MapOf(key=Text(), value=SECONDS)),
+            "termination_delay",
+            OneOf(
+                "a duration such as `30s`, or a mapping from task to duration",
+                (SECONDS, MapOf(Text(), SECONDS)),
             ),
-            doc="Time that the others get after that.",
-            example="30s",
+            "Time that the others get after that.",
+            "30s",
         ),
         Field(
-            name="inter_connection",
-            shape=OneOf(says="a boolean or a mapping", shapes=(Flag(), OPEN_MAP, Text())),
-            doc="Whether the tasks of a group reach each other.",
-            example="true",
+            "inter_connection",
+            OneOf("a boolean or a mapping", (Flag(), OPEN_MAP, Text())),
+            "Whether the tasks of a group reach each other.",
+            "true",
         ),
     ),
 )

@@ -10,47 +10,45 @@ from argosy.spec import notation
 from argosy.spec.leaves import SECONDS, TEXTS
 from argosy.spec.shapes import AsText, Choice, Field, Flag, ListOf, MapOf, OneOf, Table, Text, Whole
 
-_NAME: Final = Text(says="the name of a value")
+_NAME: Final = Text("the name of a value")
 _PARALLEL: Final = Field(
-    name="parallel",
-    shape=Whole(minimum=1, maximum=100_000),
-    doc="At most so many jobs of the group at once.",
-    example="8",
+    "parallel",
+    Whole(minimum=1, maximum=100_000),
+    "At most so many jobs of the group at once.",
+    "8",
     also=("max_parallel", "parallelism"),
 )
-_FAIL_FAST: Final = Field(
-    name="fail_fast", shape=Flag(), doc="The first job that fails ends the others.", example="true"
-)
+_FAIL_FAST: Final = Field("fail_fast", Flag(), "The first job that fails ends the others.", "true")
 
-_ADDRESS: Final = Text(says="a URL, an e-mail address or the name of a channel", check=notation.parse_address)
+_ADDRESS: Final = Text("a URL, an e-mail address or the name of a channel", notation.parse_address)
 _NOTIFY: Final = Field(
-    name="notify",
-    shape=ListOf(
-        item=OneOf(
-            says="an address, or a mapping with `to` and `events`",
-            shapes=(
+    "notify",
+    ListOf(
+        OneOf(
+            "an address, or a mapping with `to` and `events`",
+            (
                 _ADDRESS,
                 Table(
-                    name="notify",
-                    fields=(
+                    "notify",
+                    (
                         Field(
-                            name="to",
-                            shape=_ADDRESS,
-                            doc="A URL, an e-mail address, or a channel of the server.",
-                            example="team",
+                            "to",
+                            _ADDRESS,
+                            "A URL, an e-mail address, or a channel of the server.",
+                            "team",
                             secret=True,
                         ),
                         Field(
-                            name="events",
-                            shape=ListOf(item=Choice(words=tuple(OCCASIONS)), one_will_do=True),
-                            doc="Of what; by default of its end.",
-                            example="[started, failed]",
+                            "events",
+                            ListOf(Choice(tuple(OCCASIONS)), one_will_do=True),
+                            "Of what; by default of its end.",
+                            "[started, failed]",
                         ),
                         Field(
-                            name="secret",
-                            shape=Text(),
-                            doc="Signs what a webhook gets (HMAC-SHA256).",
-                            example="s3cret",
+                            "secret",
+                            Text(),
+                            "Signs what a webhook gets (HMAC-SHA256).",
+                            "s3cret",
                             secret=True,
                         ),
                     ),
@@ -61,92 +59,86 @@ _NOTIFY: Final = Field(
         maximum=20,
         says="a list of addresses",
     ),
-    doc="Who is told when it ends, or of its `events`: a webhook, Slack, e-mail, a channel of the server.",
-    example="[team, {to: me@example.com, events: failed}]",
+    "Who is told when it ends, or of its `events`: a webhook, Slack, e-mail, a channel of the server.",
+    "[team, {to: me@example.com, events: failed}]",
     secret=True,
     also=("notifications", "notification", "alerts"),
 )
 
 #: Of one task.
-_COMMANDS: Final = Text(says="shell commands")
+_COMMANDS: Final = Text("shell commands")
 #: What nodes run at certain moments of a job.
 HOOKS: Final = Field(
-    name="hooks",
-    shape=Table(
-        name="hooks",
-        fields=tuple(
+    "hooks",
+    Table(
+        "hooks",
+        tuple(
             Field(
-                name=moment,
-                shape=OneOf(
-                    says="shell commands, or a mapping with `run` and `timeout`",
-                    shapes=(
+                moment,
+                OneOf(
+                    "shell commands, or a mapping with `run` and `timeout`",
+                    (
                         _COMMANDS,
                         Table(
-                            name=f"hooks.{moment}",
-                            fields=(
+                            f"hooks.{moment}",
+                            (
+                                Field("run", _COMMANDS, "Commands.", "./save.sh", verbatim=True),
                                 Field(
-                                    name="run",
-                                    shape=_COMMANDS,
-                                    doc="Commands.",
-                                    example="./save.sh",
-                                    verbatim=True,
-                                ),
-                                Field(
-                                    name="timeout",
-                                    shape=SECONDS,
-                                    doc=f"So long they may take, by default {TIMEOUT_S} s.",
-                                    example="1m",
+                                    "timeout",
+                                    SECONDS,
+                                    f"So long they may take, by default {TIMEOUT_S} s.",
+                                    "1m",
                                 ),
                             ),
                         ),
                     ),
                 ),
-                doc=doc,
-                example="{run: ./save.sh, timeout: 1m}",
+                doc,
+                "{run: ./save.sh, timeout: 1m}",
                 verbatim=True,
             )
             for moment, doc in MOMENTS.items()
         ),
     ),
-    doc="Commands that every node runs at certain moments; their lines in the log begin with `[hook NAME]`.",
-    example="{before_start: nvidia-smi, on_notice: {run: ./save.sh, timeout: 1m}}",
+    "Commands that every node runs at certain moments; their lines in the log begin with `[hook NAME]`.",
+    "{before_start: nvidia-smi, on_notice: {run: ./save.sh, timeout: 1m}}",
     also=("hook",),
 )
 
 ORDER: Final = (
     Field(
-        name="after",
-        shape=TEXTS,
-        doc="Tasks of this file that must have ended before, by name. Without `after` in any task each waits "
+        "after",
+        TEXTS,
+        "Tasks of this file that must have ended before, by name. Without `after` in any task each waits "
         "for the one above it.",
-        example="[prepare]",
+        "[prepare]",
         aliases=("depends_on",),
         also=("needs", "dependencies"),
     ),
     Field(
-        name="when",
-        shape=Choice(words=("succeeded", "failed", "always")),
-        doc="What must have become of the tasks before: all succeeded, one failed, or whatever.",
-        example="always",
+        "when",
+        Choice(("succeeded", "failed", "always")),
+        "What must have become of the tasks before: all succeeded, one failed, or whatever.",
+        "always",
     ),
     Field(
-        name="matrix",
-        shape=MapOf(
-            key=_NAME,
-            value=ListOf(
-                item=OneOf(
-                    says="a value, or a mapping in `include` and `exclude`",
-                    shapes=(AsText(), MapOf(key=_NAME, value=AsText(), says="a mapping from name to value")),
+        "matrix",
+        MapOf(
+            _NAME,
+            ListOf(
+                OneOf(
+                    "a value, or a mapping in `include` and `exclude`",
+                    (AsText(), MapOf(_NAME, AsText(), "a mapping from name to value")),
                 ),
                 one_will_do=True,
                 maximum=20_000,
                 says="a list of values",
             ),
-            says="a mapping from name to values",
+            "a mapping from name to values",
         ),
-        doc="A sweep: one job for each combination of values, which are variables and `{{matrix.NAME}}`. "
+        "A sweep: one job for each combination of values, which are variables and `{{matrix.NAME}}`. "
         "`include` adds combinations, `exclude` takes some out.",
-        example="{LR: [0.1, 0.01], MODEL: [small, large]}",
+        "{LR: [0.1, 0.01], MODEL: [small, large]}",
         verbatim=True,
         also=("sweep", "grid"),
     ),

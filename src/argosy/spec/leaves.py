@@ -16,18 +16,16 @@ def _label(text: str) -> str:
 
 
 OPEN_MAP: Final = Open(says="a mapping", mapping=True)
-TEXTS: Final = ListOf(item=Text(), one_will_do=True, says="a list of texts")
-SPAN: Final = Notation(says="a duration such as `90m` or `36h`", parse=notation.parse_span)
-SECONDS: Final = Notation(says="a number of seconds or a duration such as `5m`", parse=notation.parse_seconds)
+TEXTS: Final = ListOf(Text(), one_will_do=True, says="a list of texts")
+SPAN: Final = Notation("a duration such as `90m` or `36h`", notation.parse_span)
+SECONDS: Final = Notation("a number of seconds or a duration such as `5m`", notation.parse_seconds)
 SIZE: Final = Notation(
-    says="a size such as `100` (GB), `512MB` or `1TB`",
-    parse=notation.parse_bytes,
+    "a size such as `100` (GB), `512MB` or `1TB`",
+    notation.parse_bytes,
     pattern=r"^\s*[0-9]*\.?[0-9]+\s*([kKmMgGtTpP]?([iI]?[bB])?)\s*$",
 )
-VARIABLE: Final = Notation(
-    says="the name of a variable", parse=names.parse_variable, pattern="^[A-Za-z_][A-Za-z0-9_]*$"
-)
-PATH: Final = Text(says="a path", check=notation.parse_path)
-SOURCE: Final = Text(says="a local path or a URL such as `s3://bucket/folder`", check=notation.parse_source)
-LABEL_KEY: Final = Text(says="a label", check=_label)
-TARGET: Final = Text(says="a path on the node", check=notation.parse_path)
+VARIABLE: Final = Notation("the name of a variable", names.parse_variable, pattern="^[A-Za-z_][A-Za-z0-9_]*$")
+PATH: Final = Text("a path", notation.parse_path)
+SOURCE: Final = Text("a local path or a URL such as `s3://bucket/folder`", notation.parse_source)
+LABEL_KEY: Final = Text("a label", _label)
+TARGET: Final = Text("a path on the node", notation.parse_path)

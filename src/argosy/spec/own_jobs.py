@@ -16,23 +16,23 @@ from argosy.spec.shapes import Field, Open, Section, Table, Text
 #: Fields of a task by infrastructure.
 FIELDS: Final = tuple(
     Field(
-        name=name,
-        shape=Table(
-            name=name,
-            fields=tuple(
+        name,
+        Table(
+            name,
+            tuple(
                 Field(
-                    name=each,
-                    shape=Text(says="a command") if each == command else Open(),
-                    doc="Passed to the infrastructure.",
-                    example="train" if each == command else "{a: 1}",
+                    each,
+                    Text("a command") if each == command else Open(),
+                    "Passed to the infrastructure.",
+                    "train" if each == command else "{a: 1}",
                     verbatim=True,
                 )
                 for each in TASK_FIELDS[name]
             ),
             lenient=True,
         ),
-        doc=f"A job of {name}'s own, submitted as it is: in the place of `run`.",
-        example=f"{{{command}: python train.py}}",
+        f"A job of {name}'s own, submitted as it is: in the place of `run`.",
+        f"{{{command}: python train.py}}",
         verbatim=True,
         keep=True,
     )

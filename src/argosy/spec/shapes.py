@@ -13,7 +13,7 @@ from argosy.spec.findings import Place
 Check = Callable[[str], object]  # text → value; ValueError says, in a sentence, what is wrong
 
 
-class Text(msgspec.Struct, frozen=True, kw_only=True):
+class Text(msgspec.Struct, frozen=True):
     """Text. A number or boolean in its place is refused: it was probably meant otherwise."""
 
     says: str = "text"
@@ -21,7 +21,7 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
     pattern: str = ""  # for the schema only
 
 
-class AsText(msgspec.Struct, frozen=True, kw_only=True):
+class AsText(msgspec.Struct, frozen=True):
     """Any scalar, taken as it is written: `010` stays `010`. None only where `nullable`."""
 
     says: str = "text or a number"
@@ -43,7 +43,7 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
     says: str = "`true` or `false`"
 
 
-class Choice(msgspec.Struct, frozen=True, kw_only=True):
+class Choice(msgspec.Struct, frozen=True):
     """One of some words, in any case; read as they are spelled here."""
 
     words: tuple[str, ...]
@@ -53,7 +53,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         return "one of " + ", ".join(f"`{word}`" for word in self.words)
 
 
-class Notation(msgspec.Struct, frozen=True, kw_only=True):
+class Notation(msgspec.Struct, frozen=True):
     """Text or a number in a notation of its own, such as `4+` or `1h30m`."""
 
     says: str
@@ -61,30 +61,30 @@ class Notation(msgspec.Struct, frozen=True, kw_only=True):
     pattern: str = ""  # for the schema only
 
 
-class ListOf(msgspec.Struct, frozen=True, kw_only=True):
+class ListOf(msgspec.Struct, frozen=True):
     item: Shape
     one_will_do: bool = False  # a bare item counts as a list of it
     maximum: int = 1000
     says: str = "a list"
 
 
-class MapOf(msgspec.Struct, frozen=True, kw_only=True):
+class MapOf(msgspec.Struct, frozen=True):
     """A mapping whose keys are free; read as a tuple of `Entry`."""
 
     key: Notation | Text
     value: Shape
-    null_will_do: bool = False  # `{a, b}`: a set
     says: str = "a mapping"
+    null_will_do: bool = False  # `{a, b}`: a set
 
 
-class OneOf(msgspec.Struct, frozen=True, kw_only=True):
+class OneOf(msgspec.Struct, frozen=True):
     """The first of some shapes that takes this kind of value; only that one complains."""
 
     says: str
     shapes: tuple[Shape, ...]
 
 
-class Then(msgspec.Struct, frozen=True, kw_only=True):
+class Then(msgspec.Struct, frozen=True):
     """A shape, and what becomes of its value; ValueError says what is wrong."""
 
     shape: Shape
@@ -98,7 +98,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     mapping: bool = False  # only a mapping will do
 
 
-class Table(msgspec.Struct, frozen=True, kw_only=True):
+class Table(msgspec.Struct, frozen=True):
     """A mapping with known fields; read as a `Section`."""
 
     name: str  # as in `unknown field ... in NAME`; empty for the task itself
@@ -115,8 +115,8 @@ Shape = (
 )
 
 
-class Field(msgspec.Struct, frozen=True, kw_only=True):
-    """One field of the YAML: all that parser, schema and documentation know about it."""
+class Field(msgspec.Struct, frozen=True):
+    """One field of the YAML, a row of a table: all that parser, schema and documentation know about it."""
 
     name: str
     shape: Shape

@@ -23,16 +23,16 @@ from argosy.spec.findings import Findings, excerpt
 from argosy.spec.shapes import AsText, Entry, Field, ListOf, MapOf, Number, Section, Table, Text
 
 TRIGGERS: Final = ListOf(
-    item=Table(
-        name="service.replica_policy.triggers",
-        fields=(
-            Field(name="type", shape=Text(), doc="What is looked at.", example="prometheus"),
-            Field(name="name", shape=Text(), doc="How explanations call it.", example="queue"),
+    Table(
+        "service.replica_policy.triggers",
+        (
+            Field("type", Text(), "What is looked at.", "prometheus"),
+            Field("name", Text(), "How explanations call it.", "queue"),
             Field(
-                name="metadata",
-                shape=MapOf(key=Text(says="a field of the trigger"), value=AsText()),
-                doc="Where it is, and how much of it one replica takes.",
-                example="{serverAddress: http://prom:9090, query: sum(jobs), threshold: 5}",
+                "metadata",
+                MapOf(Text("a field of the trigger"), AsText()),
+                "Where it is, and how much of it one replica takes.",
+                "{serverAddress: http://prom:9090, query: sum(jobs), threshold: 5}",
                 verbatim=True,
             ),
         ),
@@ -90,7 +90,7 @@ METRICS: Final[Mapping[str, bool]] = {
     GPU: False,
     CPU: False,
 }
-TARGETS: Final = MapOf(key=Text(says="a metric"), value=Number())
+TARGETS: Final = MapOf(Text("a metric"), Number())
 
 
 class Triggers(NamedTuple):
