@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from argosy.cli.clusters import age
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, examples, pass_session
 from argosy.model.units import many
 
 if TYPE_CHECKING:
@@ -26,16 +26,10 @@ def audit() -> None:
     "--outcome", type=click.Choice(["done", "denied"]), help="Only what was done, or what was denied."
 )
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True)
-@json_option
-@pass_session
-def audit_list(
-    session: Session, who: str, action: str, outcome: str | None, limit: int, as_json: bool
-) -> None:
+@answering
+def audit_list(session: Session, who: str, action: str, outcome: str | None, limit: int) -> None:
     """Show the latest entries."""
     reply = session.client.audit(who=who, action=action, outcome=outcome or "", limit=limit)
-    if as_json:
-        session.screen.json(reply)
-        return
     now_ms = session.now_ms()
     rows = [
         [
@@ -49,7 +43,8 @@ def audit_list(
         ]
         for each in reply.records
     ]
-    session.screen.table(
+    session.screen.listed(
+        reply,
         ("NUMBER", "AGE", "WHO", "FROM", "ACTION", "OUTCOME", "TARGET"),
         rows,
         right=("NUMBER", "AGE"),
@@ -58,17 +53,15 @@ def audit_list(
 
 
 @audit.command("verify", epilog=examples("argosy audit verify", "argosy audit verify --json"))
-@json_option
-@pass_session
-def audit_verify(session: Session, as_json: bool) -> None:
+@answering
+def audit_verify(session: Session) -> None:
     """Verify that no entry was changed, removed or inserted. Exit status 8 when one was."""
     from argosy.model.errors import ArgosyError
 
     reply = session.client.verify_audit()
-    if as_json:
-        session.screen.json(reply)
-    else:
-        session.screen.print(f"{many(reply.rows, 'row')}, {reply.first} to {reply.last}; head {reply.head}")
+    session.screen.answer(
+        reply, f"{many(reply.rows, 'row')}, {reply.first} to {reply.last}; head {reply.head}"
+    )
     if reply.broken:
         raise ArgosyError(
             "store-corrupt",

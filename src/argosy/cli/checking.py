@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, answering
 
 if TYPE_CHECKING:
     from argosy.api.prices import CheckReply, DiagnosticView
@@ -28,9 +28,8 @@ Ends with 0 when something works; with names: when all of them do. With 1 otherw
 @click.argument("infra", nargs=-1)
 @click.option("-a", "--all", "every", is_flag=True, help="Also infrastructure that is not in use.")
 @click.option("-v", "--verbose", is_flag=True, hidden=True)
-@json_option
-@pass_session
-def check(session: Session, infra: tuple[str, ...], every: bool, verbose: bool, as_json: bool) -> None:
+@answering
+def check(session: Session, infra: tuple[str, ...], every: bool, verbose: bool) -> None:
     """Show which infrastructure works, what is missing, and the command that fixes it."""
     import msgspec
 
@@ -50,9 +49,7 @@ def check(session: Session, infra: tuple[str, ...], every: bool, verbose: bool, 
     chosen = [one for one in findings if not infra or one.provider in infra]
     chosen.sort(key=lambda one: (not one.in_use, one.provider))
     reply = msgspec.structs.replace(first, findings=tuple(chosen), asking=())
-    if as_json:
-        session.screen.json(reply)
-    else:
+    if not session.screen.told(reply):
         _show(session, reply, told_all=every or bool(infra))
     works = {one.provider for one in chosen if one.ok}
     if not works or set(infra) - works:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
+from argosy.cli.session import Session, answering, examples, yes_option
 from argosy.model.units import many, render_bytes, render_duration
 
 if TYPE_CHECKING:
@@ -43,17 +43,10 @@ def _job(session: Session, wanted: str) -> JobView:
 
 @checkpoints.command(epilog=examples("argosy checkpoints ls 3", "argosy checkpoints ls 7/2 --json"))
 @click.argument("job")
-@json_option
-@pass_session
-def ls(session: Session, job: str, as_json: bool) -> None:
+@answering
+def ls(session: Session, job: str) -> None:
     """List copies, the newest first."""
     screen, reply = session.screen, session.client.checkpoints(_job(session, job).id)
-    if as_json:
-        screen.json(reply)
-        return
-    if not reply.checkpoints:
-        screen.print("No copies. Save into $ARGOSY_CHECKPOINT_DIR; it is looked at every minute.")
-        return
     now_ms = session.now_ms()
     rows = [
         (
@@ -65,7 +58,12 @@ def ls(session: Session, job: str, as_json: bool) -> None:
         )
         for each in reply.checkpoints
     ]
-    screen.table(("CHECKPOINT", "COPIED", "FILES", "SIZE", ""), rows)
+    screen.listed(
+        reply,
+        ("CHECKPOINT", "COPIED", "FILES", "SIZE", ""),
+        rows,
+        none="No copies. Save into $ARGOSY_CHECKPOINT_DIR; it is looked at every minute.",
+    )
 
 
 @checkpoints.command(
@@ -76,23 +74,21 @@ def ls(session: Session, job: str, as_json: bool) -> None:
 @click.argument("job")
 @click.argument("folder")
 @click.option("-c", "--checkpoint", default="newest", show_default=True, help="Which copy, as `ls` names it.")
-@json_option
-@pass_session
-def get(session: Session, job: str, folder: str, checkpoint: str, as_json: bool) -> None:
+@answering
+def get(session: Session, job: str, folder: str, checkpoint: str) -> None:
     """Fetch a copy into a new folder."""
     from argosy.client.checkpoints import fetch_checkpoint
 
     screen, place = session.screen, session.cwd / Path(folder).expanduser()
 
-    on_bytes = screen.on_bytes(quiet=as_json)
     with session.on_interrupt(lambda: f"What is in {place} is not complete."):
-        count = session.client.run(fetch_checkpoint(_job(session, job).id, checkpoint, place, on_bytes))
+        count = session.client.run(
+            fetch_checkpoint(_job(session, job).id, checkpoint, place, screen.on_bytes)
+        )
     screen.end_progress()
-    if as_json:
-        screen.json({"folder": str(place), "files": count})
-        return
-    screen.say(f"Fetched {many(count, 'file')}.")
-    screen.print(str(place))
+    if not screen.told({"folder": str(place), "files": count}):
+        screen.say(f"Fetched {many(count, 'file')}.")
+        screen.print(str(place))
 
 
 @checkpoints.command(epilog=examples("argosy checkpoints rm 3 9f2c1a", "argosy checkpoints rm 3 --all --yes"))
@@ -100,9 +96,8 @@ def get(session: Session, job: str, folder: str, checkpoint: str, as_json: bool)
 @click.argument("names", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="All copies of the job.")
 @yes_option
-@json_option
-@pass_session
-def rm(session: Session, job: str, names: tuple[str, ...], every: bool, yes: bool, as_json: bool) -> None:
+@answering
+def rm(session: Session, job: str, names: tuple[str, ...], every: bool, yes: bool) -> None:
     """Remove copies. A job whose copies are gone begins from the start when it loses its machine."""
     if every == bool(names):
         raise click.UsageError("name checkpoints, or give --all")
@@ -114,7 +109,4 @@ def rm(session: Session, job: str, names: tuple[str, ...], every: bool, yes: boo
         for each in (("all",) if every else names)
         for name in session.client.remove_checkpoint(found.id, each).names
     ]
-    if as_json:
-        session.screen.json({"removed": gone})
-        return
-    session.screen.say(f"Removed {many(len(gone), 'checkpoint')}.")
+    session.screen.remark({"removed": gone}, f"Removed {many(len(gone), 'checkpoint')}.")

@@ -10,9 +10,9 @@ import click
 from argosy.cli.session import (
     Minutes,
     Session,
+    answering,
     complete_cluster,
     examples,
-    json_option,
     pass_session,
     resolve_names,
     yes_option,
@@ -39,16 +39,9 @@ def _asked(session: Session, *, refresh: bool, every: bool) -> StatusReply:
 @click.option("-a", "--all", "every", is_flag=True, help="Also finished clusters.")
 @click.option("-v", "--verbose", is_flag=True, help="Also their nodes.")
 @click.option("--ip", is_flag=True, help="Print only the address of the first node.")
-@json_option
-@pass_session
+@answering
 def status(
-    session: Session,
-    clusters: tuple[str, ...],
-    refresh: bool,
-    every: bool,
-    verbose: bool,
-    ip: bool,
-    as_json: bool,
+    session: Session, clusters: tuple[str, ...], refresh: bool, every: bool, verbose: bool, ip: bool
 ) -> None:
     """Show clusters and live managed jobs."""
     import msgspec
@@ -68,8 +61,7 @@ def status(
         chosen = tuple(one for one in reply.clusters if any(is_meant(one, name) for name in clusters))
         reply = msgspec.structs.replace(reply, clusters=chosen, jobs=())
     screen = session.screen
-    if as_json:
-        screen.json(reply)
+    if screen.told(reply):
         return
     if ip:
         for cluster in reply.clusters:

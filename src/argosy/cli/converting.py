@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, examples
 from argosy.cli.task_options import YAML_LIMIT_BYTES, read_text
 
 _KINDS = ("dstack", "slurm", "kubernetes", "ray", "compose", "ecs")
@@ -24,11 +24,8 @@ _KINDS = ("dstack", "slurm", "kubernetes", "ray", "compose", "ecs")
 @click.option("--from", "kind", type=click.Choice(_KINDS), help="Format of the file. [default: detected]")
 @click.option("-o", "--output", metavar="OUT", help="Write to this file, which must not exist.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite the file of -o.")
-@json_option
-@pass_session
-def convert(
-    session: Session, file: str, kind: str | None, output: str | None, force: bool, as_json: bool
-) -> None:
+@answering
+def convert(session: Session, file: str, kind: str | None, output: str | None, force: bool) -> None:
     """Turn a dstack, Slurm, Kubernetes, Ray, compose or ECS file into a task.
 
     What has no equal stands in comments of the task: `# not carried over: ...`.
@@ -40,8 +37,7 @@ def convert(
     screen = session.screen
     if output is not None:
         _write(session, output, converted.yaml, force)
-    if as_json:
-        screen.json(converted)
+    if screen.told(converted):
         return
     if output is None:
         screen.print(converted.yaml.rstrip("\n"))

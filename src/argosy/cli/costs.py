@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from argosy.cli.session import Amount, Session, examples, json_option, pass_session
+from argosy.cli.session import Amount, Session, answering, examples
 from argosy.model.units import render_duration, render_price
 
 if TYPE_CHECKING:
@@ -33,11 +33,8 @@ ARGOSY_DEFAULT_CLOUD names the cloud of --against."""
 )
 @click.option("--against", metavar="CLOUD", help="Also show what the same would cost there on demand today.")
 @click.option("-a", "--all", "every", is_flag=True, hidden=True)
-@json_option
-@pass_session
-def cost_report(
-    session: Session, days: int | None, by: str | None, against: str | None, every: bool, as_json: bool
-) -> None:
+@answering
+def cost_report(session: Session, days: int | None, by: str | None, against: str | None, every: bool) -> None:
     """Show what clusters and managed jobs cost, and what was saved.
 
     With --by, --json has the `groups` and leaves `costs` empty.
@@ -47,8 +44,7 @@ def cost_report(
     against = against or session.env.get("ARGOSY_DEFAULT_CLOUD") or None
     reply = session.client.costs(days, by=by, against=against)
     screen = session.screen
-    if as_json:
-        screen.json(reply if by is None else msgspec.structs.replace(reply, costs=()))
+    if screen.told(reply if by is None else msgspec.structs.replace(reply, costs=())):
         return
     if not reply.costs:
         screen.print("Nothing was held, so nothing was spent.")
@@ -137,11 +133,8 @@ def budget() -> None:
     help="Notify when this percentage is spent.",
 )
 @click.option("--hard-stop", is_flag=True, help="When it is spent, refuse launches that cost money.")
-@json_option
-@pass_session
-def budget_set(
-    session: Session, project: str, usd: float, alert: int, hard_stop: bool, as_json: bool
-) -> None:
+@answering
+def budget_set(session: Session, project: str, usd: float, alert: int, hard_stop: bool) -> None:
     """Set the monthly budget of a project in US dollars; 0 removes it."""
     from argosy.api.costs import BudgetRequest
 
@@ -149,9 +142,9 @@ def budget_set(
         project=project, monthly_micro_usd=round(usd * 1_000_000), alert_pct=alert, hard_stop=hard_stop
     )
     reply = session.client.set_budget(request)
-    if as_json:
-        session.screen.json(reply)
-    elif request.monthly_micro_usd:
+    if session.screen.told(reply):
+        return
+    if request.monthly_micro_usd:
         _budget_table(session, [one for one in reply.budgets if one.project == project])
     else:
         session.screen.print(f"project `{project}` has no budget any more")
@@ -159,9 +152,8 @@ def budget_set(
 
 @budget.command("get", epilog=examples("argosy budget get default"))
 @click.argument("project")
-@json_option
-@pass_session
-def budget_get(session: Session, project: str, as_json: bool) -> None:
+@answering
+def budget_get(session: Session, project: str) -> None:
     """Show the budget of a project, and what is spent of it this month."""
     from argosy.model.errors import ArgosyError
 
@@ -172,21 +164,18 @@ def budget_get(session: Session, project: str, as_json: bool) -> None:
             f"project `{project}` has no budget",
             hint=f"`argosy budget set {project} USD` gives it one",
         )
-    if as_json:
-        session.screen.json(found[0])
-    else:
+    if not session.screen.told(found[0]):
         _budget_table(session, found)
 
 
 @budget.command("list", epilog=examples("argosy budget list", "argosy budget list --json"))
-@json_option
-@pass_session
-def budget_list(session: Session, as_json: bool) -> None:
+@answering
+def budget_list(session: Session) -> None:
     """Show all budgets, and what is spent of them this month."""
     reply = session.client.budgets()
-    if as_json:
-        session.screen.json(reply)
-    elif reply.budgets:
+    if session.screen.told(reply):
+        return
+    if reply.budgets:
         _budget_table(session, reply.budgets)
     else:
         session.screen.print("No project has a budget: `argosy budget set PROJECT USD` gives it one.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from argosy.cli.clusters import age
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, examples
 
 
 @click.command(epilog=examples("argosy events", "argosy events dev -n 20"))
@@ -14,16 +14,13 @@ from argosy.cli.session import Session, examples, json_option, pass_session
 @click.option(
     "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most this many."
 )
-@json_option
-@pass_session
-def events(session: Session, subject: str | None, after: int | None, limit: int, as_json: bool) -> None:
+@answering
+def events(session: Session, subject: str | None, after: int | None, limit: int) -> None:
     """Show what happened last, to everything or to one cluster or job."""
     reply = session.client.events(subject, after=after, limit=limit)
-    if as_json:
-        session.screen.json(reply)
-        return
     now_ms = session.now_ms()
-    session.screen.table(
+    session.screen.listed(
+        reply,
         ("NUMBER", "AGE", "SUBJECT", "EVENT", "TEXT"),
         [
             [str(event.seq), age(event.at_ms, now_ms), event.name or event.subject, event.code, event.text]

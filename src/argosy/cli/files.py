@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, examples, pass_session
 
 #: The tool, what it does, and examples.
 _TOOLS: Final = {
@@ -147,9 +147,8 @@ def _packed(session: Session) -> Path:
 
 
 @files.command(epilog=examples("argosy files build"))
-@json_option
-@pass_session
-def build(session: Session, as_json: bool) -> None:
+@answering
+def build(session: Session) -> None:
     """Compile the program in C, where the installed package has none for this machine.
 
     With the package `ziglang` it becomes static, for x86-64 and arm64; else the machine's compiler makes one
@@ -173,11 +172,10 @@ def build(session: Session, as_json: bool) -> None:
             "there is no C compiler here, so that the tools run in Python",
             hint="pip install ziglang, or install gcc; then: argosy files build",
         )
-    if as_json:
-        session.screen.json([{"path": str(path), "bytes": path.stat().st_size} for path in made])
-        return
-    for path in made:
-        session.screen.print(f"{path}  {path.stat().st_size} bytes")
+    session.screen.answer(
+        [{"path": str(path), "bytes": path.stat().st_size} for path in made],
+        *(f"{path}  {path.stat().st_size} bytes" for path in made),
+    )
 
 
 @files.command(epilog=examples("argosy files alias ~/.local/bin"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
+from argosy.cli.session import Session, answering, examples, pass_session, yes_option
 from argosy.model.folders import TRASH_DAYS
 from argosy.model.units import many, parse_size, render_bytes
 
@@ -42,10 +42,9 @@ def folder() -> None:
 )
 @click.option("--project", default="", help="Project that it belongs to.")
 @click.option("--shared", is_flag=True, help="It belongs to the project: its members read and write.")
-@json_option
-@pass_session
+@answering
 def create(
-    session: Session, name: str, volume: str, quota: str, use: str, project: str, shared: bool, as_json: bool
+    session: Session, name: str, volume: str, quota: str, use: str, project: str, shared: bool
 ) -> None:
     """Create a folder. One whose name begins with a dot appears in all of your sessions."""
     made = session.client.make_folder(
@@ -57,21 +56,19 @@ def create(
         for_project=shared,
         user=session.user,
     )
-    _told(session, made, f"Made the folder {name}.", as_json=as_json)
+    session.screen.remark(made, f"Made the folder {name}.")
 
 
 @folder.command(epilog=examples("argosy folder ls", "argosy folder ls train/images --json"))
 @click.argument("place", required=False, default="")
 @click.option("--trash", is_flag=True, help="Also folders in the trash.")
-@json_option
-@pass_session
-def ls(session: Session, place: str, trash: bool, as_json: bool) -> None:
+@answering
+def ls(session: Session, place: str, trash: bool) -> None:
     """List folders that you may use, or what is in one."""
     if place:
         name, path = _place(place)
         files = session.client.folder_files(name, path)
-        if as_json:
-            session.screen.json(files)
+        if session.screen.told(files):
             return
         rows = [
             (each.name + "/" * (each.kind == "folder"), _bytes(each.size), each.kind) for each in files.files
@@ -79,14 +76,11 @@ def ls(session: Session, place: str, trash: bool, as_json: bool) -> None:
         session.screen.table(("NAME", "SIZE", "KIND"), rows)
         return
     found = session.client.folders(trashed=trash)
-    if as_json:
-        session.screen.json(found)
-        return
-    if not found.folders:
-        session.screen.print("No folders. Make one: argosy folder create NAME")
-        return
-    session.screen.table(
-        ("FOLDER", "ACCESS", "OWNER", "USED", "QUOTA", "VOLUME"), [_row(each) for each in found.folders]
+    session.screen.listed(
+        found,
+        ("FOLDER", "ACCESS", "OWNER", "USED", "QUOTA", "VOLUME"),
+        [_row(each) for each in found.folders],
+        none="No folders. Make one: argosy folder create NAME",
     )
 
 
@@ -110,14 +104,10 @@ def _row(each: FolderView) -> tuple[str, ...]:
 
 @folder.command(epilog=examples("argosy folder info train"))
 @click.argument("name")
-@json_option
-@pass_session
-def info(session: Session, name: str, as_json: bool) -> None:
+@answering
+def info(session: Session, name: str) -> None:
     """Show who may use a folder, and its size, counted now."""
     found = session.client.folder(name, count=True)
-    if as_json:
-        session.screen.json(found)
-        return
     rows = [("id", found.id), ("project", found.project), ("owner", found.owner or "the project")]
     rows += [("use", found.use), ("volume", found.volume), ("your access", found.access)]
     rows += [("used", render_bytes(found.used_bytes)), ("quota", _quota_words(found))]
@@ -126,7 +116,7 @@ def info(session: Session, name: str, as_json: bool) -> None:
     rows += [("its volume by NFS", _nfs_words(nfs))] if nfs is not None else []
     rows += [(f"shared with {each.to}", each.level) for each in found.grants]
     rows += [(f"invited {each.to}", each.level) for each in found.invitations]
-    session.screen.table(("FOLDER", found.name), rows)
+    session.screen.listed(found, ("FOLDER", found.name), rows)
 
 
 @folder.command(
@@ -137,16 +127,15 @@ def info(session: Session, name: str, as_json: bool) -> None:
 @click.argument("place")
 @click.option("--forever", is_flag=True, help="Also out of the trash.")
 @yes_option
-@json_option
-@pass_session
-def rm(session: Session, place: str, forever: bool, yes: bool, as_json: bool) -> None:
+@answering
+def rm(session: Session, place: str, forever: bool, yes: bool) -> None:
     """Put a folder into the trash, or remove a file in it."""
     from argosy.api.folders import FolderChange
 
     name, path = _place(place)
     if path:
         done = session.client.remove_files(name, path)
-        _told(session, done, f"Removed {name}/{path}.", as_json=as_json)
+        session.screen.remark(done, f"Removed {name}/{path}.")
         return
     found = session.client.folder(name)
     if forever:
@@ -157,23 +146,22 @@ def rm(session: Session, place: str, forever: bool, yes: bool, as_json: bool) ->
         session.client.change_folder(found.id, FolderChange(trashed=True))
     if forever:
         done = session.client.purge_folder(found.id)
-        _told(session, done, f"Removed {found.name} for good.", as_json=as_json)
+        session.screen.remark(done, f"Removed {found.name} for good.")
         return
     again = session.client.folder(found.id)
     text = f"{name} is in the trash for {TRASH_DAYS} days. Back: argosy folder restore {name}"
-    _told(session, again, text, as_json=as_json)
+    session.screen.remark(again, text)
 
 
 @folder.command(epilog=examples("argosy folder restore old"))
 @click.argument("name")
-@json_option
-@pass_session
-def restore(session: Session, name: str, as_json: bool) -> None:
+@answering
+def restore(session: Session, name: str) -> None:
     """Take a folder out of the trash."""
     from argosy.api.folders import FolderChange
 
     back = session.client.change_folder(name, FolderChange(trashed=False))
-    _told(session, back, f"{back.name} is back.", as_json=as_json)
+    session.screen.remark(back, f"{back.name} is back.")
 
 
 @folder.command(
@@ -182,84 +170,77 @@ def restore(session: Session, name: str, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("to")
 @click.argument("level", type=click.Choice(["ro", "rw", "rw+delete"]), default="ro")
-@json_option
-@pass_session
-def share(session: Session, name: str, to: str, level: str, as_json: bool) -> None:
+@answering
+def share(session: Session, name: str, to: str, level: str) -> None:
     """Let a user, or project:NAME, use a folder: ro, rw, or rw+delete."""
     changed = session.client.share_folder(name, to, level)
-    _told(session, changed, f"{to} has {level} on {changed.name}.", as_json=as_json)
+    session.screen.remark(changed, f"{to} has {level} on {changed.name}.")
 
 
 @folder.command(epilog=examples("argosy folder unshare train bob"))
 @click.argument("name")
 @click.argument("to")
-@json_option
-@pass_session
-def unshare(session: Session, name: str, to: str, as_json: bool) -> None:
+@answering
+def unshare(session: Session, name: str, to: str) -> None:
     """Stop sharing a folder with somebody, or withdraw an invitation."""
     changed = session.client.unshare_folder(name, to)
-    _told(session, changed, f"{changed.name} is no longer shared with {to}.", as_json=as_json)
+    session.screen.remark(changed, f"{changed.name} is no longer shared with {to}.")
 
 
 @folder.command(epilog=examples("argosy folder invite train bob rw"))
 @click.argument("name")
 @click.argument("to")
 @click.argument("level", type=click.Choice(["ro", "rw", "rw+delete"]), default="ro")
-@json_option
-@pass_session
-def invite(session: Session, name: str, to: str, level: str, as_json: bool) -> None:
+@answering
+def invite(session: Session, name: str, to: str, level: str) -> None:
     """Invite somebody to a folder; they answer with `argosy folder accept`."""
     changed = session.client.share_folder(name, to, level, invite=True)
-    _told(session, changed, f"Invited {to} to {changed.name} with {level}, for 30 days.", as_json=as_json)
+    session.screen.remark(changed, f"Invited {to} to {changed.name} with {level}, for 30 days.")
 
 
 @folder.command(epilog=examples("argosy folder accept train", "argosy folder accept train --decline"))
 @click.argument("name")
 @click.option("--decline", is_flag=True, help="Say no.")
-@json_option
-@pass_session
-def accept(session: Session, name: str, decline: bool, as_json: bool) -> None:
+@answering
+def accept(session: Session, name: str, decline: bool) -> None:
     """Accept an invitation to a folder, or decline it."""
     done = session.client.answer_invitation(name, accept=not decline, user=session.user)
-    _told(session, done, f"{'Declined' if decline else 'Accepted'}: {name}.", as_json=as_json)
+    session.screen.remark(done, f"{'Declined' if decline else 'Accepted'}: {name}.")
 
 
 @folder.command(epilog=examples("argosy folder transfer train bob", "argosy folder transfer train project"))
 @click.argument("name")
 @click.argument("to")
-@json_option
-@pass_session
-def transfer(session: Session, name: str, to: str, as_json: bool) -> None:
+@answering
+def transfer(session: Session, name: str, to: str) -> None:
     """Give a folder to somebody else, or to its `project`."""
     from argosy.api.folders import FolderChange
 
     changed = session.client.change_folder(name, FolderChange(owner="" if to == "project" else to))
-    _told(session, changed, f"{changed.name} belongs to {changed.owner or 'its project'}.", as_json=as_json)
+    session.screen.remark(changed, f"{changed.name} belongs to {changed.owner or 'its project'}.")
 
 
 @folder.command(epilog=examples("argosy folder clone train train-2"))
 @click.argument("name")
 @click.argument("new")
-@json_option
-@pass_session
-def clone(session: Session, name: str, new: str, as_json: bool) -> None:
+@answering
+def clone(session: Session, name: str, new: str) -> None:
     """Make a folder with all that another one holds; blocks are shared where the volume can."""
     made = session.client.make_folder(new, clone_of=name, user=session.user)
-    _told(session, made, f"Made {new} from {name}.", as_json=as_json)
+    session.screen.remark(made, f"Made {new} from {name}.")
 
 
 @folder.command(epilog=examples("argosy folder quota train 500GB", "argosy folder quota train none"))
 @click.argument("name")
 @click.argument("size")
-@json_option
-@pass_session
-def quota(session: Session, name: str, size: str, as_json: bool) -> None:
+@answering
+def quota(session: Session, name: str, size: str) -> None:
     """Set how much a folder may hold; `none` removes the limit."""
     from argosy.api.folders import FolderChange
 
     limit = 0 if size == "none" else _size(size)
     changed = session.client.change_folder(name, FolderChange(quota_bytes=limit))
-    _told(session, changed, f"{changed.name}: {_quota_words(changed)}.", as_json=as_json)
+    session.screen.remark(changed, f"{changed.name}: {_quota_words(changed)}.")
 
 
 @folder.command(
@@ -271,16 +252,15 @@ def quota(session: Session, name: str, size: str, as_json: bool) -> None:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("path", required=False, default="")
 @click.option("--replace", is_flag=True, help="Replace what is there.")
-@json_option
-@pass_session
-def upload(session: Session, name: str, source: Path, path: str, replace: bool, as_json: bool) -> None:
+@answering
+def upload(session: Session, name: str, source: Path, path: str, replace: bool) -> None:
     """Upload a file or a folder; an upload that was interrupted resumes."""
     with _files(session, name) as files:
         sent = files.upload(session.cwd / source, path, replace=replace)
-    if as_json:
-        session.screen.json({"files": sent.files, "bytes": sent.bytes})
-        return
-    session.screen.say(f"Sent {many(sent.files, 'file')} ({render_bytes(sent.bytes)}) to {name}.")
+    session.screen.remark(
+        {"files": sent.files, "bytes": sent.bytes},
+        f"Sent {many(sent.files, 'file')} ({render_bytes(sent.bytes)}) to {name}.",
+    )
 
 
 @folder.command(
@@ -289,9 +269,8 @@ def upload(session: Session, name: str, source: Path, path: str, replace: bool, 
 @click.argument("place")
 @click.argument("target", type=click.Path(path_type=Path), default=Path())
 @click.option("-r", "--recursive", is_flag=True, help="A folder with all that it holds.")
-@json_option
-@pass_session
-def download(session: Session, place: str, target: Path, recursive: bool, as_json: bool) -> None:
+@answering
+def download(session: Session, place: str, target: Path, recursive: bool) -> None:
     """Download a file, or with -r all below a folder."""
     name, path = _place(place)
     if not path and not recursive:
@@ -303,10 +282,10 @@ def download(session: Session, place: str, target: Path, recursive: bool, as_jso
             got = files.download_tree(path, here)
         else:
             got = files.download(path, here)
-    if as_json:
-        session.screen.json({"files": got.files, "bytes": got.bytes})
-        return
-    session.screen.say(f"Fetched {many(got.files, 'file')} ({render_bytes(got.bytes)}).")
+    session.screen.remark(
+        {"files": got.files, "bytes": got.bytes},
+        f"Fetched {many(got.files, 'file')} ({render_bytes(got.bytes)}).",
+    )
 
 
 @folder.command(
@@ -349,19 +328,15 @@ def mount(session: Session, name: str, target: Path, read_only: bool) -> None:
 @click.option("--add", nargs=2, metavar="NAME PATH", help="A path of the server, or the URL of a bucket.")
 @click.option("--on-nodes", default="", metavar="PATH", help="With --add: where nodes see the same bytes.")
 @click.option("--remove", metavar="NAME", help="Forget a volume without folders.")
-@json_option
-@pass_session
-def volumes(
-    session: Session, add: tuple[str, str] | None, on_nodes: str, remove: str | None, as_json: bool
-) -> None:
+@answering
+def volumes(session: Session, add: tuple[str, str] | None, on_nodes: str, remove: str | None) -> None:
     """Show where folders may be, add a place, or forget one."""
     if add:
         session.client.make_volume(add[0], add[1], on_nodes)
     if remove:
         session.client.remove_volume(remove)
     found = session.client.volumes()
-    if as_json:
-        session.screen.json(found)
+    if session.screen.told(found):
         return
     rows = [
         (each.name, each.path, each.node_path, str(each.folders), render_bytes(each.free_bytes))
@@ -440,10 +415,3 @@ def _quota_words(folder: FolderView) -> str:
         f"{size}, counted by Argosy: what comes through it is refused beyond that; what nodes write to the "
         "volume itself is counted within a minute"
     )
-
-
-def _told(session: Session, done: object, text: str, *, as_json: bool) -> None:
-    if as_json:
-        session.screen.json(done)
-    else:
-        session.screen.say(text)

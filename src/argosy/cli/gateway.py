@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, examples, pass_session
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,11 +69,9 @@ def run(
 @gateway.command(epilog=examples("argosy gateway status", "argosy gateway status --json"))
 @click.option("--name", default="control", metavar="NAME", help="Of one of several gateways.")
 @click.option("--control", metavar="SOCKET", help="Its control socket; default: the local server's.")
-@json_option
-@pass_session
-def status(session: Session, name: str, control: str | None, as_json: bool) -> None:
+@answering
+def status(session: Session, name: str, control: str | None) -> None:
     """Show what the gateway on this machine forwards: services, replicas, requests, and what waits."""
-    import json
 
     from argosy.model.errors import ArgosyError
 
@@ -86,8 +84,7 @@ def status(session: Session, name: str, control: str | None, as_json: bool) -> N
             f"no gateway answers at {place}: {error.strerror or error}",
             hint="the server starts one with the first service; `argosy gateway run` starts one by hand",
         ) from None
-    if as_json:
-        click.echo(json.dumps(told, indent=2))
+    if session.screen.told(told):
         return
     session.screen.print(f"Routes by table {told['generation']}.")
     for service in told.get("services", ()):

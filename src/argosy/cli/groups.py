@@ -166,14 +166,14 @@ def _how_to_come_back(number: int) -> str:
     )
 
 
-def followed_to_end(session: Session, number: int, *, as_json: bool) -> None:
+def followed_to_end(session: Session, number: int) -> None:
     """After a launch: logs of a few tasks, counts of many. Ends the command."""
     view = session.client.job(str(number))
     assert view.tasks is not None
-    if as_json or view.tasks.total > _LOGS_MAX:
+    if session.screen.for_programs or view.tasks.total > _LOGS_MAX:
         status = follow_counts(session, number)
     else:
         status = show_group_logs(session, view, follow=True, tail=None)
-    if as_json:
+    if session.screen.for_programs:
         session.screen.json(session.client.job(str(number)))
     raise click.exceptions.Exit(status)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
+from argosy.cli.session import Session, answering, examples, json_option, pass_session, yes_option
 from argosy.model.units import many, render_bytes, render_milli
 
 if TYPE_CHECKING:
@@ -64,22 +64,21 @@ def _split(words: Sequence[str]) -> list[str]:
 @click.option(
     "--accept-new-host-keys", "accept", is_flag=True, help="Trust the key that a host shows the first time."
 )
-@json_option
-@pass_session
-def add(session: Session, /, name: str, more: tuple[str, ...], as_json: bool, **options: Any) -> None:
+@answering
+def add(session: Session, /, name: str, more: tuple[str, ...], **options: Any) -> None:
     """Make a pool of hosts that ssh reaches, or add hosts to one.
 
     All are examined at once. They need python3 (3.8 or newer) and sshd: no root, no Docker, no internet.
     A host that does not work is not added, and what to do about it is said.
     """
     orders = _orders(name, (*options["hosts"], *more), options)
-    reports = _Examiner(session, ask=not as_json, ask_password=options["password"]).run(orders)
+    reports = _Examiner(session, ask=not session.screen.for_programs, ask_password=options["password"]).run(
+        orders
+    )
     good = [order for order, report in zip(orders, reports, strict=True) if report.ok]
     if good:
         session.client.enlist_hosts(tuple(_without_password(order) for order in good))
-    if as_json:
-        session.screen.json(reports)
-    else:
+    if not session.screen.told(reports):
         _show_reports(session, reports)
         _say_what_next(session, reports)
     if len(good) < len(reports):
@@ -205,18 +204,11 @@ def _say_what_next(session: Session, reports: Sequence[HostReport]) -> None:
 
 @click.command(epilog=examples("argosy pool hosts", "argosy pool hosts lab --json"))
 @click.argument("pools", nargs=-1)
-@json_option
-@pass_session
-def hosts(session: Session, pools: tuple[str, ...], as_json: bool) -> None:
+@answering
+def hosts(session: Session, pools: tuple[str, ...]) -> None:
     """Show the hosts of pools: what each has, whether it takes new work, and why not."""
     found = session.client.hosts()
     chosen = [each for each in found.hosts if not pools or each.pool in pools or each.name in pools]
-    if as_json:
-        session.screen.json(_listed(chosen))
-        return
-    if not chosen:
-        session.screen.print("No hosts. `argosy pool add NAME --hosts HOST,HOST` makes a pool.")
-        return
     rows = [
         [
             f"{each.pool}/{each.name}",
@@ -234,7 +226,14 @@ def hosts(session: Session, pools: tuple[str, ...], as_json: bool) -> None:
     ]
     columns = ("HOST", "ADDRESS", "STATE", "GPUS", "CPUS", "MEMORY", "PYTHON", "CLAIMS", "WHY", "WRITTEN IN")
     right = ("CPUS", "MEMORY", "CLAIMS")
-    session.screen.table(columns, rows, right=right, spare=("WRITTEN IN", "PYTHON", "MEMORY", "ADDRESS"))
+    session.screen.listed(
+        _listed(chosen),
+        columns,
+        rows,
+        right=right,
+        spare=("WRITTEN IN", "PYTHON", "MEMORY", "ADDRESS"),
+        none="No hosts. `argosy pool add NAME --hosts HOST,HOST` makes a pool.",
+    )
 
 
 def _listed(chosen: Sequence[HostState]) -> HostList:
@@ -261,13 +260,9 @@ Examples:
     @click.argument("names", nargs=-1, required=True, metavar="HOST...")
     @json_option
     @pass_session
-    def command(session: Session, names: tuple[str, ...], as_json: bool) -> None:
+    def command(session: Session, names: tuple[str, ...]) -> None:
         answer = session.client.close_hosts(names, state)
-        if as_json:
-            session.screen.json(answer)
-            return
-        for id in answer.names:
-            session.screen.print(f"{id} {done}")
+        session.screen.answer(answer, *(f"{id} {done}" for id in answer.names))
 
     return command
 
@@ -291,17 +286,12 @@ uncordon = _closing("uncordon", "", "Open hosts again that were cordoned or drai
 @click.argument("names", nargs=-1, required=True, metavar="HOST...")
 @click.option("--force", is_flag=True, help="Also while something runs there: it is lost.")
 @yes_option
-@json_option
-@pass_session
-def remove(session: Session, names: tuple[str, ...], force: bool, yes: bool, as_json: bool) -> None:
+@answering
+def remove(session: Session, names: tuple[str, ...], force: bool, yes: bool) -> None:
     """Take hosts, or a whole pool, out. Nothing on them is changed."""
-    session.screen.confirm(f"Remove {', '.join(names)}?", yes=yes or as_json)
+    session.screen.confirm(f"Remove {', '.join(names)}?", yes=yes or session.screen.for_programs)
     answer = session.client.dismiss_hosts(names, force)
-    if as_json:
-        session.screen.json(answer)
-        return
-    for id in answer.names:
-        session.screen.print(f"{id} is in no pool any more")
+    session.screen.answer(answer, *(f"{id} is in no pool any more" for id in answer.names))
 
 
 COMMANDS: Final[tuple[click.Command, ...]] = (add, hosts, cordon, drain, uncordon, remove)

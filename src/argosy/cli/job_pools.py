@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
+from argosy.cli.session import Session, answering, examples, yes_option
 from argosy.cli.task_options import parse_whole, task_options
 
 if TYPE_CHECKING:
@@ -40,11 +40,8 @@ there are: `pool: {workers: 4}`. Applied again it changes the pool.
 @click.argument("words", nargs=-1, metavar="FILE.yaml")
 @click.option("--workers", type=click.IntRange(min=0, max=1000), help="Number of workers.")
 @task_options
-@json_option
-@pass_session
-def apply(
-    session: Session, /, pool: str, words: tuple[str, ...], workers: int | None, as_json: bool, **flags: Any
-) -> None:
+@answering
+def apply(session: Session, /, pool: str, words: tuple[str, ...], workers: int | None, **flags: Any) -> None:
     """Make a pool of workers, or change one."""
     from argosy.cli.launching import send_files
 
@@ -58,9 +55,7 @@ def apply(
     size = workers if workers is not None else _workers_of(task.extra)
     sent = send_files(session, task)
     reply = session.client.apply_job_pool(pool, sent, size, user=session.user)
-    if as_json:
-        session.screen.json(reply)
-    else:
+    if not session.screen.told(reply):
         session.screen.print(f"worker pool `{pool}` is to have {reply.size} workers")
         session.screen.say(
             f"  watch it:  argosy jobs pool status {pool}\n"
@@ -84,16 +79,15 @@ def _workers_of(extra: str) -> int:
 
 @click.command(epilog=examples("argosy jobs pool status", "argosy jobs pool status warm --json"))
 @click.argument("names", nargs=-1)
-@json_option
-@pass_session
-def status(session: Session, names: tuple[str, ...], as_json: bool) -> None:
+@answering
+def status(session: Session, names: tuple[str, ...]) -> None:
     """Show pools of workers, and what each worker does."""
     from argosy.api.job_pools import JobPoolList
 
     pools = tuple(pool for pool in session.client.job_pools().pools if not names or pool.name in names)
-    if as_json:
-        session.screen.json(JobPoolList(pools=pools))
-    elif not pools:
+    if session.screen.told(JobPoolList(pools=pools)):
+        return
+    if not pools:
         session.screen.print("No worker pools. Make one: argosy jobs pool apply NAME FILE.yaml --workers N")
     else:
         _show(session, pools)
@@ -131,16 +125,12 @@ def _show(session: Session, pools: tuple[JobPoolView, ...]) -> None:
 @click.command(epilog=examples("argosy jobs pool down warm"))
 @click.argument("name")
 @yes_option
-@json_option
-@pass_session
-def down(session: Session, name: str, yes: bool, as_json: bool) -> None:
+@answering
+def down(session: Session, name: str, yes: bool) -> None:
     """End a pool, its workers and the jobs on them."""
     session.screen.confirm(f"End the worker pool `{name}` and what runs on it?", yes=yes)
     done = session.client.down_job_pool(name)
-    if as_json:
-        session.screen.json(done)
-    else:
-        session.screen.print(f"worker pool `{name}`: going down")
+    session.screen.answer(done, f"worker pool `{name}`: going down")
 
 
 for _command in (apply, status, down):

@@ -11,6 +11,7 @@ from argosy.cli.job_pools import job_pool
 from argosy.cli.launching import jobs_launch
 from argosy.cli.session import (
     Session,
+    answering,
     complete_cluster,
     examples,
     json_option,
@@ -53,16 +54,9 @@ Examples:
 )
 @click.option("-u", "--all-users", is_flag=True, hidden=True)
 @click.option("--tree", is_flag=True, help="The queues of tenants instead: who uses how much of what.")
-@json_option
-@pass_session
+@answering
 def queue(
-    session: Session,
-    clusters: tuple[str, ...],
-    live: bool,
-    limit: int,
-    all_users: bool,
-    tree: bool,
-    as_json: bool,
+    session: Session, clusters: tuple[str, ...], live: bool, limit: int, all_users: bool, tree: bool
 ) -> None:
     """Show jobs, newest first, what they wait for, their place in the order and when they probably start.
 
@@ -74,9 +68,7 @@ def queue(
         from argosy.cli.quota import queue_tree
 
         reply = session.client.tenancy()
-        if as_json:
-            session.screen.json(reply)
-        else:
+        if not session.screen.told(reply):
             queue_tree(session, reply.queues)
         return
     names, managed = clusters, 0
@@ -85,8 +77,7 @@ def queue(
         names, managed = tuple(map(session.called, status.clusters)), len(status.jobs)
     pages = [session.client.queue(name, live=live, limit=limit) for name in names]
     jobs = tuple(job for page in pages for job in page.jobs)
-    if as_json:
-        session.screen.json(pages[0] if len(pages) == 1 else JobList(jobs=jobs))
+    if session.screen.told(pages[0] if len(pages) == 1 else JobList(jobs=jobs)):
         return
     if not jobs:
         session.screen.print("No jobs." if names else "No clusters.")
@@ -151,18 +142,13 @@ def _show_log(
     rank: int | None,
     attempt: int | None,
     status: bool,
-    as_json: bool,
 ) -> None:
     from argosy.cli.following import JOB_FAILED, Followed
     from argosy.cli.following import follow as follow_log
 
-    if as_json or status:
-        if as_json:
-            session.screen.json(job)
-        else:
-            session.screen.print(
-                f"job {job.number}: {job.status}" + (f": {job.detail}" if job.detail else "")
-            )
+    if session.screen.for_programs or status:
+        detail = f": {job.detail}" if job.detail else ""
+        session.screen.answer(job, f"job {job.number}: {job.status}{detail}")
         raise click.exceptions.Exit(0 if job.outcome in (None, "succeeded") else JOB_FAILED)
     if job.tasks is not None:
         from argosy.cli.groups import show_group_logs
@@ -216,27 +202,22 @@ def _folder(job: JobView) -> str:
 @click.argument("jobs", nargs=-1)
 @click.option("-a", "--all", "every", is_flag=True, help="All unfinished jobs of the cluster.")
 @yes_option
-@json_option
-@pass_session
-def cancel(
-    session: Session, cluster: str, jobs: tuple[str, ...], every: bool, yes: bool, as_json: bool
-) -> None:
+@answering
+def cancel(session: Session, cluster: str, jobs: tuple[str, ...], every: bool, yes: bool) -> None:
     """Cancel jobs of a cluster by number."""
-    _cancel(session, cluster, jobs, every, yes, as_json)
+    _cancel(session, cluster, jobs, every, yes)
 
 
-def _cancel(
-    session: Session, cluster: str | None, jobs: tuple[str, ...], every: bool, yes: bool, as_json: bool
-) -> None:
+def _cancel(session: Session, cluster: str | None, jobs: tuple[str, ...], every: bool, yes: bool) -> None:
     if every == bool(jobs):
         raise click.UsageError("name jobs by number, or give --all")
     where = f" of `{cluster}`" if cluster else ""
     what = f"all jobs{where}" if every else f"job{'s' if len(jobs) > 1 else ''} {', '.join(jobs)}{where}"
     session.screen.confirm(f"Cancel {what}?", yes=yes)
     done = session.client.cancel(cluster, jobs, all=every)
-    if as_json:
-        session.screen.json(done)
-    elif not done.names:
+    if session.screen.told(done):
+        return
+    if not done.names:
         session.screen.print("Nothing to cancel.")
     else:
         for name in done.names:
@@ -271,32 +252,22 @@ A group of jobs is one line; `--all` shows its tasks below it, `--tasks` one gro
 @click.option("-a", "--all", "every", is_flag=True, help="The tasks of groups, too.")
 @click.option("--tasks", metavar="JOB", help="Only the tasks of this group.")
 @click.option("-u", "--all-users", is_flag=True, hidden=True)
-@json_option
-@pass_session
+@answering
 def jobs_queue(
-    session: Session,
-    live: bool,
-    limit: int,
-    refresh: bool,
-    every: bool,
-    tasks: str | None,
-    all_users: bool,
-    as_json: bool,
+    session: Session, live: bool, limit: int, refresh: bool, every: bool, tasks: str | None, all_users: bool
 ) -> None:
     """Show managed jobs and groups of them, newest first."""
     if tasks is not None:
         from argosy.cli.groups import show_tasks
 
         reply = session.client.group(tasks.partition("/")[0])
-        if as_json:
-            session.screen.json(reply)
-        else:
+        if not session.screen.told(reply):
             show_tasks(session, reply)
         return
     page = session.client.queue(None, live=live, limit=limit)
-    if as_json:
-        session.screen.json(page)
-    elif not page.jobs:
+    if session.screen.told(page):
+        return
+    if not page.jobs:
         session.screen.print("No managed jobs. Queue one: argosy jobs launch -- COMMAND")
     else:
         if every and any(job.tasks is not None for job in page.jobs):
@@ -340,45 +311,32 @@ def jobs_logs(session: Session, /, job: str | None, name: str | None, task: str 
 @click.option("-n", "--name", help="The newest job of this name.")
 @click.option("-a", "--all", "every", is_flag=True, help="All unfinished managed jobs.")
 @yes_option
-@json_option
-@pass_session
-def jobs_cancel(
-    session: Session, jobs: tuple[str, ...], name: str | None, every: bool, yes: bool, as_json: bool
-) -> None:
+@answering
+def jobs_cancel(session: Session, jobs: tuple[str, ...], name: str | None, every: bool, yes: bool) -> None:
     """Cancel managed jobs by number."""
     if name is not None:
         jobs = (*jobs, find_job(session, None, None, name).id)
-    _cancel(session, None, jobs, every, yes, as_json)
+    _cancel(session, None, jobs, every, yes)
 
 
 @click.command(name="graph", epilog=examples("argosy jobs graph 7"))
 @click.argument("job")
-@json_option
-@pass_session
-def jobs_graph(session: Session, job: str, as_json: bool) -> None:
+@answering
+def jobs_graph(session: Session, job: str) -> None:
     """Draw the tasks of a group: which waits for which, and how each is."""
     from argosy.cli.group_drawing import draw_group
 
     reply = session.client.group(job)
-    if as_json:
-        session.screen.json(reply)
-        return
-    for line in draw_group(reply.tasks):
-        session.screen.print(line)
+    session.screen.answer(reply, *draw_group(reply.tasks))
 
 
 @click.command(name="retry", epilog=examples("argosy jobs retry 7/3"))
 @click.argument("task", metavar="JOB/TASK")
-@json_option
-@pass_session
-def jobs_retry(session: Session, task: str, as_json: bool) -> None:
+@answering
+def jobs_retry(session: Session, task: str) -> None:
     """Run one task of a group once more, while the group lives."""
     done = session.client.retry(task)
-    if as_json:
-        session.screen.json(done)
-        return
-    for name in done.names:
-        session.screen.print(f"job {name}: runs once more")
+    session.screen.answer(done, *(f"job {name}: runs once more" for name in done.names))
 
 
 for _command in (jobs_launch, jobs_queue, jobs_logs, jobs_cancel, jobs_retry, jobs_graph, job_pool):

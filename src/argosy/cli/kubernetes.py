@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, examples
 
 if TYPE_CHECKING:
     from argosy.cli.screen import Screen
@@ -64,16 +64,9 @@ def _shared(command: Any) -> Any:  # Any: click's decorators
     )
 )
 @_shared
-@json_option
-@pass_session
+@answering
 def manifest(
-    session: Session,
-    namespace: str,
-    account: str,
-    cluster_wide: bool,
-    applies: bool,
-    context: str,
-    as_json: bool,
+    session: Session, namespace: str, account: str, cluster_wide: bool, applies: bool, context: str
 ) -> None:
     """Print the role that Argosy needs, with a service account that has it.
 
@@ -83,7 +76,7 @@ def manifest(
     from argosy.model.rights import role_documents
 
     documents = role_documents(namespace, account=account, cluster_wide=cluster_wide)
-    _give(session.screen, documents, as_json=as_json, applies=applies, context=context)
+    _give(session.screen, documents, applies=applies, context=context)
 
 
 @kubernetes.command(
@@ -102,9 +95,8 @@ def manifest(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Launch this file once, from a Job, and end with it.",
 )
-@json_option
-@pass_session
-def install(session: Session, /, namespace: str, account: str, as_json: bool, **options: Any) -> None:
+@answering
+def install(session: Session, /, namespace: str, account: str, **options: Any) -> None:
     """Write what runs Argosy's server in a cluster.
 
     A Deployment with its state on a volume, and a Service. With --task a Job instead, which launches one file
@@ -117,22 +109,20 @@ def install(session: Session, /, namespace: str, account: str, as_json: bool, **
         documents += _job(namespace, account, options["image"], options["task"])
     else:
         documents += _server(namespace, account, options["image"], options["storage"])
-    _give(session.screen, documents, as_json=as_json, applies=options["applies"], context=options["context"])
+    _give(session.screen, documents, applies=options["applies"], context=options["context"])
     if options["applies"] and options["task"] is None:
         session.screen.say(f"next: kubectl -n {namespace} port-forward service/argosy {_PORT}")
         session.screen.say(f"      kubectl -n {namespace} exec deploy/argosy -- argosy server token")
 
 
-def _give(screen: Screen, documents: Documents, *, as_json: bool, applies: bool, context: str) -> None:
+def _give(screen: Screen, documents: Documents, *, applies: bool, context: str) -> None:
     import yaml
 
     text = yaml.safe_dump_all(documents, sort_keys=False)
-    if as_json:
-        screen.json(documents)
     if not applies:
-        if not as_json:
-            screen.print(text.rstrip("\n"))
+        screen.answer(documents, text.rstrip("\n"))
         return
+    screen.told(documents)
     named = ["--context", context] if context else []
     try:
         done = subprocess.run(

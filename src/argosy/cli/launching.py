@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from argosy.cli.group_options import GroupWish, group_options, parse_group
-from argosy.cli.session import (
-    Minutes,
-    Session,
-    complete_cluster,
-    json_option,
-    pass_session,
-    project_option,
-    yes_option,
-)
+from argosy.cli.session import Minutes, Session, answering, complete_cluster, project_option, yes_option
 from argosy.cli.task_options import parse_described, task_options, weighing_options
 from argosy.client.progress import needs_files
 from argosy.model.units import many, render_bytes, render_milli, render_price
@@ -70,8 +62,7 @@ Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only
 @click.option("-r", "--retry-until-up", is_flag=True, hidden=True)
 @click.option("--detach-setup", is_flag=True, hidden=True)
 @project_option
-@json_option
-@pass_session
+@answering
 def launch(
     session: Session,
     /,
@@ -87,7 +78,6 @@ def launch(
     retry_until_up: bool,
     detach_setup: bool,
     project: str | None,
-    as_json: bool,
     **flags: Any,
 ) -> None:
     """Make or reuse a cluster and run a task on it.
@@ -106,7 +96,7 @@ def launch(
     with session.on_interrupt(lambda: stage[0]):
         screen.warn(described.warnings)
         if dryrun:
-            _dryrun(session, described.task, as_json)
+            _dryrun(session, described.task)
             return
         first, named = _ask_first(session, described.task, cluster, project, yes=yes)
         stage[0] = "Nothing was launched. What was sent is kept: the same command goes on from there."
@@ -130,8 +120,7 @@ def launch(
         import msgspec
 
         reply = msgspec.structs.replace(reply, cluster=f"{project}/{reply.cluster}")
-    if as_json and (detach or reply.job is None):
-        screen.json(reply)
+    if (detach or reply.job is None) and screen.told(reply):
         return
     if reply.job is None:
         _wait_for_cluster(session, reply, detach)
@@ -139,7 +128,7 @@ def launch(
     job = _followed(reply.job.id, reply.job.number, reply.job.name, reply.cluster, task)
     made = "cluster `{}` is being made; " if reply.created else "cluster `{}`: "
     screen.say(f"{made.format(reply.cluster)}job {job.number} is queued", "dim")
-    _follow(session, job, detach=detach, as_json=as_json, says_next=True)
+    _follow(session, job, detach=detach, says_next=True)
 
 
 @click.command(
@@ -161,8 +150,7 @@ Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only
 @task_options
 @click.option("-d", "--detach-run", "--detach", "detach", is_flag=True, help="Return when the job is queued.")
 @project_option
-@json_option
-@pass_session
+@answering
 def exec_(
     session: Session,
     /,
@@ -170,7 +158,6 @@ def exec_(
     cluster: str | None,
     detach: bool,
     project: str | None,
-    as_json: bool,
     **flags: Any,
 ) -> None:
     """Run a task on an existing cluster, without setup."""
@@ -188,12 +175,11 @@ def exec_(
         stage[0] = f"It may have been queued: `argosy queue {cluster}` shows it."
         reply = session.client.exec(cluster, [task], user=session.user, project=project or "")
     screen.warn(reply.warnings)
-    if as_json and detach:
-        screen.json(reply)
+    if detach and screen.told(reply):
         return
     ref = reply.jobs[0]
     job = _followed(ref.id, ref.number, ref.name, cluster, task)
-    _follow(session, job, detach=detach, as_json=as_json)
+    _follow(session, job, detach=detach)
 
 
 @click.command(
@@ -216,8 +202,7 @@ Ends with 0 when the job succeeded, 1 when it did not, 130 on Ctrl-C, which only
 @click.option("-d", "--detach-run", "--detach", "detach", is_flag=True, help="Return when the job is queued.")
 @yes_option
 @project_option
-@json_option
-@pass_session
+@answering
 def jobs_launch(
     session: Session,
     /,
@@ -226,7 +211,6 @@ def jobs_launch(
     detach: bool,
     yes: bool,
     project: str | None,
-    as_json: bool,
     **flags: Any,
 ) -> None:
     """Queue a managed job: it owns its nodes, and recovers when it loses them.
@@ -237,7 +221,7 @@ def jobs_launch(
     wish = GroupWish(*(flags.pop(name) for name in GroupWish._fields))
     group = parse_group(session, words, flags, wish, job_recovery=job_recovery)
     if group is not None:
-        _launch_group(session, group, yes=yes, project=project, detach=detach, as_json=as_json)
+        _launch_group(session, group, yes=yes, project=project, detach=detach)
         return
     described = parse_described(session, words, flags, job_recovery=job_recovery)
     screen = session.screen
@@ -252,17 +236,16 @@ def jobs_launch(
     if reply.plan is not None and not first:
         _tell_plan(session, reply.plan, reply.deadline)
     screen.warn(reply.warnings)
-    if as_json and detach:
-        screen.json(reply)
+    if detach and screen.told(reply):
         return
     ref = reply.jobs[0]
     job = _followed(ref.id, ref.number, ref.name, None, task)
     screen.say(f"managed job {job.number} is queued", "dim")
-    _follow(session, job, detach=detach, as_json=as_json)
+    _follow(session, job, detach=detach)
 
 
 def _launch_group(
-    session: Session, group: DescribedGroup, *, yes: bool, project: str | None, detach: bool, as_json: bool
+    session: Session, group: DescribedGroup, *, yes: bool, project: str | None, detach: bool
 ) -> None:
     from argosy.cli.groups import followed_to_end
 
@@ -288,8 +271,7 @@ def _launch_group(
             project=project or "",
         )
     screen.warn(reply.warnings)
-    if as_json and detach:
-        screen.json(reply)
+    if detach and screen.told(reply):
         return
     number = reply.jobs[0].number
     what = "managed job" if layout.size == 1 else f"group of {layout.size} managed jobs"
@@ -301,7 +283,7 @@ def _launch_group(
         )
         return
     screen.say(said, "dim")
-    followed_to_end(session, number, as_json=as_json)
+    followed_to_end(session, number)
 
 
 # --- steps -----------------------------------------------------------------------------------------
@@ -334,7 +316,7 @@ def _exists(session: Session, cluster: str, project: str | None) -> bool:
         return False
 
 
-def _dryrun(session: Session, task: Task, as_json: bool) -> None:
+def _dryrun(session: Session, task: Task) -> None:
     """The plan of a launch, as `argosy plan` shows it. Errors: what would refuse the launch."""
     from argosy.api.plans import no_offer
     from argosy.cli.planning import show_plan, warn_of_files
@@ -351,18 +333,17 @@ def _dryrun(session: Session, task: Task, as_json: bool) -> None:
     except ArgosyError:
         if fits:
             raise
-    if as_json:
-        screen.json(reply)
+    screen.told(reply)
     screen.warn(reply.warnings)
     warn_of_files(session, task)
-    if not as_json and (fits or reply.offers):
+    if not screen.for_programs and (fits or reply.offers):
         screen.warn(reply.notes)
         show_plan(session, task, reply)
         for line in reply.folders:
             screen.print(line)
     if not fits:
         raise no_offer(task, short.plan)
-    if not as_json:
+    if not screen.for_programs:
         screen.print("\nNothing was launched (--dryrun).")
 
 
@@ -476,15 +457,15 @@ def _followed(job_id: str, number: int, name: str, cluster: str | None, task: Ta
     return Followed(job_id, number, name or task.name or "", cluster, task.num_nodes)
 
 
-def _follow(session: Session, job: Followed, *, detach: bool, as_json: bool, says_next: bool = False) -> None:
+def _follow(session: Session, job: Followed, *, detach: bool, says_next: bool = False) -> None:
     """Show the log to the end of the job, or how to. Raises Exit with the status of the job."""
     from argosy.cli.following import follow
 
     if detach:
         _say_detached(session, job)
         return
-    status = follow(session, job, silent=as_json)
-    if as_json:
+    status = follow(session, job, silent=session.screen.for_programs)
+    if session.screen.for_programs:
         session.screen.json(session.client.job(job.job_id))
     elif says_next:
         _say_next(session, job)

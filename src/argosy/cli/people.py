@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, examples, pass_session
 from argosy.cli.signing_in import ask_secret
 from argosy.model.errors import ArgosyError
 
@@ -29,8 +29,7 @@ def user() -> None:
 @click.option("--no-password", is_flag=True, help="The person signs in elsewhere.")
 @click.option("--role", help="Give this role at once.")
 @click.option("--project", default="", help="Project of the role; without it, over everything.")
-@json_option
-@pass_session
+@answering
 def user_add(
     session: Session,
     name: str,
@@ -39,7 +38,6 @@ def user_add(
     no_password: bool,
     role: str | None,
     project: str,
-    as_json: bool,
 ) -> None:
     """Create an account. The first password is asked for, or generated and shown once."""
     password = shown = ""
@@ -50,8 +48,7 @@ def user_add(
     view = session.client.add_user(name, full_name, "", service, password)
     if role:
         session.client.set_member(name, role, project)
-    if as_json:
-        session.screen.json({"user": view, "password": shown})
+    if session.screen.told({"user": view, "password": shown}):
         return
     session.screen.print(f"`{name}` has an account.")
     if shown:
@@ -66,14 +63,10 @@ def _make_password() -> str:
 
 
 @user.command("ls", epilog=examples("argosy user ls"))
-@json_option
-@pass_session
-def user_list(session: Session, as_json: bool) -> None:
+@answering
+def user_list(session: Session) -> None:
     """List accounts."""
     reply = session.client.users()
-    if as_json:
-        session.screen.json(reply)
-        return
     rows = [
         [
             one.name,
@@ -84,7 +77,7 @@ def user_list(session: Session, as_json: bool) -> None:
         ]
         for one in reply.users
     ]
-    session.screen.table(("NAME", "FULL NAME", "KIND", "SECOND FACTOR", "ROLES"), rows)
+    session.screen.listed(reply, ("NAME", "FULL NAME", "KIND", "SECOND FACTOR", "ROLES"), rows)
 
 
 @user.command("disable", epilog=examples("argosy user disable ann"))
@@ -167,16 +160,12 @@ def project_create(session: Session, name: str, organisation: str, as_organisati
 
 
 @project.command("ls", epilog=examples("argosy project ls"))
-@json_option
-@pass_session
-def project_list(session: Session, as_json: bool) -> None:
+@answering
+def project_list(session: Session) -> None:
     """List the projects in which you may see something."""
     reply = session.client.projects()
-    if as_json:
-        session.screen.json(reply)
-        return
     rows = [[one.name, one.organisation or "-", one.about or "-"] for one in reply.projects]
-    session.screen.table(("PROJECT", "ORGANISATION", "ABOUT"), rows)
+    session.screen.listed(reply, ("PROJECT", "ORGANISATION", "ABOUT"), rows)
 
 
 @project.command("rm", epilog=examples("argosy project rm vision"))
@@ -194,14 +183,10 @@ def role() -> None:
 
 
 @role.command("ls", epilog=examples("argosy role ls", "argosy role ls --json"))
-@json_option
-@pass_session
-def role_list(session: Session, as_json: bool) -> None:
+@answering
+def role_list(session: Session) -> None:
     """List roles and their permissions; `own` holds only for what the holder made."""
     reply = session.client.roles()
-    if as_json:
-        session.screen.json(reply)
-        return
     rows = [
         [
             one.name,
@@ -211,7 +196,7 @@ def role_list(session: Session, as_json: bool) -> None:
         ]
         for one in reply.roles
     ]
-    session.screen.table(("ROLE", "ABOUT", "MAY", "OWN"), rows)
+    session.screen.listed(reply, ("ROLE", "ABOUT", "MAY", "OWN"), rows)
 
 
 @role.command(
@@ -275,13 +260,9 @@ def role_take(session: Session, who: str, name: str, project: str, organisation:
 
 @role.command("members", epilog=examples("argosy role members --project vision"))
 @click.option("--project", default="", help="Only of this project.")
-@json_option
-@pass_session
-def role_members(session: Session, project: str, as_json: bool) -> None:
+@answering
+def role_members(session: Session, project: str) -> None:
     """Show who has which role where."""
     reply = session.client.members(project=project)
-    if as_json:
-        session.screen.json(reply)
-        return
     rows = [[one.user, one.role, one.project or one.organisation or "everything"] for one in reply.members]
-    session.screen.table(("WHO", "ROLE", "WHERE"), rows)
+    session.screen.listed(reply, ("WHO", "ROLE", "WHERE"), rows)

@@ -18,15 +18,12 @@ if TYPE_CHECKING:
     Edge = tuple[int, int]  # positions: the second follows the first
 
 
-def plan_pipeline(
-    session: Session, tasks: Sequence[Task], *, edges: Sequence[Edge], objective: str, as_json: bool
-) -> None:
+def plan_pipeline(session: Session, tasks: Sequence[Task], *, edges: Sequence[Edge], objective: str) -> None:
     """All tasks together: a row for each, the data that travels, the sum, and why."""
     reply = session.client.plan_pipeline(tasks, edges=edges, objective=objective, user=session.user)
     screen = session.screen
     screen.warn(reply.warnings)
-    if as_json:
-        screen.json(reply)
+    if screen.told(reply):
         return
     screen.warn(reply.notes)
     screen.table(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from argosy.cli.offer_words import accelerators_of, place_of, render_refused, render_view
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, examples
 from argosy.cli.task_options import parse_all, parse_described, task_options, weighing_options
 from argosy.model.units import render_bytes, render_duration, render_milli, render_price
 
@@ -41,17 +41,9 @@ Prices that were computed instead of read are shown with `~`. Nothing is launche
     show_default=True,
     help="At most this many candidates.",
 )
-@json_option
-@pass_session
+@answering
 def plan(
-    session: Session,
-    /,
-    words: tuple[str, ...],
-    compare: bool,
-    html: str | None,
-    top: int,
-    as_json: bool,
-    **flags: Any,
+    session: Session, /, words: tuple[str, ...], compare: bool, html: str | None, top: int, **flags: Any
 ) -> None:
     """Show where a task would run best, what it costs, and why not elsewhere.
 
@@ -67,8 +59,8 @@ def plan(
 
         screen.warn(warnings)
         objective = flags["objective"] or tasks[0].objective
-        plan_pipeline(session, tasks, edges=edges, objective=objective, as_json=as_json)
-        if not compare or as_json:
+        plan_pipeline(session, tasks, edges=edges, objective=objective)
+        if not compare or screen.for_programs:
             return
     else:
         screen.warn(warnings)
@@ -87,8 +79,7 @@ def plan(
             _write(session, html, reply.page)
         if len(tasks) == 1:
             screen.warn(reply.warnings)
-        if as_json:
-            screen.json(reply)
+        if screen.told(reply):
             return
         warn_of_files(session, task)
         if len(tasks) > 1:
@@ -116,20 +107,17 @@ def plan(
     show_default=True,
     help="At most this many, cheapest first.",
 )
-@json_option
-@pass_session
-def offers(session: Session, /, words: tuple[str, ...], top: int, as_json: bool, **flags: Any) -> None:
+@answering
+def offers(session: Session, /, words: tuple[str, ...], top: int, **flags: Any) -> None:
     """List every offer that a task could run on, with the source of its price."""
     described = parse_described(session, words, flags, needs_run=False)
     screen = session.screen
     screen.warn(described.warnings)
     reply = session.client.plan(described.task, prices=True, limit=top)
-    if as_json:
-        screen.json(reply)
-    else:
+    if not screen.told(reply):
         screen.warn(reply.notes)
     _refuse_nothing(described.task, reply)
-    if as_json:
+    if screen.for_programs:
         return
     now_ms = session.now_ms()
     screen.table(

@@ -11,7 +11,7 @@ import click
 
 from argosy.cli import hosts as host_commands
 from argosy.cli.clusters import age
-from argosy.cli.session import Session, complete_cluster, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, complete_cluster, examples, json_option
 from argosy.model.units import do, many, many_do, render_bytes, render_duration, render_milli
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ _WAITING_SHOWN: Final = 10
 )
 @json_option
 @click.pass_context
-def pool(context: click.Context, as_json: bool) -> None:
+def pool(context: click.Context) -> None:
     """Shared machines: free capacity, allocations, pending workloads. Without a command: `top`."""
     if context.invoked_subcommand is None:
-        context.invoke(top, as_json=as_json)
+        context.invoke(top)
 
 
 for _command in host_commands.COMMANDS:
@@ -58,16 +58,14 @@ def _chosen(session: Session, names: tuple[str, ...]) -> tuple[PoolView, ...]:
 
 @pool.command(epilog=examples("argosy pool top", "argosy pool top dgx --json"))
 @click.argument("pools", nargs=-1)
-@json_option
-@pass_session
-def top(session: Session, as_json: bool, pools: tuple[str, ...] = ()) -> None:
+@answering
+def top(session: Session, pools: tuple[str, ...] = ()) -> None:
     """Show each pool: GPUs used and free by model, by user and queue, nodes, pending workloads, and the
     largest gang that fits."""
     from argosy.api.pool import PoolList
 
     chosen = _chosen(session, pools)
-    if as_json:
-        session.screen.json(PoolList(pools=chosen))
+    if session.screen.told(PoolList(pools=chosen)):
         return
     if not chosen:
         session.screen.print(
@@ -235,16 +233,14 @@ a whole GPU, `a` a part, `··` is free, `--` takes nothing new.""",  # noqa: E5
 @click.argument("pools", nargs=-1)
 @click.option("--html", metavar="FILE", help="Write an HTML page instead, with tooltips.")
 @click.option("--svg", metavar="FILE", help="Write an SVG drawing instead, with tooltips.")
-@json_option
-@pass_session
-def map_(session: Session, pools: tuple[str, ...], html: str | None, svg: str | None, as_json: bool) -> None:
+@answering
+def map_(session: Session, pools: tuple[str, ...], html: str | None, svg: str | None) -> None:
     """Draw nodes and GPUs as blocks, coloured by who holds them."""
     from argosy.api.pool import PoolList
     from argosy.pages.pool_map import render_html, render_svg
 
     chosen = _chosen(session, pools)
-    if as_json:
-        session.screen.json(PoolList(pools=chosen))
+    if session.screen.told(PoolList(pools=chosen)):
         return
     now_ms = session.now_ms()
     if html is not None:
@@ -307,13 +303,11 @@ def _draw(session: Session, pool: PoolView) -> None:
 
 
 @pool.command(epilog=examples("argosy pool groups", "argosy pool groups --json"))
-@json_option
-@pass_session
-def groups(session: Session, as_json: bool) -> None:
+@answering
+def groups(session: Session) -> None:
     """Show groups of nodes: which nodes, for which kinds of work, for which queues."""
     tenancy: Tenancy = session.client.tenancy().tenancy
-    if as_json:
-        session.screen.json(tenancy.groups)
+    if session.screen.told(tenancy.groups):
         return
     if not tenancy.groups:
         session.screen.print("No groups: every node is open to everybody. `argosy quota apply` sets them.")
@@ -338,14 +332,13 @@ def groups(session: Session, as_json: bool) -> None:
 
 
 @pool.command(epilog=examples("argosy pool presets", "argosy launch --preset small -- python train.py"))
-@json_option
-@pass_session
-def presets(session: Session, as_json: bool) -> None:
+@answering
+def presets(session: Session) -> None:
     """Show resources by name, for `--preset`."""
     tenancy: Tenancy = session.client.tenancy().tenancy
-    if as_json:
-        session.screen.json(tenancy.presets)
-    elif not tenancy.presets:
+    if session.screen.told(tenancy.presets):
+        return
+    if not tenancy.presets:
         session.screen.print("No presets. `argosy quota apply` sets them.")
     else:
         rows = [[preset.name, preset.resources.render()] for preset in tenancy.presets]
@@ -370,9 +363,8 @@ job waits."""
 @click.argument(
     "words", nargs=-1, metavar="[CLUSTER] JOB | CLUSTER | SESSION | SERVICE", shell_complete=complete_cluster
 )
-@json_option
-@pass_session
-def explain(session: Session, words: tuple[str, ...], as_json: bool) -> None:
+@answering
+def explain(session: Session, words: tuple[str, ...]) -> None:
     """Explain why a job or cluster waits, when it will probably start and what would help; for one that
     runs, why it was placed there; for a session, when it is put to rest and by which rule."""
     from argosy.cli.jobs import find_job
@@ -390,9 +382,7 @@ def explain(session: Session, words: tuple[str, ...], as_json: bool) -> None:
     else:
         workload_id = _named(session, words[0])
     reply = client.explain(workload_id)
-    if as_json:
-        session.screen.json(reply)
-    else:
+    if not session.screen.told(reply):
         _show_explanation(session, reply)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from argosy.cli.offer_words import render_refused, render_view
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, examples
 from argosy.model.units import render_bytes, render_milli, render_price
 
 if TYPE_CHECKING:
@@ -33,16 +33,9 @@ Prices that were computed instead of read are shown with `~`."""
 @click.option("-a", "--all", "every", is_flag=True, help="Every machine, also own ones without accelerators.")
 @click.option("--cheapest", is_flag=True, help="One machine for each model, count and provider.")
 @click.option("--spot", is_flag=True, help="Only spot machines, with their spot prices.")
-@json_option
-@pass_session
+@answering
 def gpus(
-    session: Session,
-    gpu: str | None,
-    infra: str | None,
-    every: bool,
-    cheapest: bool,
-    spot: bool,
-    as_json: bool,
+    session: Session, gpu: str | None, infra: str | None, every: bool, cheapest: bool, spot: bool
 ) -> None:
     """Show available accelerators, and what they cost in clouds.
 
@@ -56,8 +49,7 @@ def gpus(
         chosen = tuple(offer for offer in reply.offers if offer.shape.accelerator)
         reply = msgspec.structs.replace(reply, offers=chosen)
     screen = session.screen
-    if as_json:
-        screen.json(reply)
+    if screen.told(reply):
         return
     if reply.models or reply.gpus:
         screen.warn(reply.notes)
@@ -198,19 +190,13 @@ def _model_table(session: Session, models: Sequence[ModelView]) -> None:
 @click.command(epilog=examples("argosy regions", "argosy regions aws", "argosy regions --area eu"))
 @click.argument("provider", required=False)
 @click.option("--area", metavar="AREA", help="Only in eu, eea, a country (kr) or a continent (asia).")
-@json_option
-@pass_session
-def regions(session: Session, provider: str | None, area: str | None, as_json: bool) -> None:
+@answering
+def regions(session: Session, provider: str | None, area: str | None) -> None:
     """Show the regions of clouds, and what they have."""
     reply = session.client.regions(provider, area=area)
     screen = session.screen
-    if as_json:
-        screen.json(reply)
-        return
-    if not reply.regions:
-        screen.print("No region is known there.")
-        return
-    screen.table(
+    screen.listed(
+        reply,
         ("PROVIDER", "REGION", "WHERE", "ZONES", "OFFERS", "G CO2/KWH", "ACCELERATORS"),
         [
             [
@@ -226,6 +212,7 @@ def regions(session: Session, provider: str | None, area: str | None, as_json: b
         ],
         right=("ZONES", "OFFERS", "G CO2/KWH"),
         spare=("ZONES", "G CO2/KWH", "OFFERS", "WHERE"),
+        none="No region is known there.",
     )
 
 
@@ -241,14 +228,12 @@ def catalog() -> None:
 
 
 @catalog.command("show", epilog=examples("argosy catalog show", "argosy catalog show --json"))
-@json_option
-@pass_session
-def catalog_show(session: Session, as_json: bool) -> None:
+@answering
+def catalog_show(session: Session) -> None:
     """Show how many prices are known of each provider, and how old they are."""
     reply = session.client.catalog()
     screen = session.screen
-    if as_json:
-        screen.json(reply)
+    if screen.told(reply):
         return
     screen.warn(reply.warnings)
     screen.table(
@@ -281,9 +266,8 @@ def catalog_show(session: Session, as_json: bool) -> None:
 @catalog.command("refresh", epilog=examples("argosy catalog refresh azure", "argosy catalog refresh"))
 @click.argument("providers", nargs=-1)
 @click.option("--force", is_flag=True, help="Accept the new prices even when there are suspiciously few.")
-@json_option
-@pass_session
-def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool, as_json: bool) -> None:
+@answering
+def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool) -> None:
     """Fetch current prices from the providers' own services; without a name, from all that can be asked.
 
     A provider that fails keeps its old prices, and the exit status is not 0. Ctrl-C cancels the one under
@@ -317,11 +301,10 @@ def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool, a
                 screen.say_error(error)
                 continue
             done.append(reply)
-            if not as_json:
+            if not screen.for_programs:
                 more = f", {reply.skipped} entries skipped" if reply.skipped else ""
                 screen.end_progress()
                 screen.print(f"{reply.provider}: {reply.after} prices (before: {reply.before}{more})")
-    if as_json:
-        screen.json(done)
+    screen.told(done)
     if failed is not None:
         raise click.exceptions.Exit(failed.exit_status)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from argosy.cli.session import Amount, Session, completing, examples, json_option, pass_session, yes_option
+from argosy.cli.session import Amount, Session, answering, completing, examples, yes_option
 from argosy.model.units import many
 
 if TYPE_CHECKING:
@@ -53,9 +53,8 @@ its limit.""",  # noqa: E501
 )
 @click.argument("queue", required=False, shell_complete=complete_queue)
 @click.option("--of", "name", metavar="gpus", help="What to show: gpus, gpus/MODEL, cpus, memory or jobs.")
-@json_option
-@pass_session
-def get(session: Session, queue: str | None, name: str | None, as_json: bool) -> None:
+@answering
+def get(session: Session, queue: str | None, name: str | None) -> None:
     """Show queues as a tree: what is used, guaranteed, deserved and at most allowed."""
     import msgspec
 
@@ -63,10 +62,8 @@ def get(session: Session, queue: str | None, name: str | None, as_json: bool) ->
     if queue is not None:
         chosen = _below(reply, queue)
         reply = msgspec.structs.replace(reply, queues=chosen)
-    if as_json:
-        session.screen.json(reply)
-        return
-    queue_tree(session, reply.queues, name)
+    if not session.screen.told(reply):
+        queue_tree(session, reply.queues, name)
 
 
 def _below(reply: TenancyReply, path: str) -> tuple[QueueView, ...]:
@@ -236,8 +233,7 @@ Amounts: cpus, memory, gpus, gpus/MODEL, jobs; `none` takes one away. What is no
 )
 @click.option("--remove", is_flag=True, help="Remove the queue; its users then share equally with others.")
 @yes_option
-@json_option
-@pass_session
+@answering
 def set_(
     session: Session,
     queue: str,
@@ -250,7 +246,6 @@ def set_(
     over_limit: str | None,
     remove: bool,
     yes: bool,
-    as_json: bool,
 ) -> None:
     """Make or change a queue. Needs a token of scope `admin`, or the server's own machine."""
     from argosy.api.quota import QueueRequest
@@ -285,8 +280,7 @@ def set_(
     if remove:
         session.screen.confirm(f"Remove queue `{queue.strip('/')}`?", yes=yes)
     reply = session.client.set_queue(request)
-    if as_json:
-        session.screen.json(reply)
+    if session.screen.told(reply):
         return
     path = queue.strip("/")
     if remove:
@@ -320,16 +314,11 @@ def _named(request: object) -> list[dict[str, int | None]]:
     help="Also how a request of this size per node would fare: accelerators, or amounts as in `set`.",
 )
 @click.option("--num-nodes", type=click.IntRange(min=1), default=1, help="Number of nodes of the request.")
-@json_option
-@pass_session
-def explain(session: Session, queue: str, request: str | None, num_nodes: int, as_json: bool) -> None:
+@answering
+def explain(session: Session, queue: str, request: str | None, num_nodes: int) -> None:
     """Say in words what a queue has, borrows and lends, and who could take it back."""
     reply = session.client.explain_queue(queue, request=request, nodes=num_nodes if num_nodes > 1 else None)
-    if as_json:
-        session.screen.json(reply)
-        return
-    for line in reply.lines:
-        session.screen.print(f"- {line}")
+    session.screen.answer(reply, *(f"- {line}" for line in reply.lines))
 
 
 @quota.command(
@@ -343,9 +332,8 @@ def explain(session: Session, queue: str, request: str | None, num_nodes: int, a
 @click.argument("file", metavar="FILE.yaml")
 @click.option("--check", "check_only", is_flag=True, help="Only check the file; nothing is set.")
 @yes_option
-@json_option
-@pass_session
-def apply(session: Session, file: str, check_only: bool, yes: bool, as_json: bool) -> None:
+@answering
+def apply(session: Session, file: str, check_only: bool, yes: bool) -> None:
     """Set all queues, groups, presets and the policy from a file. What the file does not name is removed."""
     from argosy.cli.task_options import read_text
     from argosy.spec.tenancy import parse_tenancy
@@ -362,10 +350,7 @@ def apply(session: Session, file: str, check_only: bool, yes: bool, as_json: boo
     if gone:
         session.screen.confirm(f"Remove {', '.join(f'`{path}`' for path in gone)}?", yes=yes)
     reply = session.client.set_tenancy(tenancy, rev=before.tenancy.rev)
-    if as_json:
-        session.screen.json(reply)
-        return
-    session.screen.print(f"set: {_counted(tenancy)}")
+    session.screen.answer(reply, f"set: {_counted(tenancy)}")
 
 
 def _counted(tenancy: Tenancy) -> str:
@@ -374,14 +359,13 @@ def _counted(tenancy: Tenancy) -> str:
 
 
 @quota.command(name="export", epilog=examples("argosy quota export > quotas.yaml"))
-@json_option
-@pass_session
-def export(session: Session, as_json: bool) -> None:
+@answering
+def export(session: Session) -> None:
     """Print queues, groups, presets and policy as YAML that `apply` reads."""
     reply = session.client.tenancy()
-    if as_json:
-        session.screen.json(reply.tenancy)
-    elif reply.text:
+    if session.screen.told(reply.tenancy):
+        return
+    if reply.text:
         session.screen.print(reply.text.removesuffix("\n"))
     else:
         session.screen.say("There are no queues, groups or presets yet.", "dim")

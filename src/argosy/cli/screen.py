@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -45,6 +45,7 @@ class Screen:
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env
+        self.for_programs = False  # whether the command was asked with `--json`
         self._progress_shown = False
         self._progress_at_s = 0.0
         self._warned: set[str] = set()
@@ -142,6 +143,41 @@ class Screen:
 
         self.print(msgspec.json.format(msgspec.json.encode(complete(value)), indent=2).decode())
 
+    def told(self, value: object) -> bool:
+        """Whether a program asked; then it has the value as JSON now."""
+        if self.for_programs:
+            self.json(value)
+        return self.for_programs
+
+    def answer(self, value: object, *lines: str) -> None:
+        """The value for a program, the lines for people."""
+        if not self.told(value):
+            for line in lines:
+                self.print(line)
+
+    def remark(self, value: object, text: str) -> None:
+        """The value for a program; for people the text, to standard error."""
+        if not self.told(value):
+            self.say(text)
+
+    def listed(
+        self,
+        value: object,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        none: str = "",
+        right: Sequence[str] = (),
+        spare: Sequence[str] = (),
+    ) -> None:
+        """The value for a program, a table for people; `none`: what they read in place of an empty one."""
+        if self.told(value):
+            return
+        if none and not rows:
+            self.print(none)
+        else:
+            self.table(columns, rows, right=right, spare=spare)
+
     def bytes(self, data: bytes) -> None:
         """Output of a job, as it is: it need not be UTF-8. A terminal gets its colours and progress."""
         if self._progress_shown:
@@ -177,16 +213,12 @@ class Screen:
         self.err.write(f"\r\x1b[K{self.paint('⚙', 'cyan')} {text[: width - 2]}")
         self.err.flush()
 
-    def on_bytes(self, *, quiet: bool) -> Callable[[int, int], None]:
+    def on_bytes(self, done: int, total: int) -> None:
         """What a copy calls with the bytes that are done, and all of them."""
+        if not self.for_programs:
+            from argosy.model.units import render_bytes
 
-        def show(done: int, total: int) -> None:
-            if not quiet:
-                from argosy.model.units import render_bytes
-
-                self.progress(f"{render_bytes(done)} of {render_bytes(total)}")
-
-        return show
+            self.progress(f"{render_bytes(done)} of {render_bytes(total)}")
 
     def end_progress(self) -> None:
         if self._progress_shown:

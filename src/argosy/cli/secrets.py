@@ -8,7 +8,7 @@ from typing import IO
 import click
 
 from argosy.cli.clusters import age
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, examples, pass_session
 
 
 @click.group(epilog=examples("argosy secret set hf-token", "argosy secret ls"))
@@ -38,17 +38,13 @@ def secret_set(session: Session, name: str, file: IO[str] | None, project: str) 
 
 @secret.command("ls", epilog=examples("argosy secret ls"))
 @click.option("--project", default="", help="Only of this project.")
-@json_option
-@pass_session
-def secret_list(session: Session, project: str, as_json: bool) -> None:
+@answering
+def secret_list(session: Session, project: str) -> None:
     """List names of secrets, and who set them when."""
     reply = session.client.secrets(project=project)
-    if as_json:
-        session.screen.json(reply)
-        return
     now_ms = session.now_ms()
     rows = [[one.name, one.project, one.set_by or "-", age(one.set_ms, now_ms)] for one in reply.secrets]
-    session.screen.table(("SECRET", "PROJECT", "SET BY", "AGE"), rows)
+    session.screen.listed(reply, ("SECRET", "PROJECT", "SET BY", "AGE"), rows)
 
 
 @secret.command("rm", epilog=examples("argosy secret rm hf-token"))

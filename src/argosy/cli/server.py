@@ -9,7 +9,7 @@ import click
 
 from argosy import __version__
 from argosy.cli.clusters import age
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, examples, pass_session
 from argosy.model.units import many, render_bytes
 
 if TYPE_CHECKING:
@@ -156,14 +156,12 @@ def _is_alive(pid: int) -> bool:
 
 
 @server.command(epilog=examples("argosy server status", "argosy server status --json"))
-@json_option
-@pass_session
-def status(session: Session, as_json: bool) -> None:
+@answering
+def status(session: Session) -> None:
     """Show the status of the server. Does not start one."""
     client = session.quiet_client(5.0)
     reply = client.server_status()
-    if as_json:
-        session.screen.json(reply)
+    if session.screen.told(reply):
         return
     health = reply.health
     rows = [
@@ -207,13 +205,11 @@ def token(session: Session, name: str | None, admin: bool, remove: bool, listing
 @server.command(epilog=examples("argosy server prune --dry-run", "argosy server prune --days 30"))
 @click.option("--days", type=click.IntRange(1), help="Delete what ended this many days ago (as set: 90).")
 @click.option("--dry-run", is_flag=True, help="Only show what would be deleted.")
-@json_option
-@pass_session
-def prune(session: Session, days: int | None, dry_run: bool, as_json: bool) -> None:
+@answering
+def prune(session: Session, days: int | None, dry_run: bool) -> None:
     """Delete old finished work, events, logs and files now; the server does it once a day by itself."""
     reply = session.client.server_prune(days or 0, dry_run)
-    if as_json:
-        session.screen.json(reply)
+    if session.screen.told(reply):
         return
     session.screen.print(
         f"{'Would forget' if dry_run else 'Forgot'} {many(reply.workloads, 'finished workload')}, "
@@ -268,9 +264,8 @@ def _local(session: Session) -> Location:
 
 
 @click.command(epilog=examples("argosy version", "argosy version --json"))
-@json_option
-@pass_session
-def version(session: Session, as_json: bool) -> None:
+@answering
+def version(session: Session) -> None:
     """Show the versions of client and server. Does not start one."""
     from argosy.model.errors import ArgosyError
 
@@ -278,8 +273,7 @@ def version(session: Session, as_json: bool) -> None:
         health = session.quiet_client(2.0).health()
     except ArgosyError:
         health = None
-    if as_json:
-        session.screen.json({"client": __version__, "server": health})
+    if session.screen.told({"client": __version__, "server": health}):
         return
     session.screen.print(f"client  {__version__}")
     session.screen.print(f"server  {health.version if health else 'not running'}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from argosy.cli.session import Session, json_option, pass_session
+from argosy.cli.session import Session, answering
 
 if TYPE_CHECKING:
     from argosy.api.service_keys import ServiceKeyList, ServiceKeyView
@@ -50,9 +50,8 @@ A client says `Authorization: Bearer KEY`. From the first key on, no request pas
 )
 @click.option("--expires", default="", metavar="30d", help="It expires after this long.")
 @click.option("--remove", is_flag=True, help="Revoke the key.")
-@json_option
-@pass_session
-def key(session: Session, /, words: tuple[str, ...], models: bool, as_json: bool, **given: Any) -> None:
+@answering
+def key(session: Session, /, words: tuple[str, ...], models: bool, **given: Any) -> None:
     """Keys that requests need: list them, make one, revoke one."""
     if models:
         service, name = "", words[0] if words else ""
@@ -64,19 +63,16 @@ def key(session: Session, /, words: tuple[str, ...], models: bool, as_json: bool
             "project: argosy serve key --models ann"
         )
     if not name:
-        _list(session, service, as_json=as_json)
+        _list(session, service)
     elif given["remove"]:
         client = session.client
         done = client.remove_service_key(service, name) if service else client.remove_model_key(name)
-        if as_json:
-            session.screen.json(done)
-        else:
-            session.screen.say(f"The key `{name}` lets nobody in any longer.")
+        session.screen.remark(done, f"The key `{name}` lets nobody in any longer.")
     else:
-        _make(session, service, name, given, as_json=as_json)
+        _make(session, service, name, given)
 
 
-def _make(session: Session, service: str, name: str, given: dict[str, Any], *, as_json: bool) -> None:
+def _make(session: Session, service: str, name: str, given: dict[str, Any]) -> None:
     from argosy.model.units import parse_duration_s
 
     screen, client = session.screen, session.client
@@ -92,8 +88,7 @@ def _make(session: Session, service: str, name: str, given: dict[str, Any], *, a
         made = client.make_service_key(service, name, **limits)
     else:
         made = client.make_model_key(name, **limits)
-    if as_json:
-        screen.json(made)
+    if screen.told(made):
         return
     screen.print(made.secret)
     path = "/" if service else "/models"
@@ -104,11 +99,9 @@ def _make(session: Session, service: str, name: str, given: dict[str, Any], *, a
     )
 
 
-def _list(session: Session, service: str, *, as_json: bool) -> None:
+def _list(session: Session, service: str) -> None:
     reply = session.client.service_keys(service) if service else session.client.model_keys()
-    if as_json:
-        session.screen.json(reply)
-    else:
+    if not session.screen.told(reply):
         _show(session, reply)
 
 
@@ -207,11 +200,8 @@ Dollars for a million of each. Budgets of keys are spent by them, from the next 
     "--output", "output_usd", default="0", metavar="USD", help="Price of a million tokens of answers."
 )
 @click.option("--requests", "requests_usd", default="0", metavar="USD", help="Price of a million requests.")
-@json_option
-@pass_session
-def price(
-    session: Session, /, service: str, input_usd: str, output_usd: str, requests_usd: str, as_json: bool
-) -> None:
+@answering
+def price(session: Session, /, service: str, input_usd: str, output_usd: str, requests_usd: str) -> None:
     """Set what requests cost, for keys of a service that have a budget."""
     from argosy.model.service_keys import Prices
 
@@ -219,7 +209,4 @@ def price(
         input=_micro_usd(input_usd), output=_micro_usd(output_usd), requests=_micro_usd(requests_usd)
     )
     reply = session.client.set_service_prices(service, prices)
-    if as_json:
-        session.screen.json(reply)
-    else:
-        session.screen.print(f"A million of `{service}` costs {render_prices(reply.prices)}.")
+    session.screen.answer(reply, f"A million of `{service}` costs {render_prices(reply.prices)}.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from argosy.cli.service_models import members
-from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
+from argosy.cli.session import Session, answering, examples, pass_session, yes_option
 
 if TYPE_CHECKING:
     from argosy.api.services import ReplicaView, ServiceReply, ServiceView
@@ -19,9 +19,8 @@ _PACE: Final = ("REQ/S", "P50", "P99")
 @click.command(epilog=examples("argosy serve status", "argosy serve status chat --json"))
 @click.argument("names", metavar="[SERVICE]...", nargs=-1)
 @click.option("-a", "--all", "every", is_flag=True, hidden=True)
-@json_option
-@pass_session
-def status(session: Session, names: tuple[str, ...], every: bool, as_json: bool) -> None:
+@answering
+def status(session: Session, names: tuple[str, ...], every: bool) -> None:
     """Show services and their replicas."""
     from argosy.api.services import ServiceList
 
@@ -29,9 +28,9 @@ def status(session: Session, names: tuple[str, ...], every: bool, as_json: bool)
         found = tuple(each for name in names for each in members(session, name))
     else:
         found = session.client.services().services
-    if as_json:
-        session.screen.json(ServiceList(services=found))
-    elif not found:
+    if session.screen.told(ServiceList(services=found)):
+        return
+    if not found:
         session.screen.print("No services. Make one: argosy serve up FILE.yaml")
     else:
         _show(session, found)
@@ -170,17 +169,16 @@ def logs(session: Session, service: str, replica: int | None, follow: bool, tail
 
 @click.command(epilog=examples("curl $(argosy serve endpoint chat)/v1/models"))
 @click.argument("service")
-@json_option
-@pass_session
-def endpoint(session: Session, service: str, as_json: bool) -> None:
+@answering
+def endpoint(session: Session, service: str) -> None:
     """Print the address of a service."""
     from argosy.model.errors import ArgosyError
 
     found = members(session, service)[0]
     place = found.shared_endpoint if found.name != service and found.shared == service else found.endpoint
-    if as_json:
-        session.screen.json(found)
-    elif place:
+    if session.screen.told(found):
+        return
+    if place:
         session.screen.print(place)
     else:
         raise ArgosyError(
@@ -193,41 +191,35 @@ def endpoint(session: Session, service: str, as_json: bool) -> None:
 @click.command(epilog=examples("argosy serve scale chat 5", "argosy serve scale chat auto"))
 @click.argument("service")
 @click.argument("replicas", metavar="NUMBER|auto")
-@json_option
-@pass_session
-def scale(session: Session, service: str, replicas: str, as_json: bool) -> None:
+@answering
+def scale(session: Session, service: str, replicas: str) -> None:
     """Set the number of replicas; `auto`: as the file says."""
     if replicas != "auto" and not replicas.isdecimal():
         raise click.UsageError(f"`{replicas}` is no number of replicas: write 3, or auto")
     reply = session.client.scale_service(service, None if replicas == "auto" else int(replicas))
-    _say(session, reply, as_json=as_json)
+    _say(session, reply)
 
 
 @click.command(epilog=examples("argosy serve promote chat"))
 @click.argument("service")
 @click.argument("revision", type=int, default=0)
-@json_option
-@pass_session
-def promote(session: Session, service: str, revision: int, as_json: bool) -> None:
+@answering
+def promote(session: Session, service: str, revision: int) -> None:
     """Let the new revision take over without further waiting."""
-    _say(session, session.client.promote_service(service, revision), as_json=as_json)
+    _say(session, session.client.promote_service(service, revision))
 
 
 @click.command(epilog=examples("argosy serve rollback chat", "argosy serve rollback chat 3"))
 @click.argument("service")
 @click.argument("revision", type=int, default=0)
-@json_option
-@pass_session
-def rollback(session: Session, service: str, revision: int, as_json: bool) -> None:
+@answering
+def rollback(session: Session, service: str, revision: int) -> None:
     """Go back to the revision before, or to one of this number."""
-    _say(session, session.client.rollback_service(service, revision), as_json=as_json)
+    _say(session, session.client.rollback_service(service, revision))
 
 
-def _say(session: Session, reply: ServiceReply, *, as_json: bool) -> None:
-    if as_json:
-        session.screen.json(reply.service)
-    else:
-        session.screen.print(reply.said)
+def _say(session: Session, reply: ServiceReply) -> None:
+    session.screen.answer(reply.service, reply.said)
 
 
 @click.command(epilog=examples("argosy serve down chat", "argosy serve down chat --now"))
@@ -235,19 +227,12 @@ def _say(session: Session, reply: ServiceReply, *, as_json: bool) -> None:
 @click.option("--now", is_flag=True, help="Do not wait for requests that are under way.")
 @click.option("--purge", is_flag=True, hidden=True)
 @yes_option
-@json_option
-@pass_session
-def down(
-    session: Session, services: tuple[str, ...], now: bool, purge: bool, yes: bool, as_json: bool
-) -> None:
+@answering
+def down(session: Session, services: tuple[str, ...], now: bool, purge: bool, yes: bool) -> None:
     """End services and their replicas, after the requests that are under way."""
     from argosy.api.endpoint import Done
 
     session.screen.confirm(f"End {', '.join(f'`{name}`' for name in services)}?", yes=yes)
     meant = [each.name for name in services for each in members(session, name)]
     names = [name for each in meant for name in session.client.down_service(each, now=now or purge).names]
-    if as_json:
-        session.screen.json(Done(names=tuple(names)))
-        return
-    for name in names:
-        session.screen.print(f"service `{name}`: going down")
+    session.screen.answer(Done(names=tuple(names)), *(f"service `{name}`: going down" for name in names))

@@ -11,7 +11,7 @@ from argosy.cli.service_key import key, price
 from argosy.cli.service_models import shared_as, update_shared
 from argosy.cli.service_status import down, endpoint, logs, promote, rollback, scale, status
 from argosy.cli.service_tls import read_certificate
-from argosy.cli.session import Session, examples, json_option, options, pass_session
+from argosy.cli.session import Session, answering, examples, options
 from argosy.cli.task_options import parse_whole, task_options
 from argosy.cli.tunnels import tunnel
 
@@ -170,10 +170,10 @@ or on the port that the file names.
 @click.option("-d", "--detach", is_flag=True, help="Do not wait until it answers.")
 @click.option("-y", "--yes", is_flag=True, hidden=True)
 @task_options
-@json_option
-@pass_session
-def up(session: Session, /, words: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+@answering
+def up(session: Session, /, words: tuple[str, ...], **flags: Any) -> None:
     """Make a service, and wait until it answers."""
+    from argosy.api.services import ServiceList
     from argosy.spec.names import check_name
 
     named, detach = flags.pop("service_name"), flags.pop("detach")
@@ -192,11 +192,7 @@ def up(session: Session, /, words: tuple[str, ...], as_json: bool, **flags: Any)
         session.screen.warn(reply.warnings)
         made.append(reply.service)
     services = made if detach else [_wait(session, each.name, each) for each in made]
-    if as_json:
-        from argosy.api.services import ServiceList
-
-        session.screen.json(services[0] if len(services) == 1 else ServiceList(services=tuple(services)))
-    else:
+    if not session.screen.told(services[0] if len(services) == 1 else ServiceList(services=tuple(services))):
         for each in services:
             _say_up(session, each)
     if any(each.status == "failing" for each in services):
@@ -266,9 +262,8 @@ good, and takes over again when the new one fails.
 @click.option("--note", default="", help="A word about this revision, for `serve status`.")
 @click.option("-y", "--yes", is_flag=True, hidden=True)
 @task_options
-@json_option
-@pass_session
-def update(session: Session, /, service: str, words: tuple[str, ...], as_json: bool, **flags: Any) -> None:
+@answering
+def update(session: Session, /, service: str, words: tuple[str, ...], **flags: Any) -> None:
     """Give a service a new revision."""
     strategy = strategy_of(flags)
     force, note, public = flags.pop("force"), flags.pop("note"), flags.pop("public")
@@ -291,8 +286,7 @@ def update(session: Session, /, service: str, words: tuple[str, ...], as_json: b
     if public is not None:
         shown = session.client.set_service_access(service, public).service
     session.screen.warn(reply.warnings)
-    if as_json:
-        session.screen.json(shown)
+    if session.screen.told(shown):
         return
     session.screen.print(reply.said)
     session.screen.say(f"  watch it:  argosy serve status {service}", "dim")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 F = TypeVar("F", bound=Callable[..., Any])  # Any: commands take what click gives them
+_JSON_HELP: Final = "Print API types as JSON."
 
 
 class Session:
@@ -148,8 +149,19 @@ def options(*several: Callable[[F], F]) -> Callable[[F], F]:
     return add
 
 
+def _for_programs(context: click.Context, _: click.Parameter, value: bool) -> None:
+    context.ensure_object(Session).screen.for_programs = value
+
+
 def json_option(function: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="Print API types as JSON.")(function)
+    """What the command answers with `screen.told`, `answer` or `listed` is JSON where a program asks."""
+    flag = click.option("--json", is_flag=True, expose_value=False, callback=_for_programs, help=_JSON_HELP)
+    return flag(function)
+
+
+def answering(function: F) -> F:
+    """Of a command with an answer: the option `--json`, and the session as its first argument."""
+    return json_option(pass_session(function))  # type: ignore[return-value]
 
 
 def project_option(function: F) -> F:

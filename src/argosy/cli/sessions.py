@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session, project_option, yes_option
+from argosy.cli.session import Session, answering, examples, pass_session, project_option, yes_option
 from argosy.cli.task_options import task_options
 
 if TYPE_CHECKING:
@@ -115,8 +115,7 @@ The first word is an app (`argosy session apps`), or the name of a session that 
 @click.option("--open", "opens", is_flag=True, help="Open it when it can be used.")
 @click.option("-d", "--detach", is_flag=True, help="Return at once, before it can be used.")
 @project_option
-@json_option
-@pass_session
+@answering
 def start(
     session: Session,
     /,
@@ -131,7 +130,6 @@ def start(
     max_time: int | None,
     end: bool,
     project: str | None,
-    as_json: bool,
     **flags: Any,
 ) -> None:
     """Start an app in a session, or a session that rests."""
@@ -165,9 +163,9 @@ def start(
         )
     if not detach:
         view = wait_until_up(session, view.name)
-    if as_json:
-        screen.json(view)
-    elif not opens:
+    if screen.told(view):
+        return
+    if not opens:
         say = f"session `{view.name}` is {view.status}"
         screen.print(say)
         screen.say(
@@ -176,7 +174,7 @@ def start(
     if opens and not detach:
         from argosy.cli.session_opening import open_view
 
-        open_view(session, view, quiet=as_json)
+        open_view(session, view, quiet=session.screen.for_programs)
 
 
 def wait_until_up(session: Session, name: str) -> SessionView:
@@ -209,17 +207,16 @@ def _last_lines(session: Session, view: SessionView) -> str:
 
 @click.command(name="ls", epilog=examples("argosy session ls", "argosy session ls --all --json"))
 @click.option("-a", "--all", "everything", is_flag=True, help="Also ended ones.")
-@json_option
-@pass_session
-def ls(session: Session, everything: bool, as_json: bool) -> None:
+@answering
+def ls(session: Session, everything: bool) -> None:
     """Show sessions, and when unused ones are put to rest."""
     from argosy.cli.clusters import age
 
     screen = session.screen
     found = session.client.sessions(all=everything)
-    if as_json:
-        screen.json(found)
-    elif not found.sessions:
+    if screen.told(found):
+        return
+    if not found.sessions:
         screen.print("No sessions. Start one: argosy session start terminal")
     else:
         screen.table(
@@ -252,14 +249,11 @@ def _left(view: SessionView, now_ms: int) -> str:
 
 
 @click.command(epilog=examples("argosy session apps", "argosy session apps --json"))
-@json_option
-@pass_session
-def apps(session: Session, as_json: bool) -> None:
+@answering
+def apps(session: Session) -> None:
     """Show the apps that sessions can run."""
     found = session.client.apps()
-    if as_json:
-        session.screen.json(found)
-    else:
+    if not session.screen.told(found):
         session.screen.table(
             ("APP", "WHAT IT IS"), [[app.name, app.about or app.title] for app in found.apps]
         )
@@ -267,37 +261,30 @@ def apps(session: Session, as_json: bool) -> None:
 
 @click.command(epilog=examples("argosy session stop jupyter"))
 @click.argument("names", nargs=-1, required=True, metavar="SESSION...")
-@json_option
-@pass_session
-def stop(session: Session, names: tuple[str, ...], as_json: bool) -> None:
+@answering
+def stop(session: Session, names: tuple[str, ...]) -> None:
     """Put sessions to rest: their programs end, their files stay."""
     said = "session `{0}` is put to rest; `argosy session start {0}` brings it back"
-    _each(session, names, session.client.rest_session, said, as_json=as_json)
+    _each(session, names, session.client.rest_session, said)
 
 
 @click.command(epilog=examples("argosy session end jupyter"))
 @click.argument("names", nargs=-1, required=True, metavar="SESSION...")
 @yes_option
-@json_option
-@pass_session
-def end(session: Session, names: tuple[str, ...], yes: bool, as_json: bool) -> None:
+@answering
+def end(session: Session, names: tuple[str, ...], yes: bool) -> None:
     """End sessions for good."""
     listed = ", ".join(f"`{name}`" for name in names)
     session.screen.confirm(f"End {listed} for good?", yes=yes)
-    _each(session, names, session.client.end_session, "session `{0}` is ending", as_json=as_json)
+    _each(session, names, session.client.end_session, "session `{0}` is ending")
 
 
-def _each(
-    session: Session, names: tuple[str, ...], act: Callable[[str], Done], said: str, *, as_json: bool
-) -> None:
+def _each(session: Session, names: tuple[str, ...], act: Callable[[str], Done], said: str) -> None:
     from argosy.api import endpoint
 
     done = [act(name).names for name in names]
-    if as_json:
-        session.screen.json(endpoint.Done(names=tuple(name for each in done for name in each)))
-        return
-    for name in names:
-        session.screen.print(said.format(name))
+    reply = endpoint.Done(names=tuple(name for each in done for name in each))
+    session.screen.answer(reply, *map(said.format, names))
 
 
 @click.command(epilog=examples("argosy session logs jupyter", "argosy session logs jupyter -f"))
@@ -324,24 +311,14 @@ def logs(session: Session, name: str, follow: bool, tail: int | None) -> None:
 )
 @click.argument("name", metavar="SESSION")
 @_idle_options
-@json_option
-@pass_session
+@answering
 def idle(
-    session: Session,
-    name: str,
-    idle: int | None,
-    gpu_idle: int | None,
-    max_time: int | None,
-    end: bool,
-    as_json: bool,
+    session: Session, name: str, idle: int | None, gpu_idle: int | None, max_time: int | None, end: bool
 ) -> None:
     """Set when a session that nobody uses is put to rest."""
     before = session.client.session(name).idle
     done = session.client.set_session_idle(name, _idle_of(idle, gpu_idle, max_time, end, before))
-    if as_json:
-        session.screen.json(done)
-    else:
-        session.screen.print(f"session `{name}`: its limits are set")
+    session.screen.answer(done, f"session `{name}`: its limits are set")
 
 
 @click.command(
@@ -349,15 +326,11 @@ def idle(
 )
 @click.argument("name", metavar="SESSION")
 @click.option("--minutes", type=click.IntRange(min=1, max=1440), default=60, show_default=True)
-@json_option
-@pass_session
-def snooze(session: Session, name: str, minutes: int, as_json: bool) -> None:
+@answering
+def snooze(session: Session, name: str, minutes: int) -> None:
     """Give an unused session more time."""
     done = session.client.snooze_session(name, minutes)
-    if as_json:
-        session.screen.json(done)
-    else:
-        session.screen.print(f"session `{name}` stays {minutes} minutes more at least")
+    session.screen.answer(done, f"session `{name}` stays {minutes} minutes more at least")
 
 
 @click.command(
@@ -397,15 +370,13 @@ def share(session: Session, name: str, who: str, seconds: int, watch: bool, remo
 )
 @click.argument("name", metavar="SESSION")
 @click.option("--name", "called", default="", metavar="SNAPSHOT", help="[default: SESSION-1, SESSION-2, ...]")
-@json_option
-@pass_session
-def snapshot(session: Session, name: str, called: str, as_json: bool) -> None:
+@answering
+def snapshot(session: Session, name: str, called: str) -> None:
     """Keep the files of a session as they are now, with what was installed in its home."""
     from argosy.model.units import render_bytes
 
     view = session.client.snapshot_session(name, called)
-    if as_json:
-        session.screen.json(view)
+    if session.screen.told(view):
         return
     session.screen.print(f"snapshot `{view.name}`: {render_bytes(view.size_bytes)} of session `{name}`")
     session.screen.say(f"  begin with it:  argosy session start {view.app} --from {view.name}")
@@ -413,9 +384,8 @@ def snapshot(session: Session, name: str, called: str, as_json: bool) -> None:
 
 @click.command(epilog=examples("argosy session snapshots", "argosy session snapshots --remove course"))
 @click.option("--remove", metavar="SNAPSHOT", help="Remove this one.")
-@json_option
-@pass_session
-def snapshots(session: Session, remove: str | None, as_json: bool) -> None:
+@answering
+def snapshots(session: Session, remove: str | None) -> None:
     """Show the snapshots of sessions."""
     from argosy.cli.clusters import age
     from argosy.model.units import render_bytes
@@ -423,15 +393,12 @@ def snapshots(session: Session, remove: str | None, as_json: bool) -> None:
     screen = session.screen
     if remove:
         done = session.client.remove_snapshot(remove)
-        if as_json:
-            screen.json(done)
-        else:
-            screen.print(f"snapshot `{remove}` is removed")
+        screen.answer(done, f"snapshot `{remove}` is removed")
         return
     found = session.client.snapshots()
-    if as_json:
-        screen.json(found)
-    elif not found.snapshots:
+    if screen.told(found):
+        return
+    if not found.snapshots:
         screen.print("No snapshots. Make one: argosy session snapshot SESSION")
     else:
         now_ms = session.now_ms()

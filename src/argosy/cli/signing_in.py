@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, examples, pass_session
 from argosy.model.errors import ArgosyError
 from argosy.model.units import many
 
@@ -135,13 +135,11 @@ def logout(session: Session) -> None:
 
 
 @click.command(epilog=examples("argosy whoami", "argosy whoami --json"))
-@json_option
-@pass_session
-def whoami(session: Session, as_json: bool) -> None:
+@answering
+def whoami(session: Session) -> None:
     """Show who you are to the server, and your roles."""
     reply = session.client.whoami()
-    if as_json:
-        session.screen.json(reply)
+    if session.screen.told(reply):
         return
     session.screen.print(f"{reply.name} (by {reply.via}) at {session.client.location.render()}")
     if reply.via == "socket":
@@ -170,36 +168,23 @@ def token() -> None:
 @click.option("--may", "permissions", multiple=True, help="Only these of your permissions, such as `jobs.*`.")
 @click.option("--project", "projects", multiple=True, help="Only in these projects.")
 @click.option("--user", default="", help="Of this service account, which you administer.")
-@json_option
-@pass_session
+@answering
 def token_create(
-    session: Session,
-    name: str,
-    days: int,
-    permissions: tuple[str, ...],
-    projects: tuple[str, ...],
-    user: str,
-    as_json: bool,
+    session: Session, name: str, days: int, permissions: tuple[str, ...], projects: tuple[str, ...], user: str
 ) -> None:
     """Make a token and print it. It is shown once."""
     reply = session.client.add_token(name, days, permissions or ("*",), projects, user)
-    if as_json:
-        session.screen.json(reply)
-    else:
-        session.screen.print(reply.secret)
+    session.screen.answer(reply, reply.secret)
 
 
 @token.command("ls", epilog=examples("argosy token ls", "argosy token ls --user robot --json"))
 @click.option("--user", default="", help="Of this user, whom you administer.")
-@json_option
-@pass_session
-def token_list(session: Session, user: str, as_json: bool) -> None:
+@answering
+def token_list(session: Session, user: str) -> None:
     """List tokens and sign-ins, and when they were last used."""
     reply = session.client.tokens(user=user)
-    if as_json:
-        session.screen.json(reply)
-        return
-    _token_table(session, reply)
+    if not session.screen.told(reply):
+        _token_table(session, reply)
 
 
 def _token_table(session: Session, reply: TokenList) -> None:

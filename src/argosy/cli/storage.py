@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
+from argosy.cli.session import Session, answering, examples, json_option, pass_session, yes_option
 from argosy.model.units import many, render_bytes
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ class How(NamedTuple):
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     dryrun: bool
-    as_json: bool
 
 
 def _how(would: str) -> Callable[[F], F]:
@@ -46,14 +45,9 @@ def _how(would: str) -> Callable[[F], F]:
         @json_option
         @wraps(function)
         def command(
-            *args: Any,
-            include: tuple[str, ...],
-            exclude: tuple[str, ...],
-            dryrun: bool,
-            as_json: bool,
-            **rest: Any,
+            *args: Any, include: tuple[str, ...], exclude: tuple[str, ...], dryrun: bool, **rest: Any
         ) -> Any:
-            return function(*args, how=How(include, exclude, dryrun, as_json), **rest)
+            return function(*args, how=How(include, exclude, dryrun), **rest)
 
         return command  # type: ignore[return-value]
 
@@ -89,24 +83,19 @@ def storage() -> None:
 
 @storage.command(epilog=examples("argosy storage create datasets", "argosy storage create s3://my-results"))
 @click.argument("name")
-@json_option
-@pass_session
-def create(session: Session, name: str, as_json: bool) -> None:
+@answering
+def create(session: Session, name: str) -> None:
     """Make a bucket: on the server by a name, in a cloud by a URL."""
     done = session.client.make_bucket(name)
-    if as_json:
-        session.screen.json(done)
-        return
-    session.screen.say(f"Made {_there_of(name)}.")
+    session.screen.remark(done, f"Made {_there_of(name)}.")
 
 
 @storage.command(epilog=examples("argosy storage delete old", "argosy storage delete old --all --yes"))
 @click.argument("name")
 @click.option("--all", "everything", is_flag=True, help="With all that it holds.")
 @yes_option
-@json_option
-@pass_session
-def delete(session: Session, name: str, everything: bool, yes: bool, as_json: bool) -> None:
+@answering
+def delete(session: Session, name: str, everything: bool, yes: bool) -> None:
     """Remove a bucket that is empty."""
     if everything:
         at = _there(_there_of(name))
@@ -115,10 +104,7 @@ def delete(session: Session, name: str, everything: bool, yes: bool, as_json: bo
             session.screen.confirm(f"Remove {at.render()} with {many(len(found), 'object')}?", yes=yes)
             transfer.buckets.remove(at.bucket, found)
     done = session.client.remove_bucket(name)
-    if as_json:
-        session.screen.json(done)
-        return
-    session.screen.say(f"Removed {_there_of(name)}.")
+    session.screen.remark(done, f"Removed {_there_of(name)}.")
 
 
 @storage.command(
@@ -130,13 +116,12 @@ def delete(session: Session, name: str, everything: bool, yes: bool, as_json: bo
 )
 @click.argument("place", required=False, default="argosy://")
 @click.option("-r", "--recursive", is_flag=True, help="Also what lies in folders below.")
-@json_option
-@pass_session
-def ls(session: Session, place: str, recursive: bool, as_json: bool) -> None:
+@answering
+def ls(session: Session, place: str, recursive: bool) -> None:
     """List buckets, or what begins with a name."""
     at = _there(place)
     if not at.bucket:
-        _list_buckets(session, as_json=as_json)
+        _list_buckets(session)
         return
     rows: list[tuple[str, ...]] = []
     told: list[dict[str, object]] = []
@@ -149,24 +134,20 @@ def ls(session: Session, place: str, recursive: bool, as_json: bool) -> None:
                 {"key": each.key, "size": each.size, "etag": each.etag, "modified": each.modified}
                 for each in page.objects
             ]
-    if as_json:
-        session.screen.json(told)
-    elif rows:
+    if session.screen.told(told):
+        return
+    if rows:
         session.screen.table(("NAME", "SIZE", "CHANGED"), rows)
     else:
         session.screen.print(f"Nothing begins with {at.render()}.")
 
 
-def _list_buckets(session: Session, *, as_json: bool) -> None:
+def _list_buckets(session: Session) -> None:
     reply = session.client.buckets()
-    if as_json:
-        session.screen.json(reply)
-        return
-    if not reply.buckets:
-        session.screen.print("No buckets. Make one: argosy storage create NAME")
-        return
     rows = [(f"argosy://{each.name}/", str(each.objects), render_bytes(each.bytes)) for each in reply.buckets]
-    session.screen.table(("BUCKET", "OBJECTS", "SIZE"), rows)
+    session.screen.listed(
+        reply, ("BUCKET", "OBJECTS", "SIZE"), rows, none="No buckets. Make one: argosy storage create NAME"
+    )
 
 
 @storage.command(
@@ -188,9 +169,9 @@ the target."""
 @pass_session
 def cp(session: Session, source: str, target: str, recursive: bool, encrypt: str, how: How) -> None:
     """Copy files and objects."""
-    with _copies(session, dryrun=how.dryrun, as_json=how.as_json, encryption=encrypt) as transfer:
+    with _copies(session, dryrun=how.dryrun, encryption=encrypt) as transfer:
         transfer.copy(source, target, recursive=recursive, rules=_rules(how))
-    _tell(session, transfer, "Copied", "Would copy", as_json=how.as_json)
+    _tell(session, transfer, "Copied", "Would copy")
 
 
 @storage.command(epilog=examples("argosy storage mv argosy://a/x argosy://a/old/x"))
@@ -198,13 +179,12 @@ def cp(session: Session, source: str, target: str, recursive: bool, encrypt: str
 @click.argument("target")
 @click.option("-r", "--recursive", is_flag=True, help="Everything that begins with the source.")
 @click.option("--dryrun", is_flag=True, help="Only show what would be moved.")
-@json_option
-@pass_session
-def mv(session: Session, source: str, target: str, recursive: bool, dryrun: bool, as_json: bool) -> None:
+@answering
+def mv(session: Session, source: str, target: str, recursive: bool, dryrun: bool) -> None:
     """Move objects, or files into a bucket: copied whole first, then removed."""
-    with _copies(session, dryrun=dryrun, as_json=as_json) as transfer:
+    with _copies(session, dryrun=dryrun) as transfer:
         transfer.copy(source, target, recursive=recursive, removes=True)
-    _tell(session, transfer, "Moved", "Would move", as_json=as_json)
+    _tell(session, transfer, "Moved", "Would move")
 
 
 @storage.command(
@@ -223,9 +203,9 @@ def mv(session: Session, source: str, target: str, recursive: bool, dryrun: bool
 @pass_session
 def sync(session: Session, source: str, target: str, removes: bool, encrypt: str, how: How) -> None:
     """Make the target equal to the source; what is already the same, by its content, is not copied."""
-    with _copies(session, dryrun=how.dryrun, as_json=how.as_json, encryption=encrypt) as transfer:
+    with _copies(session, dryrun=how.dryrun, encryption=encrypt) as transfer:
         transfer.sync(source, target, removes=removes, rules=_rules(how))
-    _tell(session, transfer, "Copied", "Would copy", as_json=how.as_json)
+    _tell(session, transfer, "Copied", "Would copy")
 
 
 @storage.command(
@@ -234,21 +214,19 @@ def sync(session: Session, source: str, target: str, removes: bool, encrypt: str
 @click.argument("place")
 @click.option("-r", "--recursive", is_flag=True, help="Everything that begins with it.")
 @click.option("--dryrun", is_flag=True, help="Only show what would be removed.")
-@json_option
-@pass_session
-def rm(session: Session, place: str, recursive: bool, dryrun: bool, as_json: bool) -> None:
+@answering
+def rm(session: Session, place: str, recursive: bool, dryrun: bool) -> None:
     """Remove objects."""
     at = _there(place)
     with _copies(session, dryrun=dryrun) as transfer:
         transfer.remove(at, recursive=recursive)
-    _tell(session, transfer, "Copied", "Would copy", as_json=as_json)
+    _tell(session, transfer, "Copied", "Would copy")
 
 
 @storage.command(epilog=examples("argosy storage du", "argosy storage du argosy://datasets/train --json"))
 @click.argument("place", required=False, default="argosy://")
-@json_option
-@pass_session
-def du(session: Session, place: str, as_json: bool) -> None:
+@answering
+def du(session: Session, place: str) -> None:
     """Show the number of objects and their bytes."""
     at = _there(place)
     if at.bucket:
@@ -258,10 +236,7 @@ def du(session: Session, place: str, as_json: bool) -> None:
     else:
         found = session.client.buckets().buckets
         count, size = sum(each.objects for each in found), sum(each.bytes for each in found)
-    if as_json:
-        session.screen.json({"objects": count, "bytes": size})
-        return
-    session.screen.print(f"{many(count, 'object')}, {render_bytes(size)}")
+    session.screen.answer({"objects": count, "bytes": size}, f"{many(count, 'object')}, {render_bytes(size)}")
 
 
 @storage.command(
@@ -297,20 +272,19 @@ def transfer(session: Session, source: str, target: str, removes: bool, on: str,
 
     client, screen = session.client, session.screen
     plan = client.plan_transfer(source, target, delete=removes, include=how.include, exclude=how.exclude)
-    if how.dryrun and how.as_json:
-        screen.json(plan)
+    if how.dryrun and screen.told(plan):
         return
     near = find_near(session, plan, how, on)
-    if not how.as_json:
+    if not screen.for_programs:
         for line in [*render_plan(plan), *render_near(plan, near)]:
             screen.print(line)
     if how.dryrun or not (plan.files or plan.removes):
         return
     screen.confirm("Copy it?", yes=yes)
     if near.is_better:
-        copy_near(session, near, as_json=how.as_json)
+        copy_near(session, near)
     begun = client.start_transfer(source, target, delete=removes, include=how.include, exclude=how.exclude)
-    follow(session, begun.id, as_json=how.as_json)
+    follow(session, begun.id)
 
 
 @storage.command(epilog=examples("argosy storage transfers", "argosy storage transfers trf-01k… --follow"))
@@ -322,9 +296,8 @@ def transfer(session: Session, source: str, target: str, removes: bool, on: str,
     help="Show its progress until it ends; one that a killed server left is resumed.",
 )
 @click.option("--cancel", "cancels", is_flag=True, help="Cancel it; what was copied stays.")
-@json_option
-@pass_session
-def transfers(session: Session, id: str | None, follows: bool, cancels: bool, as_json: bool) -> None:
+@answering
+def transfers(session: Session, id: str | None, follows: bool, cancels: bool) -> None:
     """List transfers between stores, or one of them."""
     from argosy.cli.storage_transfers import follow, show
 
@@ -332,9 +305,9 @@ def transfers(session: Session, id: str | None, follows: bool, cancels: bool, as
         session.client.cancel_transfer(id)
         session.screen.say(f"{id} is called off; what was copied stays.")
     elif id and follows:
-        follow(session, id, as_json=as_json)
+        follow(session, id)
     else:
-        show(session, id, as_json=as_json)
+        show(session, id)
 
 
 @storage.command(epilog=examples("argosy storage cat argosy://logs/run.txt"))
@@ -360,17 +333,13 @@ def cat(session: Session, place: str) -> None:
 @click.option("--bucket", default="", help="For this bucket alone.")
 @click.option("--read-only", is_flag=True, help="It may only read.")
 @click.option("--remove", is_flag=True, help="Revoke the key.")
-@json_option
-@pass_session
-def key(
-    session: Session, name: str | None, bucket: str, read_only: bool, remove: bool, as_json: bool
-) -> None:
+@answering
+def key(session: Session, name: str | None, bucket: str, read_only: bool, remove: bool) -> None:
     """Access keys for programs that speak S3."""
     screen, client = session.screen, session.client
     if name is None:
         reply = client.store_keys()
-        if as_json:
-            screen.json(reply)
+        if screen.told(reply):
             return
         rows = [
             (each.name, each.id, each.bucket or "all", "reads" if each.reads_only else "reads and writes")
@@ -383,8 +352,7 @@ def key(
         screen.say(f"The key `{name}` lets nobody in any longer.")
         return
     made = client.make_store_key(name, bucket=bucket, reads_only=read_only)
-    if as_json:
-        screen.json(made)
+    if screen.told(made):
         return
     screen.print(f"export AWS_ACCESS_KEY_ID={made.id}")
     screen.print(f"export AWS_SECRET_ACCESS_KEY={made.secret}")
@@ -421,19 +389,21 @@ def _rules(how: How) -> Rules:
 
 
 @contextmanager
-def _copies(
-    session: Session, *, dryrun: bool = False, as_json: bool = False, encryption: str = ""
-) -> Iterator[Transfer]:
+def _copies(session: Session, *, dryrun: bool = False, encryption: str = "") -> Iterator[Transfer]:
     """Copies with progress on the terminal."""
     from argosy.client.transfers import Transfer
 
     session.client.health()  # starts the server if need be
     screen = session.screen
 
-    on_bytes = screen.on_bytes(quiet=as_json)
     client = session.client
     with Transfer(
-        client.location, session.cwd, on_bytes, sign=client.sign_objects, dryrun=dryrun, encryption=encryption
+        client.location,
+        session.cwd,
+        screen.on_bytes,
+        sign=client.sign_objects,
+        dryrun=dryrun,
+        encryption=encryption,
     ) as transfer:
         try:
             yield transfer
@@ -441,11 +411,10 @@ def _copies(
             screen.end_progress()
 
 
-def _tell(session: Session, transfer: Transfer, done: str, would: str, *, as_json: bool) -> None:
+def _tell(session: Session, transfer: Transfer, done: str, would: str) -> None:
     screen, dryrun = session.screen, transfer.dryrun
-    if as_json:
-        rows = [{"source": one, "target": other, "bytes": size} for one, other, size in transfer.copied]
-        screen.json({"copied": rows, "removed": transfer.removed, "dryrun": dryrun})
+    rows = [{"source": one, "target": other, "bytes": size} for one, other, size in transfer.copied]
+    if screen.told({"copied": rows, "removed": transfer.removed, "dryrun": dryrun}):
         return
     if dryrun:
         for one, other, _ in transfer.copied:

@@ -90,7 +90,7 @@ def render_near(view: TransferView, near: Near) -> list[str]:
     ]
 
 
-def copy_near(session: Session, near: Near, *, as_json: bool) -> None:
+def copy_near(session: Session, near: Near) -> None:
     """Run the job on the node to its end. Raises ArgosyError when it did not succeed: what it has copied
     stays."""
     from argosy.cli.following import Followed
@@ -100,7 +100,9 @@ def copy_near(session: Session, near: Near, *, as_json: bool) -> None:
     reply = session.client.jobs_launch([near.task], user=session.user, plan=near.plan.id)
     ref = reply.jobs[0]
     session.screen.say(f"managed job {ref.number} copies it", "dim")
-    if follow_job(session, Followed(ref.id, ref.number, ref.name, None, 1), silent=as_json):
+    if follow_job(
+        session, Followed(ref.id, ref.number, ref.name, None, 1), silent=session.screen.for_programs
+    ):
         raise ArgosyError(
             "transient",
             f"the node has not copied all of it: `argosy jobs logs {ref.number}` says why",
@@ -108,7 +110,7 @@ def copy_near(session: Session, near: Near, *, as_json: bool) -> None:
         )
 
 
-def follow(session: Session, id: str, *, as_json: bool, wait: Callable[[float], None] = time.sleep) -> None:
+def follow(session: Session, id: str, *, wait: Callable[[float], None] = time.sleep) -> None:
     """Stay with a transfer to its end. Raises what it ended with."""
     lost_s = 0.0
     while True:
@@ -123,19 +125,18 @@ def follow(session: Session, id: str, *, as_json: bool, wait: Callable[[float], 
         lost_s = 0.0
         if view.state.value not in ("planned", "running"):
             break
-        if not as_json:
+        if not session.screen.for_programs:
             session.screen.progress(
                 f"{view.files_done} of {many(view.files, 'file')}, "
                 f"{render_bytes(view.bytes_done)} of {render_bytes(view.bytes)}"
             )
         wait(_LOOK_S)
     session.screen.end_progress()
-    if as_json:
-        session.screen.json(view)
-    _tell_end(session, view, as_json=as_json)
+    session.screen.told(view)
+    _tell_end(session, view)
 
 
-def _tell_end(session: Session, view: TransferView, *, as_json: bool) -> None:
+def _tell_end(session: Session, view: TransferView) -> None:
     if view.problem is not None:
         error = ArgosyError.from_problem(view.problem)
         done = f"{view.files_done} of {many(view.files, 'file')} were copied"
@@ -145,7 +146,7 @@ def _tell_end(session: Session, view: TransferView, *, as_json: bool) -> None:
         what = f"{len(view.failed)} of {many(view.files, 'file')} were not copied"
         hint = "repeat the command for the rest"
         raise ArgosyError("conflict", what, hint=hint, details=view.failed[:10])
-    if as_json:
+    if session.screen.for_programs:
         return
     if view.state.value == "cancelled":
         session.screen.say(f"{view.id} was called off.")
@@ -156,12 +157,12 @@ def _tell_end(session: Session, view: TransferView, *, as_json: bool) -> None:
     )
 
 
-def show(session: Session, id: str | None, *, as_json: bool) -> None:
+def show(session: Session, id: str | None) -> None:
     """One transfer, or all of them."""
     found = [session.client.transfer(id)] if id else list(session.client.transfers().transfers)
-    if as_json:
-        session.screen.json(found[0] if id else found)
-    elif found:
+    if session.screen.told(found[0] if id else found):
+        return
+    if found:
         rows = [
             (
                 each.id,

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session
+from argosy.cli.session import Session, answering, examples
 
 
 @click.group(
@@ -32,11 +32,9 @@ def tunnel() -> None:
 )
 @click.argument("name")
 @click.option("--host", multiple=True, metavar="HOST", help="Requests for this host go through the tunnel.")
-@json_option
-@pass_session
-def token(session: Session, name: str, host: tuple[str, ...], as_json: bool) -> None:
+@answering
+def token(session: Session, name: str, host: tuple[str, ...]) -> None:
     """Make a token for a tunnel, and its line for the file of tokens of the machine outside."""
-    import json
     import secrets
 
     from argosy.gateway.tunnel_greeting import parse_allowed, sha256_of
@@ -47,8 +45,7 @@ def token(session: Session, name: str, host: tuple[str, ...], as_json: bool) -> 
         parse_allowed(line)
     except ValueError as error:
         raise click.UsageError(str(error).removeprefix("line 1: ")) from None
-    if as_json:
-        click.echo(json.dumps({"name": name, "token": made, "line": line}, indent=2))
+    if session.screen.told({"name": name, "token": made, "line": line}):
         return
     session.screen.print(f"The token, for a file inside (mode 0600):\n  {made}")
     session.screen.print(f"Its line, for the file of tokens outside:\n  {line}")
@@ -78,9 +75,8 @@ def token(session: Session, name: str, host: tuple[str, ...], as_json: bool) -> 
     "--publish", multiple=True, metavar="NAME=HOST:PORT", help="Accept any bytes for NAME on this address."
 )
 @click.option("--sockets", metavar="FOLDER", help="One unix socket for each name; default: the state folder.")
-@json_option
-@pass_session
-def accept(session: Session, /, listen: str, tokens: str, as_json: bool, **flags: Any) -> None:
+@answering
+def accept(session: Session, /, listen: str, tokens: str, **flags: Any) -> None:
     """Take tunnels on this machine, and pass requests through them, until it is stopped.
 
     Each name is also a unix socket in a folder, which the table of another gateway can name as a
@@ -96,7 +92,7 @@ def accept(session: Session, /, listen: str, tokens: str, as_json: bool, **flags
         words += ["--make-certificate", str(folder / "tls"), *flags["name"]]
     for option in ("http", "https", "publish"):
         words += [word for place in flags[option] for word in (f"--{option}", place)]
-    _become([*words, *(["--json"] if as_json else [])])
+    _become([*words, *(["--json"] if session.screen.for_programs else [])])
 
 
 @tunnel.command(
@@ -117,11 +113,8 @@ def accept(session: Session, /, listen: str, tokens: str, as_json: bool, **flags
     "--ca", default="", metavar="FILE", help="Certificate authority to trust there, instead of the system's."
 )
 @click.option("--public", is_flag=True, help="HOST:PORT may answer everybody who reaches the gateway.")
-@json_option
-@pass_session
-def open_(
-    session: Session, name: str, to: str, token_file: str, pin: str, ca: str, public: bool, as_json: bool
-) -> None:
+@answering
+def open_(session: Session, name: str, to: str, token_file: str, pin: str, ca: str, public: bool) -> None:
     """Hold a tunnel open to a machine outside, until it is stopped.
 
     A service of this machine's server is reached through its gateway, which checks its keys. With
@@ -137,7 +130,7 @@ def open_(
     words = ["open", called, target, "--to", to, "--token-file", token_file, "--serves", serves]
     words += ["--pin", pin] if pin else []
     words += ["--authority", ca] if ca else []
-    _become([*words, *(["--json"] if as_json else [])])
+    _become([*words, *(["--json"] if session.screen.for_programs else [])])
 
 
 def _place_of(session: Session, service: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from argosy.cli.session import Session, examples, json_option, pass_session, yes_option
+from argosy.cli.session import Session, answering, examples, yes_option
 from argosy.model.folders import TRASH_DAYS
 from argosy.model.units import render_bytes
 
@@ -70,8 +70,7 @@ Without a type it is a folder of the server, and its size is the quota. data.yam
 @click.option("--infra", help="PLACE[/REGION[/ZONE]].")
 @click.option("--size", help="Size of a new one, such as 100GB.")
 @click.option("--use-existing", is_flag=True, help="It exists already; create nothing.")
-@json_option
-@pass_session
+@answering
 def apply(
     session: Session,
     file: Path | None,
@@ -80,7 +79,6 @@ def apply(
     infra: str | None,
     size: str | None,
     use_existing: bool,
-    as_json: bool,
 ) -> None:
     """Make a volume, or change the quota of a folder; what is there stays."""
     told = _read(session.cwd / file) if file is not None else {}
@@ -89,7 +87,7 @@ def apply(
     if not told.get("name"):
         raise click.UsageError("which volume is meant? Write `name: NAME` in a file, or --name NAME")
     if not told.get("type"):
-        _apply_folder(session, told, as_json=as_json)
+        _apply_folder(session, told)
         return
     from argosy.model.own_volumes import VolumeConfig
 
@@ -102,14 +100,13 @@ def apply(
         config=VolumeConfig(**told.get("config") or {}),
         user=session.user,
     )
-    if as_json:
-        session.screen.json(_of_place(made)._asdict())
+    if session.screen.told(_of_place(made)._asdict()):
         return
     how = "made" if made.is_ours else "there"
     session.screen.say(f"The volume {made.name} is {how}. In a task: `volumes: {{/data: {made.name}}}`")
 
 
-def _apply_folder(session: Session, told: dict[str, Any], *, as_json: bool) -> None:
+def _apply_folder(session: Session, told: dict[str, Any]) -> None:
     from argosy.api.folders import FolderChange
     from argosy.model.errors import ArgosyError
 
@@ -126,8 +123,7 @@ def _apply_folder(session: Session, told: dict[str, Any], *, as_json: bool) -> N
         found = session.client.make_folder(name, quota_bytes=size, user=session.user)
     if size and found.quota_bytes != size:
         found = session.client.change_folder(found.id, FolderChange(quota_bytes=size))
-    if as_json:
-        session.screen.json(_of_folder(found)._asdict())
+    if session.screen.told(_of_folder(found)._asdict()):
         return
     quota = f" with a quota of {render_bytes(found.quota_bytes)}" if found.quota_bytes else ""
     session.screen.say(f"The folder {found.name} is there{quota}. In a task: `volumes: {{/data: {name}}}`")
@@ -173,23 +169,21 @@ def _size(text: object) -> int:
 
 
 @volumes.command(epilog=examples("argosy volumes ls", "argosy volumes ls --json"))
-@json_option
-@pass_session
-def ls(session: Session, as_json: bool) -> None:
+@answering
+def ls(session: Session) -> None:
     """List what tasks may name under `volumes`."""
     rows = [_of_place(each) for each in session.client.named_volumes().volumes]
     rows += [_of_folder(each) for each in session.client.folders().folders if each.access]
-    if as_json:
-        session.screen.json({"volumes": [each._asdict() for each in rows]})
-        return
-    if not rows:
-        session.screen.print("No volumes. Make one: argosy volumes apply --name NAME")
-        return
     cells = [
         (each.name, each.type, each.infra, each.size, each.state, each.owner or f"project {each.project}")
         for each in rows
     ]
-    session.screen.table(("NAME", "TYPE", "WHERE", "SIZE", "STATE", "OWNER"), cells)
+    session.screen.listed(
+        {"volumes": [each._asdict() for each in rows]},
+        ("NAME", "TYPE", "WHERE", "SIZE", "STATE", "OWNER"),
+        cells,
+        none="No volumes. Make one: argosy volumes apply --name NAME",
+    )
 
 
 def _of_place(each: NamedVolumeView) -> VolumeRow:
@@ -205,9 +199,8 @@ def _of_folder(each: FolderView) -> VolumeRow:
 @volumes.command(epilog=examples("argosy volumes delete data", "argosy volumes delete data train -y"))
 @click.argument("names", nargs=-1, required=True)
 @yes_option
-@json_option
-@pass_session
-def delete(session: Session, names: tuple[str, ...], yes: bool, as_json: bool) -> None:
+@answering
+def delete(session: Session, names: tuple[str, ...], yes: bool) -> None:
     """Delete volumes with their bytes; a folder goes to the trash, what was there before is forgotten."""
     from argosy.api.folders import FolderChange
 
@@ -225,7 +218,6 @@ def delete(session: Session, names: tuple[str, ...], yes: bool, as_json: bool) -
             session.client.change_folder(folders[name].id, FolderChange(trashed=True))
             how = f"in the trash for {TRASH_DAYS} days: argosy folder restore {name}"
         done.append({"name": name, "how": how})
-        if not as_json:
+        if not session.screen.for_programs:
             session.screen.say(f"{name}: {how}.")
-    if as_json:
-        session.screen.json({"deleted": done})
+    session.screen.told({"deleted": done})
