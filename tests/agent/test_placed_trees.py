@@ -205,28 +205,28 @@ def test_links_travel_wherever_they_lead(agent: AgentProcess) -> None:
 def test_the_agent_knows_which_tree_it_holds(agent: AgentProcess) -> None:
     async def scenario(client: AgentClient) -> None:
         source = Source().file("a", b"1").file("b/c", b"2")
-        assert await client.held_tree("~/w", "d1") != "d1"
+        assert (await client.held_tree("~/w", "d1")).digest != "d1"
         await source.send(client, "w")
         await client.place_tree(source.json(), "w", "d1")
-        assert await client.held_tree("~/w", "d1") == "d1"
-        assert await client.held_tree("~/w", "d2") != "d2"
-        assert await client.held_tree("~/other", "d1") != "d1"
+        assert (await client.held_tree("~/w", "d1")).digest == "d1"
+        assert (await client.held_tree("~/w", "d2")).digest != "d2"
+        assert (await client.held_tree("~/other", "d1")).digest != "d1"
         (agent.root / "home/w/output").write_text("of a program")
-        assert await client.held_tree("~/w", "d1") == "d1"
+        assert (await client.held_tree("~/w", "d1")).digest == "d1"
         (agent.root / "home/w/b/c").unlink()
-        assert await client.held_tree("~/w", "d1") != "d1"
+        assert (await client.held_tree("~/w", "d1")).digest != "d1"
         await client.place_tree(source.json(), "w", "d1")
         assert (agent.root / "home/w/b/c").read_text() == "2"
         (agent.root / "home/w/b/c").write_text("3")
         (agent.root / "home/w/b/d").write_text("3")
-        assert await client.held_tree("~/w", "d1") != "d1"
+        assert (await client.held_tree("~/w", "d1")).digest != "d1"
         await client.place_tree(source.json(), "w", "d1")
         (agent.root / "home/w/b").rename(agent.root / "home/w/z")
-        assert await client.held_tree("~/w", "d1") != "d1"
+        assert (await client.held_tree("~/w", "d1")).digest != "d1"
         await client.place_tree(Source().file("one", b"1").json(is_file=True), "f", "d3")
-        assert await client.held_tree("f", "d3") == "d3"
+        assert (await client.held_tree("f", "d3")).digest == "d3"
         (agent.root / "home/f").unlink()
-        assert await client.held_tree("f", "d3") != "d3"
+        assert (await client.held_tree("f", "d3")).digest != "d3"
 
     agent.use(scenario)
 

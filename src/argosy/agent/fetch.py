@@ -44,10 +44,10 @@ from argosy.agent.listing import digest_of, digests_of_groups, group_of
 from argosy.agent.looks import DRAFTS, Look, Looks, etag_of
 from argosy.agent.orders import Busy, Refused
 from argosy.agent.outside import is_below, write_json
+from argosy.agent.placing import Entry, Placing
 from argosy.agent.shapes import Shape, apply
 from argosy.agent.taking import Incoming, Server, Taking
 from argosy.agent.targets import Targets
-from argosy.agent.trees import Entry, Placing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

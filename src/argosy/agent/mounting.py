@@ -19,8 +19,8 @@ from argosy.agent import mount_door, processes, programs
 from argosy.agent.lending import Lending
 from argosy.agent.orders import Refused
 from argosy.agent.outside import content_of, is_below, write_json
+from argosy.agent.placing import Entry
 from argosy.agent.targets import Targets
-from argosy.agent.trees import Entry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

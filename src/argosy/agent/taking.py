@@ -12,8 +12,8 @@ import socket
 import threading
 import time
 
+from argosy.agent.placing import Placing, parts_of
 from argosy.agent.targets import stamp_of
-from argosy.agent.trees import Placing, parts_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

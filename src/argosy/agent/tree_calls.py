@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import weakref
 
 from argosy.agent import wire
 from argosy.agent.orders import Refused
@@ -11,6 +12,7 @@ from argosy.agent.orders import Refused
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import Tuple
 
     from argosy.agent.tree_changes import TreeChanges
     from argosy.agent.trees import NewChunk, Trees
@@ -36,7 +38,10 @@ class TreeCalls:
         self.packs: dict[tuple[str, str], Callable[[int, asyncio.StreamReader], Awaitable[Answer]]] = {
             ("PUT", "/chunks"): self._put_chunks,
             ("PUT", "/tree/change"): self._change,
+            ("PUT", "/tree"): self._place_arriving,
         }
+        #: By target. Who holds one may then wait for `_lock`, never the other way round.
+        self._targets: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     def _known(self) -> tuple[Trees, TreeChanges]:
         if self._trees is None or self._changes is None:
@@ -46,6 +51,9 @@ class TreeCalls:
             self._changes = TreeChanges(self._trees, self._trees.targets)
         return self._trees, self._changes
 
+    def _of(self, target: str) -> asyncio.Lock:
+        return self._targets.setdefault(target, asyncio.Lock())
+
     async def _missing(self, arguments: Answer) -> Answer:
         digests = arguments.get("digests")
         if not isinstance(digests, list):
@@ -54,11 +62,33 @@ class TreeCalls:
             return {"missing": await self._loop.run_in_executor(None, self._known()[0].missing, digests)}
 
     async def _place(self, arguments: Answer) -> Answer:
-        target, tree, digest = arguments.get("target"), arguments.get("tree"), arguments.get("digest", "")
-        if not isinstance(target, str) or not isinstance(tree, dict) or not isinstance(digest, str):
-            raise Refused("tree", "`target` and `digest` must be text and `tree` an object")
-        async with self._lock:
+        target, tree, digest = _tree_order(arguments)
+        async with self._of(target), self._lock:
             await self._loop.run_in_executor(None, self._known()[0].place, tree, target, digest)
+        return {}
+
+    async def _place_arriving(self, length: int, reader: asyncio.StreamReader) -> Answer:
+        """As `_place`, with the chunks that are missing here, in the order in which files need them. A slow
+        line keeps nobody else from placing."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        from argosy.agent.arriving import Arriving
+
+        order, left = await _read_order(length, reader)
+        target, tree, digest = _tree_order(order)
+        arriving = Arriving(left, self._loop)
+        thread = ThreadPoolExecutor(1)
+        async with self._of(target):
+            placing = self._loop.run_in_executor(
+                thread, self._known()[0].place, tree, target, digest, arriving.tree
+            )
+            placing.add_done_callback(lambda _: arriving.end())
+            try:
+                await arriving.carry(reader)
+            finally:
+                thread.shutdown(wait=False)
+                await asyncio.wait([placing])
+            placing.result()
         return {}
 
     async def _held(self, arguments: Answer) -> Answer:
@@ -69,13 +99,14 @@ class TreeCalls:
         trees, changes = self._known()
         async with self._lock:
             if await self._loop.run_in_executor(None, trees.holds, target, digest):
-                return {"held": True, "lying": digest}
+                return {"held": True, "lying": digest, "takes": True}
             lying = await self._loop.run_in_executor(None, changes.lying, target)
+            bare = not lying and trees.is_bare()
         if lying == digest:  # of which something is gone
             lying = ""
         if lying:
             self._start_look(target)
-        return {"held": False, "lying": lying}
+        return {"held": False, "lying": lying, "takes": True, "bare": bare}
 
     async def _look_ahead(self, arguments: Answer) -> Answer:
         target = arguments.get("target")
@@ -108,35 +139,56 @@ class TreeCalls:
         return {}
 
     async def _change(self, length: int, reader: asyncio.StreamReader) -> Answer:
-        """A line `{"order": how many bytes}`, the order, and a pack of the chunks that it needs."""
+        """An order (`_read_order`), and a pack of the chunks that it needs."""
         if length > wire.BODY_LIMIT_BYTES:
             raise Refused("request", "the body is larger than %d bytes" % wire.BODY_LIMIT_BYTES)
         trees, changes = self._known()
-        try:
-            line = await reader.readline()
-            size = json.loads(line)["order"]
-            if not isinstance(size, int) or not 0 <= size <= length - len(line):
-                raise ValueError("it does not fit")
-            order = json.loads(await reader.readexactly(size))
-            if not isinstance(order, dict):
-                raise ValueError("not an object")
-        except (ValueError, KeyError, TypeError) as error:
-            raise Refused("body", "not a change: %s" % error) from None
-        await _take_pack(length - len(line) - size, reader, trees.new_chunk)
-        await self._lock.acquire()
+        order, left = await _read_order(length, reader)
+        await _take_pack(left, reader, trees.new_chunk)
+        here = self._of(str(order.get("target")))
+        await here.acquire()
         write_down = None
         try:
-            write_down = await self._loop.run_in_executor(None, changes.change, order)
+            await self._lock.acquire()
+            try:
+                write_down = await self._loop.run_in_executor(None, changes.change, order)
+            finally:
+                if write_down is None:
+                    self._lock.release()
         finally:
             if write_down is None:
-                self._lock.release()
+                here.release()
         if write_down is None:
             return {"changed": False}
         # The answer does not wait for the notes: without them the tree is told as a whole the next time.
         writing = self._loop.run_in_executor(None, write_down)
         writing.add_done_callback(lambda _: self._lock.release())
+        writing.add_done_callback(lambda _: here.release())
         writing.add_done_callback(lambda _: self._forget_later(changes))
         return {"changed": True}
+
+
+def _tree_order(order: Answer) -> Tuple[str, Answer, str]:
+    target, tree, digest = order.get("target"), order.get("tree"), order.get("digest", "")
+    if not isinstance(target, str) or not isinstance(tree, dict) or not isinstance(digest, str):
+        raise Refused("tree", "`target` and `digest` must be text and `tree` an object")
+    return target, tree, digest
+
+
+async def _read_order(length: int, reader: asyncio.StreamReader) -> Tuple[Answer, int]:
+    """What comes before a pack: a line `{"order": how many bytes}`, and JSON of so many. Returns it, and how
+    many bytes follow."""
+    try:
+        line = await reader.readline()
+        size = json.loads(line)["order"]
+        if not isinstance(size, int) or not 0 <= size <= min(length - len(line), wire.BODY_LIMIT_BYTES):
+            raise ValueError("it does not fit")
+        order = json.loads(await reader.readexactly(size))
+        if not isinstance(order, dict):
+            raise ValueError("not an object")
+    except (ValueError, KeyError, TypeError) as error:
+        raise Refused("body", "not an order: %s" % error) from None
+    return order, length - len(line) - size
 
 
 async def _take_pack(

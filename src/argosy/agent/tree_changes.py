@@ -14,8 +14,9 @@ import time
 from argosy.agent.looks import as_recorded
 from argosy.agent.orders import Refused
 from argosy.agent.outside import is_below, write_json
+from argosy.agent.placing import Entry, Placing, refuse_contradictions
 from argosy.agent.targets import Known, Targets, stamp_of
-from argosy.agent.trees import Entry, Placing, Trees, refuse_contradictions, seal, unseal
+from argosy.agent.trees import Trees, seal, unseal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

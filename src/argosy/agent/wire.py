@@ -11,8 +11,12 @@ have the field names of `argosy.model.facts`. Paths below `PREFIX`:
     POST /chunks/missing  {"digests": [...]}              -> {"missing": [...]}
     PUT  /chunks          a pack: per chunk one line `<hex sha256> <size>\\n`, then its bytes -> {}
     POST /tree            {"target": "~/x", "tree": Tree, "digest": of the tree} -> {}
+    PUT  /tree            a line {"order": size}, the order of POST /tree, and a pack of the chunks that are
+                          missing, in the order in which files by their paths need them -> {}
     POST /tree/held       {"target", "digest"}            -> {"held": whether just that tree lies there,
-                                                              "lying": which one does that can be changed}
+                                                              "lying": which one does that can be changed,
+                                                              "takes": PUT /tree is known, "bare": it has no
+                                                              chunk of anything}
     POST /tree/ahead      {"target"}                      -> {}; a change of what lies there may follow
     PUT  /tree/change     a line {"order": size}, {"target", "since", "digest", "entries", "removed",
                           "folders"} and a pack of chunks -> {"changed": false: another tree lies there}

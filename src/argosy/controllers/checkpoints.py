@@ -21,6 +21,7 @@ from argosy.controllers.mounts import store_errors
 from argosy.controllers.observed import Facts
 from argosy.controllers.policies import is_copied
 from argosy.controllers.retention import retained
+from argosy.controllers.tree_placing import whole_tree
 from argosy.controllers.view import Rows
 from argosy.infra.agent_port import AgentDirectory, AgentPort
 from argosy.infra.border import BorderError
@@ -206,17 +207,11 @@ class CheckpointCopies:
             return
         target, digest = checkpoint_dir(job, ""), newest.tree
         try:
-            text = await files.tree(digest)
-            tree = msgspec.json.decode(text, type=Tree)
-            if await agent.held_tree(target, digest) == digest:
-                return
-            missing = await agent.missing_chunks(sorted(tree.chunk_digests()))
-            if missing:
-                await agent.put_chunks(files.chunks(missing))
+            held = await agent.held_tree(target, digest)
+            if held.digest != digest:
+                await whole_tree(agent, files, target, digest, held)
         except KeyError:
             _log.warning("the copy of what %s keeps is damaged: it starts without it", job.id)
-            return
-        await agent.place_tree(text, target, digest)
 
 
 async def fetch_tree(tree: Tree, sources: Mapping[str, AgentPort], files: TreeStore) -> None:

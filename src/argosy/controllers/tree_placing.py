@@ -15,11 +15,11 @@ from typing import Final
 
 import msgspec
 
-from argosy.infra.agent_port import AgentDirectory, AgentPort, PlacedChange
+from argosy.infra.agent_port import AgentDirectory, AgentPort, HeldTree, PlacedChange
 from argosy.infra.border import BorderError, RequestRefused, Transient
-from argosy.infra.tree_source import TaskFiles
+from argosy.infra.tree_source import TaskFiles, TreeSource
 from argosy.model.rows import Node
-from argosy.model.tree import CHANGE_MAX, CHUNK_BYTES, Entry, Tree
+from argosy.model.tree import CHANGE_MAX, CHUNK_BYTES, Entry, Tree, needed_chunks
 
 _REMEMBERED: Final = 10_000  # targets
 _NODES_TOLD: Final = 64  # of one tree that is about to change
@@ -42,27 +42,19 @@ class TreePlacing:
         assert files is not None
         since = self._lying.pop((node.id, target), (node, ""))[1]
         if since in ("", digest) or not await self._change(agent, target, since, digest):
-            lying = await agent.held_tree(target, digest)
-            told = {since, digest, ""}  # no use to tell these
+            held = await agent.held_tree(target, digest)
+            lying, told = held.digest, {since, digest, ""}  # no use to tell these
             if lying != digest and (lying in told or not await self._change(agent, target, lying, digest)):
-                await self._whole(agent, files, target, digest)
+                try:
+                    await whole_tree(agent, files, target, digest, held)
+                except KeyError:
+                    await files.drop_tree(digest)  # a client that asks for it uploads again
+                    raise RequestRefused(
+                        "workdir", "the uploaded files are gone from the server; launch again"
+                    ) from None
         self._lying[node.id, target] = node, digest
         if len(self._lying) > _REMEMBERED:
             self._lying.popitem(last=False)
-
-    async def _whole(self, agent: AgentPort, files: TaskFiles, target: str, digest: str) -> None:
-        try:
-            text = await files.tree(digest)
-            tree = msgspec.json.decode(text, type=Tree)
-            missing = await agent.missing_chunks(sorted(tree.chunk_digests()))
-            if missing:
-                await agent.put_chunks(files.chunks(missing))
-        except KeyError:
-            await files.drop_tree(digest)  # a client that asks for it uploads again
-            raise RequestRefused(
-                "workdir", "the uploaded files are gone from the server; launch again"
-            ) from None
-        await agent.place_tree(text, target, digest)
 
     async def _change(self, agent: AgentPort, target: str, since: str, digest: str) -> bool:
         """Whether that was enough."""
@@ -101,6 +93,22 @@ class TreePlacing:
         with contextlib.suppress(BorderError, TimeoutError, OSError):
             async with asyncio.timeout(10):
                 await (await self._agents.get(node)).look_ahead(target)
+
+
+async def whole_tree(agent: AgentPort, files: TreeSource, target: str, digest: str, held: HeldTree) -> None:
+    """Make a tree appear at a target of which `held` was said. Raises KeyError when something of it is gone
+    from the store, and border errors."""
+    text = await files.tree(digest)
+    tree = msgspec.json.decode(text, type=Tree)
+    needed = needed_chunks(tree)
+    missing = needed if held.is_bare else await agent.missing_chunks(list(needed))
+    if held.takes and not target.startswith("/"):  # other nodes wait while files outside of the home come
+        sizes = {chunk: needed[chunk] for chunk in missing}
+        await agent.send_tree(text, target, digest, sizes, files.chunks(list(sizes)))
+        return
+    if missing:
+        await agent.put_chunks(files.chunks(list(missing)))
+    await agent.place_tree(text, target, digest)
 
 
 def _size_of(entries: Sequence[Entry]) -> int:

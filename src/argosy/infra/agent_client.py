@@ -17,15 +17,18 @@ import msgspec
 
 from argosy.agent import wire
 from argosy.infra import border
+from argosy.infra.agent_http import receive_answer, send_request
 from argosy.infra.agent_port import (
     Answer,
     Channel,
+    Chunks,
     DataSink,
     DataSource,
     Duplex,
     Enter,
     Fetched,
     FetchOrder,
+    HeldTree,
     Kept,
     MountOrder,
     PlacedChange,
@@ -36,6 +39,7 @@ from argosy.infra.agent_port import (
 )
 from argosy.infra.agent_streams import CALL_S, LOST, Port, Seat, Terminal, reason_of
 from argosy.infra.silence import Ear
+from argosy.infra.tree_sending import TreeBody, send_packs
 from argosy.model.facts import LogChunk, NodeFacts, RankFact
 from argosy.model.tree import pack_of
 
@@ -45,7 +49,6 @@ _TREE_S: Final = 900.0
 _MOUNT_S: Final = 90.0
 _LEND_S: Final = 60.0
 _SETTLE_S: Final = 6 * 3600.0  # the agent gives up much earlier when nothing moves
-_PACK_BYTES: Final = 8 << 20
 _STREAM_LIMIT_BYTES: Final = 2 << 20  # a StreamReader stops reading ahead at twice this
 
 
@@ -152,6 +155,8 @@ class _KeptQuestion(msgspec.Struct, frozen=True):
 class _TreeHeld(msgspec.Struct, frozen=True):
     held: bool
     lying: str = ""
+    takes: bool = False
+    bare: bool = False
 
 
 class _TreeChanged(msgspec.Struct, frozen=True):
@@ -242,41 +247,16 @@ class AgentClient:
         answer = await self._post("/chunks/missing", _Digests(digests), _TREE_S)
         return msgspec.json.decode(answer, type=_Missing).missing
 
-    async def put_chunks(self, chunks: AsyncIterator[tuple[str, bytes]]) -> None:
-        """One pack is read while the one before it travels."""
-        sending: asyncio.Task[bytes] | None = None
-        pack: list[tuple[str, bytes]] = []
-        size = 0
+    async def put_chunks(self, chunks: Chunks) -> None:
+        await send_packs(lambda pack: self._call("PUT", "/chunks", pack_of(pack), _TREE_S), chunks)
 
-        async def send() -> None:
-            nonlocal sending, pack, size
-            if sending is not None:
-                await sending
-            call = self._call("PUT", "/chunks", pack_of(pack), _TREE_S)
-            sending, pack, size = asyncio.create_task(call), [], 0
-
-        try:
-            async for digest, data in chunks:
-                if pack and size + len(data) > _PACK_BYTES:
-                    await send()
-                pack.append((digest, data))
-                size += len(data)
-            if pack:
-                await send()
-            if sending is not None:
-                await sending
-        finally:
-            if sending is not None and not sending.done():
-                sending.cancel()
-                await asyncio.wait([sending])
-
-    async def held_tree(self, target: str, digest: str) -> str:
+    async def held_tree(self, target: str, digest: str) -> HeldTree:
         try:
             answer = await self._post("/tree/held", _TreeQuestion(target, digest), _TREE_S)
         except border.RequestRefused:  # an older agent
-            return ""
+            return HeldTree()
         said = msgspec.json.decode(answer, type=_TreeHeld)
-        return digest if said.held else said.lying
+        return HeldTree(digest if said.held else said.lying, is_bare=said.bare, takes=said.takes)
 
     async def look_ahead(self, target: str) -> None:
         await self._post("/tree/ahead", _Target(target))
@@ -289,6 +269,18 @@ class AgentClient:
 
     async def place_tree(self, tree_json: bytes, target: str, digest: str = "") -> None:
         await self._post("/tree", _TreeOrder(target, msgspec.Raw(tree_json), digest), _TREE_S)
+
+    async def send_tree(
+        self, tree_json: bytes, target: str, digest: str, chunks: Mapping[str, int], data: Chunks
+    ) -> None:
+        order = msgspec.json.encode(_TreeOrder(target, msgspec.Raw(tree_json), digest))
+        body = TreeBody(order, chunks, data)
+        async with self._places:
+            try:
+                async with asyncio.timeout(_TREE_S) as limit:
+                    await self._exchange(lambda channel: body.send(channel, limit, _TREE_S), again=False)
+            except TimeoutError:
+                raise border.Unreachable(f"the agent took nothing within {_TREE_S:.0f} s") from None
 
     async def kept(self, target: str, settled_s: float) -> Kept:
         answer = await self._post("/kept", _KeptQuestion(target, settled_s), _TREE_S)
@@ -334,29 +326,30 @@ class AgentClient:
         async with self._places:
             try:
                 async with asyncio.timeout(timeout_s):
-                    return await self._exchange(method, path, body)
+                    return await self._exchange(lambda channel: send_request(channel, method, path, body))
             except TimeoutError:
                 raise border.Unreachable(
                     f"the agent did not answer {path} within {timeout_s:.0f} s"
                 ) from None
 
-    async def _exchange(self, method: str, path: str, body: Sequence[bytes]) -> bytes:
+    async def _exchange(self, send: Callable[[Channel], Awaitable[None]], *, again: bool = True) -> bytes:
+        """`again`: what was sent on a connection that had died meanwhile can be sent on another one."""
         while True:
             kept = bool(self._idle)
             channel = self._idle.pop() if kept else await self._open()
             good = False
             try:
-                await send_request(channel, method, path, body)
+                await send(channel)
                 status, answer = await receive_answer(channel)
                 good = True
                 break
             except LOST as error:
-                if not kept:
+                if not (kept and again):
                     raise border.Unreachable(f"the agent broke off: {reason_of(error)}") from None
             finally:
-                if good and not self._closed and status != 400:
+                if good and not self._closed and (status == 200 or (again and status != 400)):
                     self._idle.append(channel)
-                else:  # a 400 may leave the rest of a body unread
+                else:  # it may leave the rest of a body unread
                     channel.writer.close()
         if status != 200:
             raise _as_error(status, answer)
@@ -519,38 +512,6 @@ async def _read_report(ear: Ear) -> Report:
         beat_s=head.beat,
         wall_ms=head.wall,
     )
-
-
-# ---- HTTP
-
-
-async def send_request(channel: Channel, method: str, path: str, body: Sequence[bytes]) -> None:
-    size = sum(map(len, body))
-    channel.writer.write(
-        f"{method} {wire.PREFIX}{path} HTTP/1.1\r\nHost: agent\r\nContent-Length: {size}\r\n\r\n".encode()
-    )
-    try:
-        for piece in body:
-            channel.writer.write(piece)
-            await channel.writer.drain()
-    except ConnectionError:
-        # It may have refused the body and said why; `receive_answer` finds out.
-        pass
-
-
-async def receive_answer(channel: Channel) -> tuple[int, bytes]:
-    """Status and body of an answer. Raises one of `LOST`."""
-    head = await channel.reader.readuntil(b"\r\n\r\n")
-    lines = head.decode("latin-1").split("\r\n")
-    words = lines[0].split(" ", 2)
-    if len(words) < 2 or not words[0].startswith("HTTP/1.") or not words[1].isdigit():
-        raise ConnectionError("the answer is not HTTP/1.1")
-    length = 0
-    for line in lines[1:]:
-        name, _, value = line.partition(":")
-        if name.lower() == "content-length" and value.strip().isdigit():
-            length = int(value)
-    return int(words[1]), await channel.reader.readexactly(length) if length else b""
 
 
 def _as_error(status: int, answer: bytes) -> border.BorderError:

@@ -194,6 +194,20 @@ class PlacedChange(msgspec.Struct, frozen=True, kw_only=True):
     folders: tuple[str, ...]
 
 
+class HeldTree(msgspec.Struct, frozen=True):
+    """What lies where a tree is wanted. `digest`: that of the wanted tree when it was the last that was
+    placed there and none of its files is gone or was replaced; else of one of which `change_tree` may make
+    it, or "". `is_bare`: the node has no chunk of anything; `takes`: it knows `send_tree`."""
+
+    digest: str = ""
+    is_bare: bool = False
+    takes: bool = False
+
+
+#: Each chunk's digest and bytes.
+Chunks = AsyncIterator[tuple[str, bytes]]
+
+
 class FetchOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What appears at `target`. `single`: it is one file, not a folder; `full`: what is there already comes
     again; `md5`: an ETag of 32 digits is the MD5 of the bytes; `encryption` and `key_id`: how what comes must
@@ -330,11 +344,10 @@ class AgentPort(Protocol):
 
     async def missing_chunks(self, digests: Sequence[str]) -> Sequence[str]: ...
 
-    async def put_chunks(self, chunks: AsyncIterator[tuple[str, bytes]]) -> None: ...
+    async def put_chunks(self, chunks: Chunks) -> None: ...
 
-    async def held_tree(self, target: str, digest: str) -> str:
-        """`digest` when this tree was the last that was placed at `target` and none of its files is gone or
-        was replaced; else the digest of a tree of which `change_tree` may make it, or ""."""
+    async def held_tree(self, target: str, digest: str) -> HeldTree:
+        """What lies at `target`, where this tree is wanted."""
 
     async def look_ahead(self, target: str) -> None:
         """A change of the tree there may follow: the node looks meanwhile at what it has."""
@@ -348,6 +361,14 @@ class AgentPort(Protocol):
         """Make the tree appear at `target` (`~/x`, absolute, or relative to the node's home). What an earlier
         tree put there and this one lacks is removed unless somebody changed it; other files stay. Raises
         `RequestRefused` for a target that is not allowed."""
+
+    async def send_tree(
+        self, tree_json: bytes, target: str, digest: str, chunks: Mapping[str, int], data: Chunks
+    ) -> None:
+        """As `put_chunks` and `place_tree` in one, where `held_tree` says that it can be: files are written
+        while others are under way. `chunks`: those that are missing there, with their sizes, in the order of
+        `needed_chunks`; `data`: their bytes. Raises as `place_tree`, and `Transient` when others are
+        missing."""
 
     async def kept(self, target: str, settled_s: float) -> Kept:
         """What lies in a folder below the node's home; nothing where it is not. Files that changed less than

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.agent_client import receive_answer, send_request
+from argosy.infra.agent_http import receive_answer, send_request
 from argosy.infra.agent_port import Channel
 from argosy.infra.bootstrap import AgentPlan, StartAnswer
 from argosy.infra.ssh import Ssh, SshTarget

@@ -83,6 +83,16 @@ def _gone(old: Tree, new: Tree, change: TreeChange) -> tuple[str, ...]:
     return tuple(sorted(gone))
 
 
+def needed_chunks(tree: Tree) -> dict[str, int]:
+    """Each chunk once, with its size, in the order in which files need them that are written by their paths,
+    name by name."""
+    sizes: dict[str, int] = {}
+    for entry in sorted(tree.entries, key=lambda entry: entry.path.encode().split(b"/")):
+        for index, digest in enumerate(entry.chunks):
+            sizes.setdefault(digest, min(CHUNK_BYTES, entry.size - index * CHUNK_BYTES))
+    return sizes
+
+
 def folders_above(path: str) -> list[str]:
     """The folders on the way to a path.
 

@@ -14,12 +14,14 @@ from argosy.infra import border
 from argosy.infra.agent_port import (
     AgentPort,
     Answer,
+    Chunks,
     DataSink,
     DataSource,
     Duplex,
     Enter,
     Fetched,
     FetchOrder,
+    HeldTree,
     Kept,
     MountOrder,
     PlacedChange,
@@ -198,9 +200,9 @@ class SimAgent:
             machine.chunks.add(digest)
         await self._answer("put_chunks", machine)
 
-    async def held_tree(self, target: str, digest: str) -> str:
+    async def held_tree(self, target: str, digest: str) -> HeldTree:
         machine = await self._call("held_tree")
-        return machine.placed.get(target, "")
+        return HeldTree(machine.placed.get(target, ""), takes=True)
 
     async def look_ahead(self, target: str) -> None:
         await self._call("look_ahead")
@@ -226,6 +228,12 @@ class SimAgent:
         machine.trees[target] = tree_json
         machine.placed[target] = digest
         await self._answer("place_tree", machine)
+
+    async def send_tree(
+        self, tree_json: bytes, target: str, digest: str, chunks: Mapping[str, int], data: Chunks
+    ) -> None:
+        await self.put_chunks(data)
+        await self.place_tree(tree_json, target, digest)
 
     async def kept(self, target: str, settled_s: float) -> Kept:
         await self._call("kept")
