@@ -10,7 +10,7 @@ import importlib
 
 __version__ = "0.1.0"
 
-_MODULES = ("aio", "jobs", "serve")
+_MODULES = ("aio", "clouds", "exceptions", "jobs", "serve")
 _HOMES = {"AsyncClient": "argosy.client.async_client"}
 
 

@@ -10,13 +10,29 @@ from __future__ import annotations
 
 from argosy.client import serving
 from argosy.client.blocking import blocking
+from argosy.client.records import ReplicaStatus, ServiceStatus
+from argosy.client.serving import SkyServiceSpec, UpdateMode
 
-__all__ = ["down", "promote", "rollback", "scale", "status", "up", "update"]
+__all__ = [
+    "ReplicaStatus",
+    "ServiceStatus",
+    "SkyServiceSpec",
+    "UpdateMode",
+    "down",
+    "promote",
+    "rollback",
+    "scale",
+    "status",
+    "tail_logs",
+    "up",
+    "update",
+]
 
 down = blocking(serving.serve_down)
 promote = blocking(serving.serve_promote)
 rollback = blocking(serving.serve_rollback)
 scale = blocking(serving.serve_scale)
 status = blocking(serving.serve_status)
+tail_logs = blocking(serving.serve_tail_logs)
 up = blocking(serving.serve_up)
 update = blocking(serving.serve_update)

@@ -19,7 +19,7 @@ import pytest
 import argosy as sky
 from argosy import aio
 from argosy.api.planning import PipelineReply, PipelineRequest, PlanReply
-from argosy.client import blocking, facade, sdk
+from argosy.client import blocking, facade, managed, sdk
 from argosy.client.saving import save_logs
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Plan
@@ -435,8 +435,10 @@ def test_a_storage_is_kept_with_what_it_says() -> None:
     mount = model.storage_mounts[0]
     assert (mount.sources, mount.mode, mount.persistent, mount.name) == (("s3://b",), "COPY", False, "b")
     assert not said, "all of it is done"
-    with pytest.raises(ArgosyError, match="`stores`"):
-        sky.Storage(name="b", stores=["S3"])
+    mount = sky.Task(run="x").set_storage_mounts({"/d": sky.Storage("b", stores=["S3"])}).build()
+    assert mount.storage_mounts[0].store == "s3"
+    with pytest.raises(ArgosyError, match="`stores` names 2"):
+        sky.Storage(name="b", stores=[sky.StoreType.S3, sky.StoreType.GCS])
 
 
 # Async ------------------------------------------------------------------------------------------------------------  # noqa: E501
@@ -478,9 +480,11 @@ def test_the_async_facade(server: FakeServer, tmp_path: Path) -> None:
 def test_every_flow_is_in_both_faces() -> None:
     """They cannot differ: each is the same flow. So it is enough that none was forgotten."""
     flows = {
-        flow for name, flow in vars(facade).items() if inspect.iscoroutinefunction(flow) and name[0] != "_"
+        flow
+        for name, flow in (vars(facade) | vars(managed)).items()
+        if inspect.iscoroutinefunction(flow) and name[0] != "_"
     }
-    flows -= {save_logs}
+    flows -= {save_logs, facade.all_jobs, facade.find_job, facade.show_log}
     for faces in ((sdk, sky.jobs), (aio, aio.jobs)):
         shown = {getattr(getattr(face, name), "__wrapped__", None) for face in faces for name in face.__all__}
         assert flows <= shown

@@ -36,6 +36,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "server/door_rules.py": ({"localhost"}, "a host"),
     "gateway/own_certificate.py": ({"localhost"}, "a host"),
     "model/addresses.py": ({"localhost"}, "a host"),
+    "client/bucket_mounts.py": ({"azure", "ibm", "nebius", "oci"}, "what SkyPilot calls kinds of stores"),
     "model/mounts.py": ({"azure", "ibm", "nebius", "oci"}, "what SkyPilot calls kinds of stores"),
     "planning/constraints.py": ({"local"}, "a word of a sentence"),
     "cli/converting.py": ({"kubernetes", "slurm", "ray"}, "kinds of job files, not places"),

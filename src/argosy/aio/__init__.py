@@ -25,6 +25,7 @@ __all__ = [
     "current_client",
     "down",
     "download_logs",
+    "endpoints",
     "estimate",
     "events",
     "exec",
@@ -52,6 +53,7 @@ check = awaiting(facade.check)
 cost_report = awaiting(facade.cost_report)
 down = awaiting(facade.down)
 download_logs = awaiting(facade.download_logs)
+endpoints = awaiting(facade.endpoints)
 estimate = awaiting(facade.estimate)
 events = awaiting(facade.events)
 exec = awaiting(facade.exec)

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from argosy.client import facade
+from argosy.client import managed
 from argosy.client.awaiting import awaiting
+from argosy.client.records import JobStatus as ManagedJobStatus
 
-__all__ = ["cancel", "launch", "queue", "tail_logs", "tasks"]
+__all__ = [
+    "ManagedJobStatus",
+    "cancel",
+    "launch",
+    "pool_apply",
+    "pool_down",
+    "pool_status",
+    "queue",
+    "queue_v2",
+    "tail_logs",
+    "tasks",
+]
 
-cancel = awaiting(facade.cancel_managed)
-launch = awaiting(facade.launch_job)
-queue = awaiting(facade.queue_of_managed)
-tail_logs = awaiting(facade.tail_logs_of_managed)
-tasks = awaiting(facade.tasks_of_managed)
+cancel = awaiting(managed.cancel_managed)
+launch = awaiting(managed.launch_job)
+pool_apply = awaiting(managed.pool_apply)
+pool_down = awaiting(managed.pool_down)
+pool_status = awaiting(managed.pool_status)
+queue = awaiting(managed.queue_of_managed)
+queue_v2 = awaiting(managed.queue_v2_of_managed)
+tail_logs = awaiting(managed.tail_logs_of_managed)
+tasks = awaiting(managed.tasks_of_managed)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -13,6 +15,13 @@ from argosy.model.group import When
 
 if TYPE_CHECKING:
     from argosy.client.tasks import Task
+
+
+class DagExecution(StrEnum):
+    """SkyPilot's words for the order of a Dag's tasks."""
+
+    SERIAL = "serial"
+    PARALLEL = "parallel"
 
 
 class Dag:
@@ -55,6 +64,17 @@ class Dag:
         self.add(after)
         self.edges.append((before, after))
         self._when[id(after)] = When(when)
+
+    def set_execution(self, execution: DagExecution | str) -> None:
+        """PARALLEL: no order, as it is without `>>`. SERIAL: one after the other, as they were added. Errors:
+        "usage" for another word."""
+        word = str(execution).rpartition(".")[2].lower()
+        if word not in DagExecution.__members__.values():
+            raise ArgosyError("usage", f"`execution` is serial or parallel, not {execution!r}")
+        self.edges = []
+        if word == DagExecution.SERIAL:
+            for before, after in itertools.pairwise(self.tasks):
+                self.add_edge(before, after)
 
     def when_of(self, position: int) -> When:
         return self._when.get(id(self.tasks[position]), When.SUCCEEDED)

@@ -20,13 +20,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar, overload
 
-import msgspec
-
 from argosy.api.clusters import ClusterCalls
 from argosy.api.costs import CostCalls, CostView
 from argosy.api.endpoint import Done
 from argosy.api.events import EventCalls, EventView
-from argosy.api.groups import GroupCalls, TaskView
+from argosy.api.groups import GroupCalls
 from argosy.api.jobs import JobCalls, JobView
 from argosy.api.launching import LaunchingCalls
 from argosy.api.planning import PipelineReply, PlanningCalls, PlanReply
@@ -36,16 +34,23 @@ from argosy.api.server import Health, ServerCalls
 from argosy.client import login
 from argosy.client.dags import Dag
 from argosy.client.flow import ReadLog
-from argosy.client.groups import grouped, names_of, when_of
 from argosy.client.printing import Out, Printer
 from argosy.client.progress import is_filled_here, needs_files
-from argosy.client.records import ClusterRecord, JobRecord, JobStatus, as_cluster, as_job, job_state
+from argosy.client.records import (
+    ClusterRecord,
+    JobRecord,
+    JobStatus,
+    LaunchedResources,
+    as_cluster,
+    as_job,
+    job_state,
+    launched_on,
+)
 from argosy.client.saving import save_logs
 from argosy.client.shared import SharedClient
 from argosy.client.tasks import Launchable, Task, model_of
 from argosy.client.telling import tell
 from argosy.model.errors import ArgosyError
-from argosy.model.group import When
 from argosy.model.offer import Offer, Plan
 from argosy.model.resources import Autostop
 from argosy.model.task import Task as ModelTask
@@ -63,6 +68,12 @@ class Handle(NamedTuple):
     created: bool = False
     plan: Plan | None = None
 
+    @property
+    def launched_resources(self) -> LaunchedResources:
+        """Where it was planned to run; fields are None where that is not known."""
+        offer = self.plan.choices[0].offer if self.plan is not None and self.plan.choices else None
+        return LaunchedResources() if offer is None else launched_on(offer)
+
 
 class Launched(NamedTuple):
     """What was launched: unpacks as `job_id, handle`. `job_id` is the job's number, None when nothing
@@ -77,18 +88,24 @@ class Launched(NamedTuple):
         return self.handle.cluster_name
 
 
-def get(result: T) -> T:
+def get(request_id: T) -> T:
     """The result itself: calls return answers, not requests. Here for programs that wait for requests.
 
     >>> get(5)
     5
     """
-    return result
+    return request_id
 
 
-def stream_and_get(result: T) -> T:
-    """As `get`."""
-    return result
+def stream_and_get(
+    request_id: T,
+    log_path: str | None = None,
+    tail: int | None = None,
+    follow: bool = True,
+    output_stream: Out | None = None,
+) -> T:
+    """As `get`. What else it takes in SkyPilot changes nothing: there is no log of a request."""
+    return request_id
 
 
 # Launching ----------------------------------------------------------------------------------------------
@@ -114,7 +131,7 @@ async def launch(
 
         job_id, handle = launch(Task(run="echo hi"), cluster_name="dev")
     """
-    model = _prepared(task)
+    model = prepared(task)
     if dryrun:
         return await _planned(model, cluster_name)
     sent = await SharedClient.send_files(model)
@@ -142,7 +159,7 @@ async def exec(task: Launchable, cluster_name: str, dryrun: bool = False, down: 
         raise ArgosyError(
             "unsupported", "`exec` cannot end the cluster", hint="use `autostop(NAME, 0, down=True)` after it"
         )
-    model = _prepared(task)
+    model = prepared(task)
     if dryrun:
         return await _planned(model, cluster_name)
     if needs_files(model) or any(map(is_filled_here, model.storage_mounts)):
@@ -158,66 +175,6 @@ async def exec(task: Launchable, cluster_name: str, dryrun: bool = False, down: 
 async def _planned(model: ModelTask, cluster_name: str | None) -> Launched:
     reply = await PlanningCalls.plan(model, managed=False)
     return Launched(None, Handle(cluster_name, plan=reply.plan))
-
-
-async def launch_job(
-    task: Launchable,
-    name: str | None = None,
-    *,
-    num_jobs: int | None = None,
-    parallel: int | None = None,
-    fail_fast: bool = False,
-    after: Iterable[int | str] | int | str | None = None,
-    when: When | str = When.SUCCEEDED,
-) -> Launched:
-    """Queue a managed job; returns when it is queued. Unpacks as `job_id, handle`.
-
-    A Dag with several tasks is queued as one group, in its order (`a >> b`); `num_jobs` makes an array of one
-    task, of which `parallel` run at once. `after`: managed jobs that must have ended before, as `when` says.
-
-        with sky.Dag("nightly") as dag:
-            sky.Task("prepare", run="python prepare.py") >> sky.Task("train", run="python train.py")
-        job_id, _ = sky.jobs.launch(dag)
-    """
-    group = grouped(
-        task,
-        name=name,
-        num_jobs=num_jobs,
-        parallel=parallel,
-        fail_fast=fail_fast,
-        waits=bool(names_of(after)),
-    )
-    user = login.user_name(os.environ)
-    if group is not None:
-        tell(group.warnings)
-        models = []
-        for one in group.tasks:
-            sent = await SharedClient.send_files(one)
-            tell(sent.warnings)
-            models.append(sent.task)
-        reply = await GroupCalls.launch_group(
-            models,
-            group.layout,
-            name=group.name,
-            after=names_of(after),
-            when=when_of(when),
-            notify=group.notify,
-            user=user,
-        )
-    else:
-        model = _prepared(task)
-        if name is not None:
-            model = msgspec.structs.replace(model, name=name)
-        sent = await SharedClient.send_files(model)
-        tell(sent.warnings)
-        reply = await LaunchingCalls.jobs_launch([sent.task], user=user)
-    tell(reply.warnings, of_reply=True)
-    return Launched(reply.jobs[0].number, Handle(None))
-
-
-async def tasks_of_managed(job_id: int | str) -> list[TaskView]:
-    """The tasks of a group of managed jobs, by position. Errors: "not-found", "wrong-state" for one job."""
-    return list((await GroupCalls.group(str(job_id))).tasks)
 
 
 class OptimizeTarget(StrEnum):
@@ -264,10 +221,10 @@ async def estimate(task: Launchable, *, limit: int = 20, objective: str = "") ->
 
 async def _estimated(task: Launchable, limit: int, objective: str) -> PlanReply | PipelineReply:
     if isinstance(task, Dag) and len(task) > 1:
-        tasks = [_prepared(one) for one in task.tasks]
+        tasks = [prepared(one) for one in task.tasks]
         edges = task.positions()
         return await PlanningCalls.plan_pipeline(tasks, edges=edges, objective=objective or "cost")
-    model = _prepared(task)
+    model = prepared(task)
     return await PlanningCalls.plan(model, prices=True, limit=limit, distinct=True, objective=objective)
 
 
@@ -284,16 +241,22 @@ def validate(task: Launchable) -> None:
 
 
 async def status(
-    cluster_names: Sequence[str] | str | None = None, refresh: bool = False, all: bool = False
+    cluster_names: Sequence[str] | str | None = None,
+    refresh: bool | str = False,
+    all: bool = False,
+    all_users: bool = True,
 ) -> list[ClusterRecord]:
-    """Clusters, by default all live ones. `refresh` asks the infrastructure first.
+    """Clusters, by default all live ones. `refresh` asks the infrastructure first (SkyPilot's `AUTO`, `FORCE`
+    and `NONE` will do, too); `all_users=False` leaves out those of others.
 
     A name that no cluster has is told in a warning.
     """
     names = [cluster_names] if isinstance(cluster_names, str) else cluster_names
-    reply = await ClusterCalls.status(refresh=refresh, all=all)
+    reply = await ClusterCalls.status(refresh=_refreshes(refresh), all=all)
     if names is None:
-        return [as_cluster(cluster) for cluster in reply.clusters]
+        me = login.user_name(os.environ)
+        shown = [each for each in reply.clusters if all_users or each.user == me]
+        return [as_cluster(cluster) for cluster in shown]
     known = {cluster.name for cluster in reply.clusters}
     tell([f"there is no cluster `{name}`" for name in names if name not in known])
     return [as_cluster(cluster) for cluster in reply.clusters if cluster.name in names]
@@ -306,13 +269,13 @@ async def start(cluster_name: str, idle_minutes_to_autostop: int | None = None, 
     return done if policy is None else await ClusterCalls.autostop(cluster_name, policy)
 
 
-async def stop(cluster_name: str) -> Done:
-    """Stop a cluster, keeping its disks."""
+async def stop(cluster_name: str, purge: bool = False) -> Done:
+    """Stop a cluster, keeping its disks. `purge` changes nothing: what cannot be reached is tried again."""
     return await ClusterCalls.stop(cluster_name)
 
 
-async def down(cluster_name: str) -> Done:
-    """End a cluster and its jobs."""
+async def down(cluster_name: str, purge: bool = False) -> Done:
+    """End a cluster and its jobs. `purge` changes nothing: what cannot be reached is tried again."""
     return await ClusterCalls.down(cluster_name)
 
 
@@ -324,18 +287,46 @@ async def autostop(
     return await ClusterCalls.autostop(cluster_name, policy or Autostop())
 
 
+class Endpoints(dict[int, str]):
+    """Addresses by port; any port of the machine can be asked for.
+
+    >>> Endpoints("10.0.0.7")[8080]
+    '10.0.0.7:8080'
+    """
+
+    def __init__(self, address: str, *ports: int) -> None:
+        super().__init__({port: f"{address}:{port}" for port in ports})
+        self._address = address
+
+    def __missing__(self, port: int) -> str:
+        return f"{self._address}:{port}"
+
+
+async def endpoints(cluster: str, port: int | str | None = None) -> Endpoints:
+    """Where a port of a cluster's first node answers, by port.
+
+    Errors: "not-found", "wrong-state" while it has no node.
+    """
+    view = await ClusterCalls.cluster(cluster)
+    if not view.nodes or not view.nodes[0].ip:
+        raise ArgosyError("wrong-state", f"cluster `{cluster}` has no node yet", hint="wait until it runs")
+    return Endpoints(view.nodes[0].ip, *([] if port is None else [int(port)]))
+
+
 # Jobs of clusters ---------------------------------------------------------------------------------------
 
 
-async def queue(cluster_name: str, skip_finished: bool = False) -> list[JobRecord]:
-    """Jobs of a cluster, newest first."""
-    return [as_job(job) for job in await _all_jobs(cluster_name, skip_finished)]
+async def queue(cluster_name: str, skip_finished: bool = False, all_users: bool = True) -> list[JobRecord]:
+    """Jobs of a cluster, newest first. `all_users=False`: only your own."""
+    me = login.user_name(os.environ)
+    jobs = await all_jobs(cluster_name, skip_finished)
+    return [as_job(job) for job in jobs if all_users or job.user == me]
 
 
 async def cancel(cluster_name: str, all: bool = False, job_ids: Iterable[int] | int | None = None) -> Done:
     """Cancel jobs of a cluster: `all`, or by number; neither: the newest live one."""
-    _check_flag("all", all)
-    numbers = _numbers(job_ids)
+    check_flag("all", all)
+    numbers = numbers_of(job_ids)
     if not all and job_ids is None:
         page = await JobCalls.queue(cluster_name, live=True, limit=1)
         numbers = [str(job.number) for job in page.jobs]
@@ -359,7 +350,7 @@ async def job_status(
     if wanted is None:
         newest = await JobCalls.queue(cluster_name, limit=1)
         return {job.number: job_state(job.status) for job in newest.jobs}
-    known = {job.number: job_state(job.status) for job in await _all_jobs(cluster_name)}
+    known = {job.number: job_state(job.status) for job in await all_jobs(cluster_name)}
     return {number: known.get(number) for number in wanted}
 
 
@@ -372,7 +363,7 @@ async def explain(cluster_name: str | None = None, job_id: int | None = None) ->
     """
     if cluster_name is not None and job_id is None:
         return await PoolCalls.explain((await ClusterCalls.cluster(cluster_name)).id)
-    return await PoolCalls.explain((await _find_job(cluster_name, job_id)).id)
+    return await PoolCalls.explain((await find_job(cluster_name, job_id)).id)
 
 
 async def tail_logs(
@@ -386,7 +377,7 @@ async def tail_logs(
 
     `output_stream` takes bytes or text; by default it is standard output. `tail` 0: from the beginning.
     """
-    return await _show_log(await _find_job(cluster_name, job_id), follow, tail, output_stream)
+    return await show_log(await find_job(cluster_name, job_id), follow, tail, output_stream)
 
 
 async def download_logs(
@@ -395,49 +386,11 @@ async def download_logs(
     """Save logs as `local_dir/CLUSTER-NUMBER/rank-N.log`. Returns the folder of each job number."""
     folders: dict[str, str] = {}
     for number in [None] if job_ids is None else job_ids:
-        job = await _find_job(cluster_name, number)
+        job = await find_job(cluster_name, number)
         folder = Path(local_dir) / f"{cluster_name}-{job.number}"
         await save_logs(job.id, folder)
         folders[str(job.number)] = str(folder)
     return folders
-
-
-# Managed jobs -------------------------------------------------------------------------------------------
-
-
-async def queue_of_managed(refresh: bool = False, skip_finished: bool = False) -> list[JobRecord]:
-    """Managed jobs, newest first. `refresh` is always so."""
-    return [as_job(job) for job in await _all_jobs(None, skip_finished)]
-
-
-async def cancel_managed(
-    name: str | None = None, job_ids: Iterable[int] | int | None = None, all: bool = False
-) -> Done:
-    """Cancel managed jobs: by number, all live ones of a name, or all."""
-    _check_flag("all", all)
-    numbers = _numbers(job_ids)
-    if name is not None:
-        numbers += [job.id for job in await _all_jobs(None, live=True) if job.name == name]
-    if not numbers and not all:
-        raise ArgosyError(
-            "usage", "there is nothing to cancel", hint="give `job_ids`, the name of a live job, or all=True"
-        )
-    return await JobCalls.cancel(None, numbers, all=all)
-
-
-async def tail_logs_of_managed(
-    name: str | None = None,
-    job_id: int | None = None,
-    follow: bool = True,
-    tail: int = 0,
-    output_stream: Out | None = None,
-) -> int:
-    """Print a managed job's log until it ends; 0 when it succeeded, else 1. By default of the newest."""
-    if name is not None and job_id is None:
-        job_id = next((job.number for job in await _all_jobs(None) if job.name == name), None)
-        if job_id is None:
-            raise ArgosyError("not-found", f"there is no managed job `{name}`")
-    return await _show_log(await _find_job(None, job_id), follow, tail, output_stream)
 
 
 # The rest -----------------------------------------------------------------------------------------------
@@ -509,7 +462,7 @@ def api_login(endpoint: str | None = None) -> None:
 # Parts --------------------------------------------------------------------------------------------------
 
 
-def _prepared(launchable: Launchable) -> ModelTask:
+def prepared(launchable: Launchable) -> ModelTask:
     """The task to send; its warnings become Python warnings."""
     task, said = model_of(launchable)
     tell(said)
@@ -529,7 +482,17 @@ def _idle_policy(idle_minutes: int | None, down: bool, wait_for: str | None = No
     )
 
 
-def _check_flag(name: str, value: object) -> None:
+def _refreshes(refresh: bool | str) -> bool:
+    """
+    >>> _refreshes("AUTO"), _refreshes("StatusRefreshMode.NONE"), _refreshes(True)
+    (True, False, True)
+    """
+    if isinstance(refresh, bool):
+        return refresh
+    return str(refresh).rpartition(".")[2].upper() != "NONE"
+
+
+def check_flag(name: str, value: object) -> None:
     """A list of numbers in the place of a flag would otherwise mean "all of them"."""
     if not isinstance(value, bool):
         raise ArgosyError(
@@ -537,13 +500,13 @@ def _check_flag(name: str, value: object) -> None:
         )
 
 
-def _numbers(job_ids: Iterable[int] | int | None) -> list[str]:
+def numbers_of(job_ids: Iterable[int] | int | None) -> list[str]:
     if job_ids is None:
         return []
     return [str(job_ids)] if isinstance(job_ids, int) else [str(one) for one in job_ids]
 
 
-async def _all_jobs(cluster: str | None, live: bool = False) -> list[JobView]:
+async def all_jobs(cluster: str | None, live: bool = False) -> list[JobView]:
     """Every page of the queue."""
     jobs: list[JobView] = []
     after: str | None = None
@@ -555,12 +518,12 @@ async def _all_jobs(cluster: str | None, live: bool = False) -> list[JobView]:
             return jobs
 
 
-async def _find_job(cluster: str | None, number: int | None) -> JobView:
+async def find_job(cluster: str | None, number: int | None) -> JobView:
     """A job by number, or the newest. Errors: "not-found"."""
     if number is None:
         jobs = list((await JobCalls.queue(cluster, limit=1)).jobs)
     else:
-        jobs = await _all_jobs(cluster)
+        jobs = await all_jobs(cluster)
     for job in jobs:
         if number is None or job.number == number:
             return job
@@ -568,7 +531,7 @@ async def _find_job(cluster: str | None, number: int | None) -> JobView:
     raise ArgosyError("not-found", f"there is no job{'' if number is None else f' {number}'} {place}")
 
 
-async def _show_log(job: JobView, follow: bool, tail: int, output_stream: Out | None) -> int:
+async def show_log(job: JobView, follow: bool, tail: int, output_stream: Out | None) -> int:
     if job.tasks is not None:
         return await _show_logs(job, follow, tail, output_stream)
     label = (job.name or f"job-{job.number}") if job.num_nodes > 1 else ""
@@ -585,7 +548,7 @@ async def _show_logs(group: JobView, follow: bool, tail: int, output_stream: Out
         ready = [task.job for task in reply.tasks if task.job is not None and task.job.id not in shown]
         for job in ready:
             shown.add(job.id)
-            await _show_log(job, follow, tail, output_stream)
+            await show_log(job, follow, tail, output_stream)
         if not follow or (reply.group.outcome is not None and not ready):
             return 0 if reply.group.status in ("succeeded", *_LIVE) else 1
         reply = await GroupCalls.group(group.id, seen=reply.version, wait_s=0 if ready else _WAIT_S)

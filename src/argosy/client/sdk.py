@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import wraps
+from typing import Literal, overload
+
 from argosy.client import facade
 from argosy.client.blocking import blocking
+from argosy.client.bucket_mounts import Storage, StorageMode, StoreType
 from argosy.client.client import Client
 from argosy.client.clouds import (
     AWS,
@@ -36,7 +41,7 @@ from argosy.client.clouds import (
     Vsphere,
     Yotta,
 )
-from argosy.client.dags import Dag
+from argosy.client.dags import Dag, DagExecution
 from argosy.client.facade import (
     Handle,
     Launched,
@@ -48,8 +53,11 @@ from argosy.client.facade import (
     stream_and_get,
     validate,
 )
+from argosy.client.log_lines import log_lines
+from argosy.client.printing import Out
 from argosy.client.records import ClusterRecord, ClusterStatus, JobRecord, JobStatus
-from argosy.client.tasks import Resources, Storage, StorageMode, Task
+from argosy.client.serving import SkyServiceSpec
+from argosy.client.tasks import Resources, Task
 from argosy.model.errors import ArgosyError
 
 __all__ = [
@@ -68,6 +76,7 @@ __all__ = [
     "ClusterStatus",
     "Cudo",
     "Dag",
+    "DagExecution",
     "Fluidstack",
     "Handle",
     "Hyperbolic",
@@ -88,9 +97,11 @@ __all__ = [
     "RunPod",
     "Seeweb",
     "Shadeform",
+    "SkyServiceSpec",
     "Slurm",
     "Storage",
     "StorageMode",
+    "StoreType",
     "Task",
     "Vast",
     "Verda",
@@ -108,6 +119,7 @@ __all__ = [
     "cost_report",
     "down",
     "download_logs",
+    "endpoints",
     "estimate",
     "events",
     "exec",
@@ -136,6 +148,7 @@ check = blocking(facade.check)
 cost_report = blocking(facade.cost_report)
 down = blocking(facade.down)
 download_logs = blocking(facade.download_logs)
+endpoints = blocking(facade.endpoints)
 estimate = blocking(facade.estimate)
 events = blocking(facade.events)
 exec = blocking(facade.exec)
@@ -149,4 +162,39 @@ queue = blocking(facade.queue)
 start = blocking(facade.start)
 status = blocking(facade.status)
 stop = blocking(facade.stop)
-tail_logs = blocking(facade.tail_logs)
+_tail_logs = blocking(facade.tail_logs)
+
+
+@overload
+def tail_logs(
+    cluster_name: str,
+    job_id: int | None = None,
+    follow: bool = True,
+    tail: int = 0,
+    output_stream: Out | None = None,
+    *,
+    preload_content: Literal[True] = True,
+) -> int: ...
+@overload
+def tail_logs(
+    cluster_name: str,
+    job_id: int | None = None,
+    follow: bool = True,
+    tail: int = 0,
+    *,
+    preload_content: Literal[False],
+) -> Iterator[str]: ...
+@wraps(facade.tail_logs)
+def tail_logs(
+    cluster_name: str,
+    job_id: int | None = None,
+    follow: bool = True,
+    tail: int = 0,
+    output_stream: Out | None = None,
+    *,
+    preload_content: bool = True,
+) -> int | Iterator[str]:
+    """As the flow; `preload_content=False`: its lines, to iterate over."""
+    if preload_content:
+        return _tail_logs(cluster_name, job_id, follow, tail, output_stream)
+    return log_lines(lambda out: _tail_logs(cluster_name, job_id, follow, tail, out))

@@ -3,19 +3,71 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
 
 import msgspec
 
 from argosy.api.endpoint import Done
+from argosy.api.jobs import JobCalls
 from argosy.api.services import ServiceCalls, ServiceView
 from argosy.client import login
+from argosy.client.facade import show_log
+from argosy.client.printing import Out
+from argosy.client.records import ServiceRecord, as_service
 from argosy.client.shared import SharedClient
 from argosy.client.tasks import Launchable, model_of
 from argosy.client.telling import tell
 from argosy.model.errors import ArgosyError
 from argosy.model.serving import ROLLING, Strategy, canary_steps
 from argosy.model.task import Task as ModelTask
+
+
+class UpdateMode(StrEnum):
+    """How a service gets a new revision."""
+
+    ROLLING = "rolling"
+    BLUE_GREEN = "blue_green"
+    CANARY = "canary"
+    SHADOW = "shadow"
+
+
+class SkyServiceSpec(dict[str, object]):
+    """SkyPilot's constructor of `service:`; a mapping with the fields of the YAML.
+
+    >>> SkyServiceSpec("/health", min_replicas=1, max_replicas=3)["replica_policy"]
+    {'min_replicas': 1, 'max_replicas': 3}
+    """
+
+    def __init__(
+        self,
+        readiness_path: str = "/",
+        initial_delay_seconds: int | None = None,
+        min_replicas: int = 1,
+        max_replicas: int | None = None,
+        *,
+        readiness_timeout_seconds: int | None = None,
+        post_data: Mapping[str, object] | str | None = None,
+        ports: int | str | None = None,
+        **policy: object,  # `readiness_headers`, and the rest of `replica_policy`
+    ) -> None:
+        probe = {
+            "path": readiness_path,
+            "initial_delay_seconds": initial_delay_seconds,
+            "timeout_seconds": readiness_timeout_seconds,
+            "post_data": post_data,
+            "headers": policy.pop("readiness_headers", None),
+        }
+        given: dict[str, object] = {"readiness_probe": {k: v for k, v in probe.items() if v is not None}}
+        if max_replicas is None and not policy:
+            given["replicas"] = min_replicas
+        else:
+            counts = {"min_replicas": min_replicas, "max_replicas": max_replicas or min_replicas}
+            given["replica_policy"] = {k: v for k, v in {**counts, **policy}.items() if v is not None}
+        if ports is not None:
+            given["ports"] = ports
+        super().__init__(given)
+
 
 _MODES = ("rolling", "blue_green", "canary", "shadow")
 
@@ -35,12 +87,18 @@ async def serve_up(task: Launchable, service_name: str | None = None) -> tuple[s
 
 
 async def serve_update(
-    task: Launchable, service_name: str, mode: str = "rolling", *, canary: int = 10, force: bool = False
+    task: Launchable,
+    service_name: str,
+    mode: UpdateMode | str = "rolling",
+    *,
+    canary: int = 10,
+    force: bool = False,
 ) -> ServiceView:
     """Give a service a new revision. `mode`: rolling, blue_green, canary (`canary` per cent at first) or
     shadow.
     Errors: "not-found", "usage", "wrong-state" for a revision that was rolled back before."""
     strategy = ROLLING
+    mode = str(mode).lower()
     if mode not in _MODES:
         raise ArgosyError("usage", f"`mode` is {', '.join(_MODES)}, not {mode!r}")
     if mode == "canary":
@@ -59,12 +117,34 @@ async def serve_update(
     return reply.service
 
 
-async def serve_status(service_names: Iterable[str] | str | None = None) -> list[ServiceView]:
-    """Live services with their replicas: all, or those that are named. Errors: "not-found"."""
+async def serve_status(service_names: Iterable[str] | str | None = None) -> list[ServiceRecord]:
+    """Live services with their replicas: all, or those that are named and there."""
+    every = [as_service(each) for each in (await ServiceCalls.services()).services]
     if service_names is None:
-        return list((await ServiceCalls.services()).services)
+        return every
     names = [service_names] if isinstance(service_names, str) else list(service_names)
-    return [await ServiceCalls.service(name) for name in names]
+    known = {each.name for each in every}
+    tell([f"there is no service `{name}`" for name in names if name not in known])
+    return [each for each in every if each.name in names]
+
+
+async def serve_tail_logs(
+    service_name: str,
+    target: str = "replica",
+    replica_id: int | None = None,
+    follow: bool = True,
+    tail: int = 0,
+    output_stream: Out | None = None,
+) -> int:
+    """Print a replica's log, of the one with the lowest number when none is named. Errors: "not-found",
+    "usage" for another `target`: what a controller does is in `argosy events`."""
+    if str(target).rpartition(".")[2].lower() != "replica":
+        raise ArgosyError("usage", f"`target` is replica, not {target!r}", hint="see `argosy events NAME`")
+    view = await ServiceCalls.service(service_name)
+    for each in sorted(view.replicas, key=lambda one: one.number):
+        if replica_id in (None, each.number):
+            return await show_log(await JobCalls.job(each.job), follow, tail, output_stream)
+    raise ArgosyError("not-found", f"`{service_name}` has no replica {replica_id or 'yet'}")
 
 
 async def serve_scale(service_name: str, replicas: int | None) -> ServiceView:

@@ -5,15 +5,26 @@ All checking is that of the YAML (`argosy.spec`): the same fields, the same erro
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
+from argosy.client.bucket_mounts import Storage
 from argosy.client.clouds import Cloud
 from argosy.client.dags import Dag, current_dag, read_file, register
+from argosy.client.task_fields import (
+    as_mapping,
+    as_text,
+    candidates_of,
+    check_fields,
+    hours_of,
+    is_bucket,
+    mapping_in,
+    sizes_of,
+)
 from argosy.client.telling import in_python
 from argosy.model.errors import ArgosyError
 from argosy.model.task import Task as ModelTask
@@ -27,6 +38,8 @@ _ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
     "num_nodes": ("num_nodes",),
     "resources": ("resources", "ordered"),
     "file_mounts": ("file_mounts", "storage_mounts"),
+    "volumes": ("volumes",),
+    "service": ("service",),
     "max_duration": ("max_duration_s",),
     "config": ("config",),
     "checkpoints": ("checkpoints",),
@@ -119,7 +132,7 @@ class Resources:
             "hedge": hedge,
         }
         self.fields: dict[str, object] = {name: value for name, value in given.items() if value is not None}
-        _parse({"resources": self.fields}, "Resources(...)")
+        check_fields({"resources": self.fields}, "Resources(...)")
 
     def copy(self, **changes: object) -> Resources:
         """The same with some fields changed; None takes one away."""
@@ -127,6 +140,23 @@ class Resources:
         if "not" in merged:
             merged["exclude"] = merged.pop("not")
         return Resources(**merged)  # type: ignore[arg-type]  # checked when it is parsed
+
+    @classmethod
+    def from_yaml_config(cls, config: Mapping[str, object] | None) -> Resources:
+        """Of a mapping with the field names of `resources:`."""
+        return cls().copy(**(config or {}))
+
+    def to_yaml_config(self) -> dict[str, object]:
+        """The fields that were given, by their names in the YAML."""
+        return dict(self.fields)
+
+    if not TYPE_CHECKING:  # type checkers know `fields` alone
+
+        def __getattr__(self, name: str) -> object:
+            """A field by its name, None where it was not given: `resources.ports`."""
+            if name not in FIELD_NAMES:
+                raise AttributeError(f"Resources has no `{name}`")
+            return self.__dict__["fields"].get("not" if name == "exclude" else name)
 
     def __repr__(self) -> str:
         return f"Resources({', '.join(f'{name}={value!r}' for name, value in self.fields.items())})"
@@ -138,14 +168,15 @@ class Resources:
         return hash(repr(self))
 
 
+FIELD_NAMES: Final = frozenset(inspect.signature(Resources.__init__).parameters) - {"self"}
 AnyResources = Resources | Mapping[str, object] | Sequence[Resources] | set[Resources]
 
 
 class Task:
     """A program, what it needs, and on how many nodes.
 
-    `run` and `setup` are shell text. `workdir` and local `file_mounts` are relative to where the program
-    runs. Errors: "spec-invalid" names the field that is wrong.
+    `run` and `setup` are shell text, or lists of lines. `workdir` and local `file_mounts` are relative to
+    where the program runs. Errors: "spec-invalid" names the field that is wrong.
 
     >>> task = Task("train", run="python train.py --lr ${LR}", envs={"LR": 0.1}, num_nodes=2)
     >>> task.build().run
@@ -158,13 +189,15 @@ class Task:
         self,
         name: str | None = None,
         *,
-        setup: str | None = None,
-        run: str | None = None,
+        setup: str | Sequence[str] | None = None,
+        run: str | Sequence[str] | None = None,
         envs: Mapping[str, object] | None = None,
         secrets: Mapping[str, str | None] | Sequence[str] | None = None,
         workdir: str | os.PathLike[str] | Mapping[str, str] | None = None,
         num_nodes: int | str | None = None,
         file_mounts: Mapping[str, object] | None = None,
+        volumes: Mapping[str, object] | None = None,
+        service: Mapping[str, object] | None = None,
         resources: AnyResources | None = None,
         config: Mapping[str, object] | None = None,
         max_duration: str | int | None = None,
@@ -177,21 +210,17 @@ class Task:
         scheduling: Mapping[str, object] | None = None,
         checkpoints: Mapping[str, object] | None = None,
     ) -> None:
-        if callable(run):
-            raise ArgosyError(
-                "unsupported",
-                "`run` is a function; only shell text can be run",
-                hint="write it to a file in `workdir` and run that: `run='python train.py'`",
-            )
         given: dict[str, object] = {
             "name": name,
-            "setup": setup,
-            "run": run,
+            "setup": as_text(setup),
+            "run": as_text(run),
             "envs": envs,
             "secrets": secrets,
             "workdir": os.fspath(workdir) if isinstance(workdir, os.PathLike) else workdir,
             "num_nodes": num_nodes,
             "file_mounts": file_mounts,
+            "volumes": volumes,
+            "service": dict(service) if service is not None else None,
             "config": config,
             "max_duration": max_duration,
             "deadline": deadline,
@@ -210,7 +239,7 @@ class Task:
         if resources is not None:
             self._fields["resources"] = _resources_field(resources)
         if self._fields:
-            _parse(self._fields, "Task(...)")
+            check_fields(self._fields, "Task(...)")
         register(self)
 
     # Making --------------------------------------------------------------------------------------------------  # noqa: E501
@@ -234,6 +263,8 @@ class Task:
         task._text = (text, source)
         return task
 
+    from_yaml_str = from_yaml_text
+
     @classmethod
     def from_yaml_config(
         cls, config: Mapping[str, object], env_overrides: Iterable[tuple[str, str]] | None = None
@@ -246,44 +277,45 @@ class Task:
         task = cls()
         task._fields = dict(config)
         task._envs = dict(env_overrides or ())
-        _parse(task._fields, "Task.from_yaml_config(...)", task._envs)
+        check_fields(task._fields, "Task.from_yaml_config(...)", task._envs)
         return task
 
     def build(self) -> ModelTask:
         """The task as the server takes it, checked. Errors: "spec-invalid"."""
         return self.build_and_warn()[0]
 
-    def build_and_warn(self) -> tuple[ModelTask, tuple[str, ...]]:
-        """The task and what the user should know about it."""
+    def build_and_warn(self, heeded: tuple[str, ...] = ()) -> tuple[ModelTask, tuple[str, ...]]:
+        """The task and what the user should know about it. `heeded`: fields that the call itself reads."""
         try:
-            return self._built()
+            task, warnings = self._built()
+            return task, tuple(w.render() for each in warnings if (w := each.without(heeded)).what)
         except ArgosyError as error:
             raise in_python(error) from None
 
-    def _built(self) -> tuple[ModelTask, tuple[str, ...]]:
+    def _built(self) -> tuple[ModelTask, tuple[Warning_, ...]]:
         from argosy.spec import Overrides, Parsed, parse_task, task_from_mapping
 
         overrides = Overrides(secrets=self._secrets)
         parsed: Parsed
         if self._text is None:
             parsed = task_from_mapping(self._fields, where="Task(...)", env=self._envs, overrides=overrides)
-            return parsed.tasks[0], tuple(warning.render() for warning in parsed.warnings)
+            return parsed.tasks[0], parsed.warnings
         text, source = self._text
         parsed = parse_task(text, source=source, env=self._envs, overrides=overrides)
         if len(parsed.tasks) != 1:
             raise ArgosyError("unsupported", f"`{source}` has {len(parsed.tasks)} tasks; one can be launched")
         task = parsed.tasks[0]
-        warnings = [warning.render() for warning in parsed.warnings]
+        warnings = parsed.warnings
         if self._fields:  # what was set after the file was read
             later = task_from_mapping(self._fields, where="Task(...)", env=self._envs)
-            warnings += [warning.render() for warning in later.warnings]
+            warnings += later.warnings
             changes = {
                 attribute: getattr(later.tasks[0], attribute)
                 for field in self._fields
                 for attribute in _ATTRIBUTES.get(field, ())
             }
             task = msgspec.structs.replace(task, **changes)
-        return task, tuple(warnings)
+        return task, warnings
 
     # Changing ------------------------------------------------------------------------------------------------  # noqa: E501
 
@@ -314,7 +346,7 @@ class Task:
         """
         present = self._fields.get("file_mounts")
         known = present if isinstance(present, Mapping) else {}
-        local = {path: source for path, source in known.items() if not _is_bucket(source)}
+        local = {path: source for path, source in known.items() if not is_bucket(source)}
         given = {
             path: each.to_yaml_config() if isinstance(each, Storage) else each
             for path, each in (storage_mounts or {}).items()
@@ -332,24 +364,17 @@ class Task:
         >>> Task(run="x").set_inputs("s3://corpus", 120).build().inputs[0].size_bytes >> 30
         120
         """
-        return self._set("inputs", _sizes(inputs, estimated_size_gigabytes))
+        return self._set("inputs", sizes_of(inputs, estimated_size_gigabytes))
 
     def set_outputs(
         self, outputs: str | Mapping[str, float], estimated_size_gigabytes: float | None = None
     ) -> Self:
         """What it writes, as `set_inputs`."""
-        return self._set("outputs", _sizes(outputs, estimated_size_gigabytes))
+        return self._set("outputs", sizes_of(outputs, estimated_size_gigabytes))
 
     def set_time_estimator(self, estimator: object) -> Self:
         """Hours, or a duration such as `90m`. Errors: "unsupported" for a function of the resources."""
-        if callable(estimator):
-            raise ArgosyError(
-                "unsupported",
-                "the time of a task cannot be a function",
-                hint="give hours: `set_time_estimator(6.5)`; earlier runs of the same name tell it by "
-                "machine",
-            )
-        return self._set("estimated_hours", estimator)
+        return self._set("estimated_hours", hours_of(estimator))
 
     def update_envs(self, envs: Mapping[str, object] | Iterable[tuple[str, object]] | None) -> Self:
         """Set variables; those of the YAML with the same name get these values."""
@@ -362,9 +387,13 @@ class Task:
         return self
 
     def _set(self, field: str, value: object) -> Self:
-        _parse({field: value}, "Task(...)")
+        check_fields({field: value}, "Task(...)")
         self._fields[field] = value
         return self
+
+    def set_service(self, service: Mapping[str, object] | None) -> Self:
+        """What makes a service of it: the fields of `service:`, or a `sky.SkyServiceSpec`."""
+        return self._set("service", dict(service or {}))
 
     # Looking -------------------------------------------------------------------------------------------------  # noqa: E501
 
@@ -412,13 +441,21 @@ class Task:
     def envs(self) -> dict[str, str]:
         return dict(self.build().envs)
 
+    @property
+    def resources(self) -> set[Resources]:
+        """What it asks for: one, or each that will do."""
+        given = self._fields.get("resources")
+        if given is None and self._text is not None:
+            given = mapping_in(self._text[0], "resources")
+        return {Resources.from_yaml_config(each) for each in candidates_of(as_mapping(given))}
+
     def to_yaml_config(self) -> dict[str, object]:
         """The fields that were given, by their names in the YAML; never values of secrets."""
         if self._text is not None:
             raise ArgosyError("unsupported", "a task of a YAML file has its configuration there")
         secrets = self._fields.get("secrets")
         names = list(secrets) if isinstance(secrets, Iterable) else []
-        shown = {**self._fields, "envs": {**_mapping(self._fields.get("envs")), **self._envs}}
+        shown = {**self._fields, "envs": {**as_mapping(self._fields.get("envs")), **self._envs}}
         if names or self._secrets:
             shown["secrets"] = dict.fromkeys([*names, *self._secrets], None)
         return {name: value for name, value in shown.items() if value}
@@ -437,57 +474,6 @@ class Task:
         return other
 
 
-class StorageMode(StrEnum):
-    """How a bucket appears on nodes."""
-
-    MOUNT = "MOUNT"
-    MOUNT_CACHED = "MOUNT_CACHED"
-    COPY = "COPY"
-
-
-class Storage:
-    """A bucket of a task: mounted on its nodes, or copied to them, as `mode` says.
-
-    >>> Task(run="ls").set_storage_mounts({"/data": Storage(source="s3://b")}).build().storage_mounts[0].sources
-    ('s3://b',)
-    """
-
-    def __init__(
-        self,
-        name: str | None = None,
-        source: str | Sequence[str] | None = None,
-        stores: object = None,
-        persistent: bool = True,
-        mode: StorageMode | str = StorageMode.MOUNT,
-    ) -> None:
-        self.name, self.source, self.persistent, self.mode = name, source, persistent, str(mode)
-        if stores is not None:
-            raise ArgosyError(
-                "unsupported",
-                "`stores` of a Storage is not supported yet",
-                hint="name the kind of store in `source`, such as s3://BUCKET",
-            )
-
-    def to_yaml_config(self) -> dict[str, object]:
-        fields = {"name": self.name, "source": self.source, "mode": self.mode}
-        given: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
-        return given if self.persistent else given | {"persistent": False}
-
-
-def _sizes(data: str | Mapping[str, float], size_gb: float | None) -> dict[str, float]:
-    if isinstance(data, str):
-        return {data: size_gb or 0}
-    return dict(data)
-
-
-def _is_bucket(source: object) -> bool:
-    return isinstance(source, Mapping) or (isinstance(source, str) and "://" in source)
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def _resources_field(resources: AnyResources) -> dict[str, object]:
     if isinstance(resources, Resources):
         return dict(resources.fields)
@@ -497,21 +483,20 @@ def _resources_field(resources: AnyResources) -> dict[str, object]:
     return {kind: [dict(one.fields) for one in resources]}
 
 
-def _parse(fields: Mapping[str, object], where: str, env: Mapping[str, str] | None = None) -> None:
-    from argosy.spec import task_from_mapping
-
-    task_from_mapping(fields, where=where, env=env or {})
-
+if TYPE_CHECKING:
+    from argosy.spec.findings import Warning_
 
 Launchable = Task | Dag | ModelTask
 
 
-def model_of(launchable: Launchable) -> tuple[ModelTask, tuple[str, ...]]:
-    """What can be sent, and warnings. Errors: "spec-invalid", "unsupported", "usage"."""
+def model_of(launchable: Launchable, heeded: tuple[str, ...] = ()) -> tuple[ModelTask, tuple[str, ...]]:
+    """What can be sent, and warnings, but of fields that the call heeds.
+
+    Errors: "spec-invalid", "unsupported", "usage"."""
     if isinstance(launchable, ModelTask):
         return launchable, ()
     if isinstance(launchable, Dag):
         launchable = launchable.single()
     if not isinstance(launchable, Task):
         raise ArgosyError("usage", f"a Task is needed, not {type(launchable).__name__}")
-    return launchable.build_and_warn()
+    return launchable.build_and_warn(heeded)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Final
 
+from argosy.client.errors import named
 from argosy.model.errors import ArgosyError
 from argosy.model.task import IGNORED
 
@@ -37,7 +38,7 @@ def in_python(error: ArgosyError) -> ArgosyError:
     """The same error; where its hints name flags of the command line, they name what Python has instead."""
     error.hint = python_words(error.hint)
     error.details = tuple(python_words(detail) for detail in error.details)
-    return error
+    return named(error)
 
 
 def python_words(text: str) -> str:
