@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 from argosy.testing.hosts import HostLab, why_no_hosts
 from argosy.testing.postgres_server import PostgresServer, find_postgres
@@ -46,7 +47,12 @@ settings.register_profile(
 settings.register_profile(
     "nightly", max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile(os.environ.get("ARGOSY_HYPOTHESIS", "ci"))
+PROFILE = os.environ.get("ARGOSY_HYPOTHESIS", "ci")
+settings.load_profile(PROFILE)
+if PROFILE == "ci":
+    # Else it also tries constants out of all modules that this process has loaded by then: which ones depends
+    # on the tests that ran before, and each process parses the whole source for it.
+    providers._get_local_constants = lambda: providers._local_constants
 
 
 def folder_of(nodeid: str) -> str:
@@ -64,10 +70,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
     for item in items:
-        if not any(item.get_closest_marker(name) for name in TIER_NAMES):
+        marks = {mark.name for mark in item.iter_markers()}
+        if marks.isdisjoint(TIER_NAMES):
             item.add_marker(TIERS.get(folder_of(item.nodeid), "unit"))
-        nightly = item.get_closest_marker("nightly") is not None
-        (left_out if nightly and not wanted else kept).append(item)
+        (left_out if "nightly" in marks and not wanted else kept).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
@@ -161,8 +167,14 @@ def _speed_s() -> float:
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.set_threshold(*COLLECT_AFTER)
+    gc.disable()  # until all tests are known: nothing that is made on the way goes again
     if not hasattr(config, "workerinput"):  # the workers of xdist report to the one process that adds up
         config.pluginmanager.register(Budgets(), "argosy-budgets")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()  # modules and the list of tests stay: no need to look at them each time
+    gc.enable()
 
 
 # --- hosts to log in to -----------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,13 +40,26 @@ def _is_prefix(node: ast.expr) -> bool:
     return isinstance(text, str) and text.removesuffix("-") in PREFIXES
 
 
-#: Cheaper than to parse every file: what holds none of these words cannot ask for a kind.
-_MAY_OFFEND = re.compile(
-    r"\.kind\b|\.prefix\b|"
-    + "|".join(f"\\b{name}\\b" for name in sorted(TYPES))
-    + "|"
-    + "|".join(f"[\"']{prefix}-?[\"']" for prefix in sorted(PREFIXES))
-)
+def _any_of(words: Iterable[str]) -> str:
+    return "(?:" + "|".join(sorted(words)) + ")"
+
+
+#: Cheaper than to parse every file: what holds neither pair of words cannot ask for a kind.
+_MAY_OFFEND = [
+    (
+        re.compile(r"\.kind\b"),
+        re.compile(rf"[\"']{_any_of(NAMES)}[\"']|\b{_any_of(NAMES)}\.name\b", re.IGNORECASE),
+    ),
+    (
+        re.compile(r"\b(?:startswith|removeprefix)\b"),
+        re.compile(rf"[\"']{_any_of(PREFIXES)}-?[\"']|\.prefix\b"),
+    ),
+    (re.compile(r"\bisinstance\b|\bcase\b"), re.compile(rf"\b{_any_of(TYPES)}\b")),
+]
+
+
+def may_offend(source: str) -> bool:
+    return any(one.search(source) and other.search(source) for one, other in _MAY_OFFEND)
 
 
 def offences(source: str) -> Iterator[str]:
@@ -75,7 +88,7 @@ def test_nobody_asks_for_a_kind() -> None:
     for path in sorted(SOURCE.rglob("*.py")):
         if not any(path.is_relative_to(folder) for folder in (*OWN, *FOREIGN)):
             text = path.read_text(encoding="utf-8")
-            if _MAY_OFFEND.search(text):
+            if may_offend(text):
                 found += [f"{path.relative_to(SOURCE)}: {each}" for each in offences(text)]
     assert not found, "\n".join(found)
 
@@ -96,7 +109,7 @@ def test_nobody_asks_for_a_kind() -> None:
     ],
 )
 def test_the_scan_sees_what_it_should(source: str) -> None:
-    assert len(list(offences(source))) == 1
+    assert may_offend(source) and len(list(offences(source))) == 1
 
 
 @pytest.mark.parametrize(
