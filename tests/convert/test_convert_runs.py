@@ -244,3 +244,48 @@ def test_a_port_of_the_machine_itself_stays_closed(port: str) -> None:
     assert "ports:" not in made.yaml.replace("# ", "").split("resources")[-1]
     assert any("127.0.0.1" in line for line in made.not_carried)
     assert "ports:" in convert("services:\n  web:\n    image: x\n    ports: ['8080:80']\n").yaml
+
+
+# -- Azure Machine Learning, Vertex AI, Backend.AI ---------------------------------------------------
+
+
+def test_azure_starts_as_many_processes_as_the_job_says() -> None:
+    text = """$schema: https://azuremlschemas.azureedge.net/latest/commandJob.schema.json
+command: echo $RANK of $WORLD_SIZE, here $LOCAL_RANK ${{inputs.word}}
+inputs: {word: hi}
+environment: azureml:e@latest
+resources: {instance_count: 2}
+distribution: {type: pytorch, process_count_per_instance: 2}
+"""
+    said = [f"{rank} of 4, here {rank % 2} hi" for rank in range(4)]
+    assert run(text, nodes=2) == Ran(0, said)
+    assert run(text.replace("echo $RANK", "test $RANK != 3 || exit 7; echo $RANK"), nodes=2).code == 7
+    assert run(text.replace("process_count_per_instance: 2", ""), nodes=2).lines == [
+        "0 of 2, here 0 hi",
+        "1 of 2, here 0 hi",
+    ]
+
+
+def test_worker_pools_of_vertex_are_ranks_in_their_order() -> None:
+    pool = "{machineSpec: {machineType: n1-standard-4}, replicaCount: %d, containerSpec: %s}"
+    spec = "{imageUri: i, command: [sh, -c, 'echo %s $RANK']}"
+    text = "workerPoolSpecs:\n" + "".join(
+        f"  - {pool % (count, spec % name)}\n" for count, name in ((1, "chief"), (2, "worker"), (1, "server"))
+    )
+    assert run(text, nodes=4).lines == ["chief 0", "server 3", "worker 1", "worker 2"]
+
+
+def test_code_on_a_command_line_of_backend_ai_is_run() -> None:
+    assert run("$ backend.ai run --rm -c 'print(6 * 7)' -r cpu=1 python:3.12") == Ran(0, ["42"])
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        ("backend.ai run -c 'x' i", "launch"),
+        ("type: service\nport: 80\ncommands: [x]", "serve up"),
+        ("services: {a: {image: i, command: x}, b: {image: i, command: y}}", "jobs launch"),
+    ],
+)
+def test_the_command_that_takes_it_is_told(text: str, command: str) -> None:
+    assert convert(text).launched_by == command

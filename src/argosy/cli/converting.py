@@ -10,7 +10,7 @@ import click
 from argosy.cli.session import Session, answering, examples
 from argosy.cli.task_options import YAML_LIMIT_BYTES, read_text
 
-_KINDS = ("dstack", "slurm", "kubernetes", "ray", "compose", "ecs")
+_KINDS = ("dstack", "slurm", "kubernetes", "ray", "compose", "ecs", "backendai", "azureml", "vertex")
 
 
 @click.command(
@@ -26,7 +26,7 @@ _KINDS = ("dstack", "slurm", "kubernetes", "ray", "compose", "ecs")
 @click.option("-f", "--force", is_flag=True, help="Overwrite the file of -o.")
 @answering
 def convert(session: Session, file: str, kind: str | None, output: str | None, force: bool) -> None:
-    """Turn a dstack, Slurm, Kubernetes, Ray, compose or ECS file into a task.
+    """Turn a file of dstack, Slurm, Kubernetes, Ray, compose, ECS, Backend.AI, Azure ML, Vertex into a task.
 
     What has no equal stands in comments of the task: `# not carried over: ...`.
     """
@@ -47,7 +47,7 @@ def convert(session: Session, file: str, kind: str | None, output: str | None, f
     screen.say(f"{output}: {tasks}, {left} {'value' if left == 1 else 'values'} not carried over")
     given = [f"--env {name}" for name in converted.variables]
     given += [f"--secret {name}" for name in converted.secrets]
-    screen.say(f"next: argosy launch {' '.join([output, *given])}")
+    screen.say(f"next: argosy {converted.launched_by} {' '.join([output, *given])}")
 
 
 def _text(session: Session, file: str) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from argosy.convert.backendai import convert_backendai, convert_templates, is_backendai, is_template
 from argosy.convert.draft import Document, Draft, comment, dump, shell_text
 from argosy.convert.slurm import convert_slurm, is_slurm
 from argosy.model.errors import ArgosyError, suggest
@@ -16,7 +17,10 @@ from argosy.spec.findings import excerpt
 from argosy.spec.parse import task_from_mapping
 from argosy.spec.source import TEXT_LIMIT, Node, Pairs, Scalar, compose
 
-KINDS: Final = ("dstack", "slurm", "kubernetes", "ray", "compose", "ecs")
+KINDS: Final = (
+    *("dstack", "slurm", "kubernetes", "ray", "compose", "ecs"),
+    *("backendai", "azureml", "vertex"),
+)
 _SAID: Final = {
     "dstack": "a dstack configuration",
     "slurm": "a Slurm batch script",
@@ -24,6 +28,9 @@ _SAID: Final = {
     "ray": "a Ray job",
     "compose": "a compose file",
     "ecs": "a task definition of AWS ECS",
+    "backendai": "Backend.AI",
+    "azureml": "a job of Azure Machine Learning",
+    "vertex": "a custom job of Vertex AI",
 }
 _OURS: Final = frozenset(["run", "setup", "resources", "num_nodes", "file_mounts", "envs"])
 
@@ -38,6 +45,7 @@ class Converted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     notes: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()  # to give with `--env`
     secrets: tuple[str, ...] = ()  # to give with `--secret`
+    launched_by: str = "launch"  # the command that takes it: `launch`, `jobs launch` or `serve up`
 
 
 def convert(text: str, *, source: str = "<text>", kind: str | None = None) -> Converted:
@@ -66,7 +74,9 @@ def convert(text: str, *, source: str = "<text>", kind: str | None = None) -> Co
     documents: tuple[Node, ...] = ()
     if kind is None and is_slurm(text):
         kind = "slurm"
-    if kind != "slurm":
+    elif kind in (None, "backendai") and is_backendai(text):
+        kind = "backendai"
+    if kind != "slurm" and not (kind == "backendai" and is_backendai(text)):
         if kind is None and text.startswith("#!"):
             raise _unknown(
                 source, "a script without `#SBATCH` lines says nothing about nodes; write `run: |` above it"
@@ -89,14 +99,18 @@ def detect(text: str, *, source: str = "<text>") -> str:
     >>> detect("apiVersion: batch/v1\\nkind: Job")
     'kubernetes'
     """
-    return "slurm" if is_slurm(text) else detect_documents(compose(text, source), source)
+    if is_slurm(text):
+        return "slurm"
+    return "backendai" if is_backendai(text) else detect_documents(compose(text, source), source)
 
 
 def detect_documents(documents: Sequence[Node], source: str) -> str:
+    from argosy.convert.azureml import is_azure_job
     from argosy.convert.dstack import REFUSED, RUNS
     from argosy.convert.ecs import is_task_definition
     from argosy.convert.kubernetes import field_of, kind_of_manifest
     from argosy.convert.ray import is_ray
+    from argosy.convert.vertex import is_custom_job
 
     for node in documents:
         found = (
@@ -108,6 +122,12 @@ def detect_documents(documents: Sequence[Node], source: str) -> str:
             return "kubernetes"
         if is_task_definition(node):
             return "ecs"
+        if is_azure_job(node):
+            return "azureml"
+        if is_custom_job(node):
+            return "vertex"
+        if is_template(node):
+            return "backendai"
         kind = field_of(node, "type")
         if isinstance(kind, Scalar) and kind.raw in (*RUNS, *REFUSED):
             return "dstack"
@@ -142,6 +162,16 @@ def _no_control_characters(text: str, source: str) -> None:
 def _drafts(kind: str, text: str, documents: tuple[Node, ...], source: str) -> tuple[str | None, list[Draft]]:
     if kind == "slurm":
         return None, convert_slurm(text, source)
+    if kind == "backendai":
+        return None, (convert_templates(documents, source) if documents else convert_backendai(text, source))
+    if kind == "azureml":
+        from argosy.convert.azureml import convert_azureml
+
+        return convert_azureml(documents, source)
+    if kind == "vertex":
+        from argosy.convert.vertex import convert_vertex
+
+        return None, convert_vertex(documents, source)
     if kind == "dstack":
         from argosy.convert.dstack import convert_dstack
 
@@ -170,7 +200,9 @@ def _written(kind: str, name: str | None, drafts: list[Draft], source: str) -> C
         group = (
             name if name and not names.wrong_name("task", name) else names.suggest_name("task", name or kind)
         )
-        opening: dict[str, object] = {"name": group, "execution": "parallel"}
+        opening: dict[str, object] = {"name": group}
+        if not any("after" in draft.fields for draft in drafts):  # else they wait for each other
+            opening["execution"] = "parallel"
         parts.append("\n".join(map(comment, head)) + "\n" + dump(opening))
         head = []
     for draft in drafts:
@@ -191,7 +223,14 @@ def _written(kind: str, name: str | None, drafts: list[Draft], source: str) -> C
             dict.fromkeys(key for draft in drafts for key, value in draft.envs.items() if value is None)
         ),
         secrets=tuple(dict.fromkeys(key for draft in drafts for key in draft.secrets)),
+        launched_by=_launched_by(drafts),
     )
+
+
+def _launched_by(drafts: list[Draft]) -> str:
+    if len(drafts) > 1 or "matrix" in drafts[0].fields:
+        return "jobs launch"
+    return "serve up" if "service" in drafts[0].fields else "launch"
 
 
 def _settle(draft: Draft) -> None:
@@ -243,6 +282,7 @@ def _trouble(document: Document) -> str | None:
         "envs": envs,
         "secrets": dict.fromkeys(secrets, "x") if isinstance(secrets, dict) else {},
     }
+    given.pop("after", None)  # of the others in the file
     try:
         task_from_mapping({**given, "num_nodes": given.get("num_nodes", 1)})
     except ArgosyError as error:

@@ -17,7 +17,19 @@ LINES_LIMIT: Final = 200  # comments; a file with more left over is another kind
 CANDIDATES_LIMIT: Final = 100
 _ORDER: Final = (
     *("name", "workdir", "num_nodes", "resources", "envs", "secrets", "managed_secrets"),
-    *("file_mounts", "volumes", "service", "max_duration", "grace", "config", "setup", "run"),
+    *(
+        "after",
+        "matrix",
+        "parallel",
+        "file_mounts",
+        "volumes",
+        "service",
+        "max_duration",
+        "grace",
+        "config",
+        "setup",
+        "run",
+    ),
 )
 
 

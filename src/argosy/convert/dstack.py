@@ -21,6 +21,7 @@ RUNS: Final = ("task", "dev-environment", "service")
 REFUSED: Final = {
     "fleet": "machines that are there already: `ssh` pools; others are made for a task and go with it",
     "volume": "a volume is named in the task that uses it: `volumes: {/data: NAME}`",
+    "endpoint": "`argosy serve up --model NAME` serves a model by a recipe; or write its server as a service",
     "gateway": "a service says `service:` in its own task",
 }
 #: `${{ secrets.NAME }}` of dstack.
