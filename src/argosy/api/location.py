@@ -6,7 +6,6 @@ server (`http://host:port`, `https://…`, or `unix:///path`), and `ARGOSY_TOKEN
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -74,6 +73,8 @@ def socket_path(state_dir: Path, uid: int | None = None) -> Path:
     plain = state_dir / "run" / "server.sock"
     if len(os.fsencode(plain)) < SOCKET_PATH_LIMIT:
         return plain
+    import hashlib  # few have such a path, and every command would pay for it
+
     name = hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:24]
     return Path(f"/tmp/argosy-{os.getuid() if uid is None else uid}/{name}.sock")
 

@@ -3,7 +3,10 @@ called."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import errno
+import gc
 import importlib
 import os
 import sys
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells do
 INTERNAL: Final = 70
+#: Objects between two looks for garbage. Python's own number, 700, makes it look some forty times while a
+#: command is imported, and there is none.
+_GARBAGE_AFTER: Final = 50_000
 #: What is wrong with a disk or its rights is no bug of ours.
 _SURROUNDINGS: Final = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EBADF)
@@ -138,6 +144,7 @@ class LazyGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
+        _load_msgspec()
         module = importlib.import_module(f"argosy.cli.{entry.module}")
         command: click.Command = getattr(module, entry.attribute)
         return command
@@ -192,11 +199,42 @@ def cli(context: click.Context) -> None:
 
 def main() -> NoReturn:
     """Run the command line of this process and exit with its status."""
+    gc.set_threshold(_GARBAGE_AFTER)
+    end = _End()
+    atexit.register(end)  # what is registered first is called last
     _open_closed_streams()
     debug = os.environ.get("ARGOSY_DEBUG") == "1"
     if not debug:
         sys.excepthook = _say_bug
-    sys.exit(run(sys.argv[1:]))
+    end.status = run(sys.argv[1:])
+    sys.exit(end.status)
+
+
+class _End:
+    """The end of this process, behind all threads and all that wanted to be called at its end: without taking
+    apart every module, which is an eighth of a short command."""
+
+    status: int | None = None  # None: an exception ends it, in Python's way
+
+    def __call__(self) -> None:
+        if self.status is None:
+            return
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # `run` has told what the output refuses
+                stream.flush()
+        os._exit(self.status)
+
+
+def _load_msgspec() -> None:
+    """msgspec asks `typing_extensions`, where that is installed, for what Python has itself since 3.11.
+    Loading it takes longer than msgspec, so it is not found just then."""
+    if sys.modules.keys() & {"msgspec", "typing_extensions"}:
+        return
+    sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+    try:
+        import msgspec  # noqa: F401
+    finally:
+        del sys.modules["typing_extensions"]
 
 
 def run(arguments: list[str], session: Session | None = None) -> int:
