@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from machine import before_others, cpu_s, describe, resident_bytes, write
+from machine import before_others, cpu_s, describe, environ, resident_bytes, write
 
 from argosy.testing.ports import free_port
 
@@ -85,15 +85,18 @@ def _tools(s5cmd: str, rclone: str) -> list[Tool]:
     return tools
 
 
+def _environ() -> dict[str, str]:
+    """Without what would lead our programs elsewhere."""
+    return {name: value for name, value in environ().items() if not name.startswith(("ARGOSY_", "AWS_"))}
+
+
 class Server:
     """Argosy's own with an address for S3, in a folder of its own."""
 
     def __init__(self, root: Path) -> None:
         port = free_port()
         self.address = f"http://127.0.0.1:{port}"
-        self.env = {
-            name: value for name, value in os.environ.items() if not name.startswith(("ARGOSY_", "AWS_"))
-        } | {"ARGOSY_HOME": str(root / "state")}
+        self.env = _environ() | {"ARGOSY_HOME": str(root / "state")}
         self.run("server", "start", "--s3", f"127.0.0.1:{port}")
         status = json.loads(self.run("server", "status", "--json"))
         self.pid = int(status["health"]["pid"])
@@ -169,8 +172,7 @@ def measure(root: Path, options: argparse.Namespace) -> tuple[list[Sample], dict
 
 def idle_bytes(root: Path, *words: str) -> int:
     """Memory of a server that has just started and does nothing."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("ARGOSY_", "AWS_"))}
-    env["ARGOSY_HOME"] = str(root / "idle")
+    env = _environ() | {"ARGOSY_HOME": str(root / "idle")}
 
     def run(*words: str) -> str:
         return subprocess.run([ARGOSY, *words], env=env, check=True, capture_output=True, text=True).stdout
