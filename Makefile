@@ -10,6 +10,9 @@ JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 3 ] && n=3; ech
 # Put options of pytest here: make test ARGS="tests/model -x"
 ARGS   ?=
 
+# Every module is compiled once, when it is first imported, and not again by each process of the tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check nightly goldens lint format docs docs-serve generate bench torch wheel vsix lock clean
 

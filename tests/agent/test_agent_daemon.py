@@ -27,13 +27,43 @@ SOURCES = sorted(Path(argosy.agent.__file__).parent.glob("*.py"))
 # ---- size and form
 
 
-def test_the_zipapp_is_small_and_the_same_on_every_build(pyz: Path, tmp_path: Path) -> None:
+def test_the_zipapp_is_small_and_the_same_on_every_build(
+    pyz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert pyz.stat().st_size <= 300 << 10
     for code in range(256):  # whatever else the process has done meanwhile
         sys.intern(chr(code))
-    again = agent_zipapp(tmp_path)
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "bytecode"))  # nothing is kept there yet
+    again = agent_zipapp(tmp_path / "one")
     assert (again.name, again.read_bytes()) == (pyz.name, pyz.read_bytes())
-    assert [path.name for path in tmp_path.iterdir()] == [pyz.name]
+    assert [path.name for path in (tmp_path / "one").iterdir()] == [pyz.name]
+
+
+def test_the_zipapp_is_built_once_for_all_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "bytecode"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    first = agent_zipapp(tmp_path / "one")
+    (kept,) = (tmp_path / "bytecode").rglob("*.pyz")
+    assert kept.read_bytes() == first.read_bytes()
+    kept.write_bytes(b"what was kept")
+    (kept.parent / kept.name.replace(first.stem.removeprefix("agent-"), "0" * 16)).write_bytes(b"older")
+    assert agent_zipapp(tmp_path / "two").read_bytes() == b"what was kept"
+    kept.unlink()
+    assert agent_zipapp(tmp_path / "three").read_bytes() == first.read_bytes()
+    assert list(kept.parent.glob("*.pyz")) == [kept], "those of older versions go"
+
+
+@pytest.mark.parametrize("barrier", ["a folder that cannot be made", "no bytecode is wanted"])
+def test_the_zipapp_is_there_also_where_nothing_can_be_kept(
+    barrier: str, pyz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bytecode = tmp_path / "bytecode"
+    monkeypatch.setattr(sys, "pycache_prefix", str(bytecode))
+    monkeypatch.setattr(sys, "dont_write_bytecode", barrier == "no bytecode is wanted")
+    if barrier == "a folder that cannot be made":
+        bytecode.write_bytes(b"a file")
+    assert agent_zipapp(tmp_path / "one").read_bytes() == pyz.read_bytes()
+    assert not bytecode.is_dir()
 
 
 def test_the_idle_agent_is_small(agent: AgentProcess) -> None:

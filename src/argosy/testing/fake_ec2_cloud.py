@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -102,6 +103,7 @@ class Ec2Cloud:
 
     def reset(self) -> None:
         """Everything is as at the start."""
+        os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # a thousand images a region that nobody asks for
         with self.lock:
             if self.machines is not None:
                 for each in list(self.seen_s):
