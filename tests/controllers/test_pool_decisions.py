@@ -62,6 +62,7 @@ CLOUD = Offer(
     capacity=Capacity.ON_DEMAND,
     price_micro_usd=400_000,
 )
+HALF = Resources(cpus=Bound(500))
 _counter = itertools.count(1)
 
 
@@ -418,6 +419,17 @@ def test_a_job_that_no_node_could_hold_fails_at_once() -> None:
     assert (ended.outcome, ended.reason) == (Outcome.FAILED, Reason.NO_OFFER)
     booting = msgspec.structs.replace(node, ready_ms=0, phase=NodePhase.BOOTING)
     assert puts(decide_jobs(a_view(cluster, booting, job), cluster, new_id)) == {}
+
+
+def test_a_job_that_names_no_cpus_runs_on_a_node_with_less_than_the_default_share() -> None:
+    cluster = a_cluster(id="clu-0", phase=WorkloadPhase.RUNNING)
+    claim = a_claim(phase=ClaimPhase.HELD, choice=changed(a_choice(), cpus_milli=250))
+    node = a_node(id="nod-0", phase=NodePhase.READY, ready_ms=1, cpus_milli=250)
+    unnamed, too_large = a_job(id="job-1"), a_job(id="job-2", task=a_task(resources=(HALF,)))
+    rows = puts(decide_jobs(a_view(cluster, claim, node, unnamed, too_large), cluster, new_id))
+    [attempt] = [row for row in rows.values() if isinstance(row, Attempt)]
+    assert (attempt.workload_id, attempt.placements[0].cpus_milli) == ("job-1", 250)
+    assert (rows["job-2"].outcome, rows["job-2"].reason) == (Outcome.FAILED, Reason.NO_OFFER)
 
 
 def test_ranks_of_a_cluster_job_go_to_different_nodes() -> None:

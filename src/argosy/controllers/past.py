@@ -20,7 +20,7 @@ from argosy.planning.availability import Memory, Seen, forgive, note_spot, note_
 from argosy.scheduler import estimate
 from argosy.scheduler.estimate import History
 from argosy.scheduler.recall import HALF_LIVES, Use, Uses, uses_of_attempt, uses_of_claim
-from argosy.scheduler.requests import job_kinds
+from argosy.scheduler.requests import job_kinds, share_of_nodes
 from argosy.store import Snapshot, Store
 
 REFUSALS_SINCE_MS: Final = 3_600_000  # older ones have faded
@@ -73,7 +73,8 @@ class Past:
         for cluster in rows.clusters():
             attempts = await store.load_past_attempts(cluster.id, since_ms=since_ms, limit=USES_LOADED)
             placed = [attempt for attempt in attempts if attempt.placements]
-            found[cluster.id] = await _uses_of_attempts(store, placed, rows.tenancy)
+            share_milli = share_of_nodes(rows.claims_of(cluster.id))
+            found[cluster.id] = await _uses_of_attempts(store, placed, rows.tenancy, share_milli)
         return found
 
     def follow(self, rows: Snapshot, before: Snapshot | None, now_ms: int) -> None:
@@ -129,7 +130,9 @@ def _was_refused(claim: Claim) -> bool:
     return refused and claim.choice.offer.capacity is not Capacity.OWNED
 
 
-async def _uses_of_attempts(store: Store, attempts: Sequence[Attempt], tenancy: Tenancy) -> list[Use]:
+async def _uses_of_attempts(
+    store: Store, attempts: Sequence[Attempt], tenancy: Tenancy, share_milli: int
+) -> list[Use]:
     """A part at a time: between them requests are answered, and no more jobs are in memory than in one."""
     uses: list[Use] = []
     for start in range(0, len(attempts), AT_ONCE):
@@ -137,5 +140,5 @@ async def _uses_of_attempts(store: Store, attempts: Sequence[Attempt], tenancy: 
         jobs = await store.load_by_id(Workload, {attempt.workload_id for attempt in some})
         for attempt in some:
             if attempt.workload_id in jobs:
-                uses += uses_of_attempt(jobs[attempt.workload_id], attempt, tenancy)
+                uses += uses_of_attempt(jobs[attempt.workload_id], attempt, tenancy, share_milli)
     return uses

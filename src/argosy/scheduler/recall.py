@@ -64,10 +64,10 @@ def uses_of_claim(owner: Workload, claim: Claim, tenancy: Tenancy) -> Iterator[U
         yield Use(queue, amounts, (), claim.held_ms or claim.requested_ms, 0)
 
 
-def uses_of_attempt(job: Workload, attempt: Attempt, tenancy: Tenancy) -> Iterator[Use]:
-    """Of an attempt on the nodes of a cluster."""
+def uses_of_attempt(job: Workload, attempt: Attempt, tenancy: Tenancy, share_milli: int) -> Iterator[Use]:
+    """Of an attempt on the nodes of a cluster. `share_milli`: see `share_of_nodes`."""
     queue = queue_of(job, tenancy)
-    need = served_need(needs_of_job(job, tenancy, queue), attempt.placements)
+    need = served_need(needs_of_job(job, tenancy, queue, share_milli), attempt.placements)
     amounts = amounts_of(need, job_task(job).num_nodes)
     counted = "gpus" not in amounts or any("/" in name for name in amounts)
     devices = () if counted else attempt.placements

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -97,18 +97,31 @@ def expected_s(workload: Workload, history: History) -> tuple[int | None, bool]:
     return guess, limit is None and not is_known(history, kinds)
 
 
-def ask_of_job(job: Workload, tenancy: Tenancy, history: History) -> Ask:
-    """What a job asks of the nodes of its cluster. Each rank goes to a node of its own."""
+def share_of_nodes(claims: Iterable[Claim]) -> int:
+    """Milli-CPU of a job that names no number, on the nodes of a cluster: the default share; all of a node that
+    has less."""
+    has = (claim.choice.cpus_milli for claim in claims if claim.is_live)
+    return min((milli for milli in has if 0 < milli < DEFAULT_CPUS_MILLI), default=DEFAULT_CPUS_MILLI)
+
+
+def ask_of_job(
+    job: Workload, tenancy: Tenancy, history: History, share_milli: int = DEFAULT_CPUS_MILLI
+) -> Ask:
+    """What a job asks of the nodes of its cluster. Each rank goes to a node of its own. `share_milli`: see
+    `share_of_nodes`."""
     task = job_task(job)
     queue = queue_of(job, tenancy)
-    needs = needs_of_job(job, tenancy, queue)
+    needs = needs_of_job(job, tenancy, queue, share_milli)
     spread = task.scheduling.spread or ("node" if task.num_nodes > 1 else "")
     return _ask(job, needs, task.num_nodes, tenancy, history, queue=queue, spread=spread)
 
 
-def needs_of_job(job: Workload, tenancy: Tenancy, queue: str) -> list[Need]:
+def needs_of_job(
+    job: Workload, tenancy: Tenancy, queue: str, share_milli: int = DEFAULT_CPUS_MILLI
+) -> list[Need]:
     """The candidates of what each rank needs, best first."""
-    return [_need(job, wish, _cpus(wish), tenancy, queue) for wish in job_task(job).resources]
+    wishes = job_task(job).resources
+    return [_need(job, wish, wish.cpus.amount if wish.cpus else share_milli, tenancy, queue) for wish in wishes]
 
 
 def ask_of_choices(
@@ -129,10 +142,12 @@ def ask_of_choices(
     return _ask(workload, needs, num_nodes, tenancy, history, queue=queue, spread=spread)
 
 
-def running_attempt(job: Workload, attempt: Attempt, tenancy: Tenancy, history: History) -> Running:
+def running_attempt(
+    job: Workload, attempt: Attempt, tenancy: Tenancy, history: History, share_milli: int
+) -> Running:
     """What a job of a cluster holds."""
     return Running(
-        ask=ask_of_job(job, tenancy, history),
+        ask=ask_of_job(job, tenancy, history, share_milli),
         placements=attempt.placements,
         started_ms=attempt.placed_ms,
         leaving=attempt.ending_ms > 0 or job.desired is Desired.END,
@@ -173,10 +188,6 @@ def holds_room(claim: Claim) -> bool:
     if claim.phase is ClaimPhase.STOPPED:
         return claim.desired is Desired.RUN
     return claim.is_live and (claim.phase is not ClaimPhase.RELEASING or bool(claim.placements))
-
-
-def _cpus(wish: Resources) -> int:
-    return wish.cpus.amount if wish.cpus else DEFAULT_CPUS_MILLI
 
 
 def _need(workload: Workload, wish: Resources, cpus_milli: int, tenancy: Tenancy, queue: str) -> Need:

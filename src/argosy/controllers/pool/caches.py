@@ -36,6 +36,7 @@ from argosy.scheduler.requests import (
     queue_of,
     running_attempt,
     running_claim,
+    share_of_nodes,
 )
 
 STUCK_TRIES: Final = 8  # a claim that could not be given back so often in a row is not waited for
@@ -348,10 +349,11 @@ def running_clusters(rows: Rows) -> list[Workload]:
 def _of_job(view: View, job: Workload) -> Ask | Running | None:
     tenancy = view.rows.tenancy
     attempt = view.rows.attempt_of(job.id)
+    share_milli = share_of_nodes(view.rows.claims_of(job.host_id or ""))
     if attempt is not None:
-        return running_attempt(job, attempt, tenancy, view.history)
+        return running_attempt(job, attempt, tenancy, view.history, share_milli)
     if job.phase in WAITING and job.desired is Desired.RUN:
-        return ask_of_job(job, tenancy, view.history)
+        return ask_of_job(job, tenancy, view.history, share_milli)
     return None
 
 

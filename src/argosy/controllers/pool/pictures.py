@@ -26,7 +26,7 @@ from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.estimate import expected_end_ms, is_guess
 from argosy.scheduler.machines import NAMED, WITHHELD
 from argosy.scheduler.picture import Held, Pending, PoolPicture, Queued
-from argosy.scheduler.requests import ask_of_job, queue_of
+from argosy.scheduler.requests import ask_of_job, queue_of, share_of_nodes
 from argosy.scheduler.snapshot import PoolSnapshot
 
 
@@ -110,7 +110,8 @@ class Picture:
             if cluster is None or cluster.phase is not WorkloadPhase.RUNNING:
                 return ""
             cache = self._caches.known(cluster.id)
-            ask = ask_of_job(workload, view.rows.tenancy, view.history)
+            share_milli = share_of_nodes(view.rows.claims_of(cluster.id))
+            ask = ask_of_job(workload, view.rows.tenancy, view.history, share_milli)
         else:
             wanted = wanted_of(view, workload)
             if wanted is None or wanted.ask is None or wanted.hopes:
