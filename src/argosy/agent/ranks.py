@@ -8,7 +8,7 @@ import signal
 import time
 from functools import partial
 
-from argosy.agent import cgroups, journal, processes, programs, sharing
+from argosy.agent import cgroups, journal, processes, programs, sharing, sky_templates
 from argosy.agent.ending import Ending, Told, outside_group
 from argosy.agent.leases import Leases
 from argosy.agent.listening import calls
@@ -198,6 +198,7 @@ class Ranks:
         """Its folders and files. Raises OSError."""
         os.makedirs(rank.workdir, exist_ok=True)
         _link_sky_workdir(self._shared.home, order["workdir"])
+        sky_templates.lay_out(self._shared.home, order["setup"], order["run"])
         _make_checkpoint_dir(self._shared.home, rank.env)
         self._shared.erase(rank.folder)
         os.mkdir(rank.folder, 0o700)
