@@ -340,6 +340,14 @@ def test_every_changed_byte_is_noticed() -> None:
             Table(bytes(changed)).check()
 
 
+def test_a_slice_is_listed_at_the_price_of_all_its_hosts(catalog: Catalog) -> None:
+    (small,), (large,) = (gpu_rows(catalog, model=f"tpu-v5p-{size}") for size in (8, 128))
+    assert small.on_demand and large.on_demand and small.spot and large.spot
+    assert (small.hosts, large.hosts) == (1, 16)
+    assert large.on_demand.micro_usd == 16 * small.on_demand.micro_usd
+    assert large.spot.micro_usd == 16 * small.spot.micro_usd
+
+
 def test_a_slice_over_several_hosts_is_told_by_its_hosts(catalog: Catalog) -> None:
     """Each of them is a node: prices, processors and memory are of one."""
     block = catalog.market.block("gcp")

@@ -88,7 +88,9 @@ def test_tpus_as_people_call_them(client: Client, name: str, models: set[str]) -
 
 
 def test_a_slice_that_nobody_offers_names_its_own_family(client: Client) -> None:
-    assert refused(lambda: client.gpus("tpu-v5e-9")).endswith(
+    told = refused(lambda: client.gpus("tpu-v5e-9"))
+    assert "no known provider offers `tpu-v5e-9` (16 GB a chip)" in told
+    assert told.endswith(
         "hint: the nearest are `tpu-v5litepod-1` (16 GB a chip), `tpu-v5litepod-4` (16 GB a chip)"
     )
 

@@ -457,8 +457,9 @@ class Catalog:
         )
         shown = ", ".join(f"`{model}`{self._memory_of(model)}" for model in nearest)
         what = f"there is no accelerator `{name}`"
-        if fact is not None:
-            what = f"no known provider offers `{fact.name}`{self._memory_of(fact.name)}"
+        if fact is not None:  # of a TPU the size counts: its other sizes may be offered
+            asked = name if fact.name.startswith("tpu-") else fact.name
+            what = f"no known provider offers `{asked}`{self._memory_of(asked)}"
         return ArgosyError(
             "no-offer",
             what,

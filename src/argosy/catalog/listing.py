@@ -13,6 +13,7 @@ from argosy.model.market import DAY_MS, Block
 from argosy.model.offer import Capacity, Choice, Offer
 from argosy.model.priced import GpuView, PriceView, RegionView
 from argosy.model.resources import Infra
+from argosy.model.slices import hosts_of
 from argosy.model.units import render_date
 
 
@@ -97,6 +98,7 @@ def _gpu_row(catalog: Catalog, block: Block, kind: int, place: Infra) -> GpuView
     """None when it is not to be had there."""
     best: dict[Capacity, PriceView] = {}
     regions: set[str] = set()
+    hosts = hosts_of(block.models[kind])  # whoever asks for a slice pays for all of them
     for columns in block.lanes:
         for row in range(columns.start[kind], columns.start[kind + 1]):
             at = block.places[columns.place[row]]
@@ -108,7 +110,7 @@ def _gpu_row(catalog: Catalog, block: Block, kind: int, place: Infra) -> GpuView
             if columns.capacity not in best:  # rows are sorted by price
                 note = block.notes[columns.note[row]]
                 best[columns.capacity] = PriceView(
-                    micro_usd=columns.price[row],
+                    micro_usd=columns.price[row] * hosts,
                     region=at.region,
                     zone=at.zone,
                     estimated=note.estimated,
@@ -123,6 +125,7 @@ def _gpu_row(catalog: Catalog, block: Block, kind: int, place: Infra) -> GpuView
         device_memory_bytes=block.device_memory_bytes[kind],
         provider=block.provider,
         instance_type=block.instance_types[kind],
+        hosts=hosts,
         cpus_milli=block.cpus_milli[kind],
         memory_bytes=block.memory_bytes[kind],
         arch=block.arch[kind],

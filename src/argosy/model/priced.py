@@ -8,7 +8,7 @@ from argosy.model.units import render_price
 
 
 class PriceView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Micro-USD per node (or device) and hour, and what the figure is worth."""
+    """Micro-USD per node (slice, device) and hour, and what the figure is worth."""
 
     micro_usd: int
     provider: str = ""  # where it is not told beside it
@@ -49,14 +49,15 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GpuView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One kind of machine of one provider, at its cheapest places."""
+    """One kind of machine of one provider, at its cheapest places. Prices are those of all its hosts."""
 
     accelerator: str
     accelerators_milli: int
     device_memory_bytes: int
     provider: str
     instance_type: str
-    cpus_milli: int
+    hosts: int = 1  # over which one of it is spread, as slices of TPUs are
+    cpus_milli: int  # of one host
     memory_bytes: int
     arch: str = ""
     vendor: str = ""

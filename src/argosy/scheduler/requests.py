@@ -121,7 +121,9 @@ def needs_of_job(
 ) -> list[Need]:
     """The candidates of what each rank needs, best first."""
     wishes = job_task(job).resources
-    return [_need(job, wish, wish.cpus.amount if wish.cpus else share_milli, tenancy, queue) for wish in wishes]
+    return [
+        _need(job, wish, wish.cpus.amount if wish.cpus else share_milli, tenancy, queue) for wish in wishes
+    ]
 
 
 def ask_of_choices(
