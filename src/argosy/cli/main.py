@@ -129,6 +129,7 @@ SECTIONS: Final[dict[str, dict[str, _Entry]]] = {
         "api": _Entry("server", "server", ""),
         "users": _Entry("people", "user", ""),
         "terminate": _Entry("clusters", "down", ""),
+        "dashboard": _Entry("web", "web", ""),
     },
 }
 COMMANDS: Final = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
@@ -248,6 +249,8 @@ def run(arguments: list[str], session: Session | None = None) -> int:
     except (KeyboardInterrupt, click.exceptions.Abort):
         sys.stderr.write("\n")
         return INTERRUPTED
+    except click.NoSuchOption as error:
+        return _with_other_spelling(error, arguments, session)
     except click.ClickException as error:
         return _say_usage(error, arguments)
     except (BrokenPipeError, SystemExit):  # click makes the one into the other
@@ -271,6 +274,17 @@ def run(arguments: list[str], session: Session | None = None) -> int:
         return _say(error, arguments)
 
 
+def _with_other_spelling(error: click.NoSuchOption, arguments: list[str], session: Session | None) -> int:
+    """Once more, where SkyPilot has the option that was refused; each time there is one less of them."""
+    from argosy.cli.sky_spellings import respelled
+
+    path = error.ctx.command_path.removeprefix("argosy").strip() if error.ctx is not None else ""
+    meant = respelled(path, error.option_name, arguments)
+    if isinstance(meant, list):
+        return run(meant, session)
+    return _say_usage(error, arguments, hint=meant or "")
+
+
 def _open_closed_streams() -> None:
     """Who closed a standard stream (`>&-`) wants nothing of it: no file of ours may take its place."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
@@ -292,12 +306,12 @@ def wants_json(arguments: list[str]) -> bool:
     return "--json" in words
 
 
-def _say_usage(error: click.ClickException, arguments: list[str]) -> int:
+def _say_usage(error: click.ClickException, arguments: list[str], hint: str = "") -> int:
     from argosy.model.errors import ArgosyError
 
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "argosy"
-    hint = getattr(error, "hint", "") or f"`{path} --help` shows what it takes, with an example"
+    hint = hint or getattr(error, "hint", "") or f"`{path} --help` shows what it takes, with an example"
     text = error.format_message()
     return _say(ArgosyError("usage", (text[:1].lower() + text[1:]).rstrip("."), hint=hint), arguments)
 
