@@ -98,8 +98,8 @@ def expected_s(workload: Workload, history: History) -> tuple[int | None, bool]:
 
 
 def share_of_nodes(claims: Iterable[Claim]) -> int:
-    """Milli-CPU of a job that names no number, on the nodes of a cluster: the default share; all of a node that
-    has less."""
+    """Milli-CPU of a job that names no number, on the nodes of a cluster: the default share; all of a node
+    that has less."""
     has = (claim.choice.cpus_milli for claim in claims if claim.is_live)
     return min((milli for milli in has if 0 < milli < DEFAULT_CPUS_MILLI), default=DEFAULT_CPUS_MILLI)
 
