@@ -13,7 +13,7 @@ from argosy.controllers.policies import new_claim
 from argosy.controllers.view import abilities_of
 from argosy.infra import border
 from argosy.infra.provider import Want
-from argosy.model.kinds.cluster import ClusterSpec
+from argosy.model.kinds.cluster import ClusterSpec, cluster_state
 from argosy.model.offer import Capacity, Offer
 from argosy.model.phases import AttemptPhase, ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.rows import Claim, Row, Workload
@@ -557,6 +557,17 @@ def test_autostop_is_set(server: IdleServer, raw: Raw) -> None:
     raw.post("/launch", {"task": {}, "cluster": "c"})
     assert raw.post("/clusters/c/autostop", {"autostop": {"idle_s": 300, "down": True}}).status == 200
     assert cluster(server, "c").spec.autostop.idle_s == 300
+
+
+def test_the_idle_time_of_autostop_begins_with_the_order(server: IdleServer, raw: Raw) -> None:
+    raw.post("/launch", {"task": {}, "cluster": "c"})
+    run_cluster(server, "c")
+    for idle_ms in (1000, 0):  # 0: a job is live, and it is idle from that job's end on
+        put(server, changed(cluster(server, "c"), active_ms=idle_ms))
+        before_ms = server.store.clock.now_ms()
+        assert raw.post("/clusters/c/autostop", {"autostop": {"idle_s": 60}}).status == 200
+        since_ms = cluster_state(cluster(server, "c")).active_ms
+        assert since_ms == 0 if not idle_ms else before_ms <= since_ms <= server.store.clock.now_ms()
 
 
 def test_a_writer_in_between_is_no_problem(server: IdleServer, raw: Raw) -> None:

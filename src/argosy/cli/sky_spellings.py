@@ -101,9 +101,9 @@ SPELLINGS: Final[dict[str, Mapping[str, Spelling]]] = {
         "--no-show-managed-jobs": _SAME,
         "--no-show-services": _SAME,
         "--no-show-pools": _SAME,
-        "--endpoints": Spelling(hint="`argosy port-forward CLUSTER PORT` reaches a port of a node"),
+        "--endpoints": Spelling(hint="`argosy port-forward CLUSTER 8080` reaches a port of a node"),
         "--endpoint": Spelling(
-            takes=True, hint="`argosy port-forward CLUSTER PORT` reaches a port of a node"
+            takes=True, hint="`argosy port-forward CLUSTER 8080` reaches a port of a node"
         ),
     },
     "logs": {

@@ -11,7 +11,7 @@ from argosy.api.clusters import AutostopRequest, ClusterView, StatusReply
 from argosy.api.endpoint import Done
 from argosy.identity.deciding import Scopes
 from argosy.model.errors import ArgosyError
-from argosy.model.kinds.cluster import cluster_spec
+from argosy.model.kinds.cluster import cluster_spec, cluster_state
 from argosy.model.offer import Plan
 from argosy.model.phases import Desired
 from argosy.model.reasons import Reason
@@ -150,8 +150,10 @@ class ClusterFeature:
 
         async def act() -> Done:
             cluster = await self._writer.cluster(name, caller)
-            spec = replace(cluster_spec(cluster), autostop=request.autostop)
-            return await self._wish(cluster, replace(cluster, spec=spec))
+            wished = replace(cluster, spec=replace(cluster_spec(cluster), autostop=request.autostop))
+            if cluster_state(cluster).active_ms:  # who waits a minute more has a minute from now on
+                wished = wished.with_status(active_ms=self._clock.now_ms())
+            return await self._wish(cluster, wished)
 
         return await self._writer.retried(act)
 
