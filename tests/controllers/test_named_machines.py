@@ -107,6 +107,25 @@ def test_a_gang_gets_machines_that_suit_it(wish: Resources, nodes: int, expected
 
 
 @pytest.mark.parametrize(
+    ("reported_mib", "asked_gib", "fits"),
+    [(81_559, 80, True), (81_559, 81, False), (23_034, 24, True), (22_528, 24, False)],
+)
+def test_cards_are_asked_for_by_the_memory_that_they_are_sold_with(
+    reported_mib: int, asked_gib: int, fits: bool
+) -> None:
+    known = host("gpu1", 1)
+    (card,) = known.facts.devices
+    seen = msgspec.structs.replace(card, memory_bytes=reported_mib << 20)
+    offers = lab(msgspec.structs.replace(known, facts=msgspec.structs.replace(known.facts, devices=(seen,))))
+    wish = Resources(accelerator=Accelerator(model=None, milli=1000, memory_min_bytes=asked_gib * GIB))
+    made = plan([wish], 1, offers, abilities=ABLE)
+    assert [each.code for each in made.rejected] == ([] if fits else ["accelerator-memory"])
+    actions = decide_owned(a_view(job_of(wish, 1), offers=offers), new_id)
+    claims = [each.row for each in actions if isinstance(each, Put) and isinstance(each.row, Claim)]
+    assert len(claims) == fits
+
+
+@pytest.mark.parametrize(
     ("wish", "nodes", "told"),
     [
         (a_wish(8000), 3, "accelerator: has 2 machines with 8 H100, asked for 3"),

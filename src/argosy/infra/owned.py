@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from argosy.model.device_memory import sold_memory
 from argosy.model.offer import Capacity, Offer, OwnedMachine, Shape
 
 
@@ -33,7 +34,7 @@ def offers_of_machines(
             accelerator=model,
             accelerators_milli=1000 * max(counts),
             accelerator_memory_bytes=max(
-                (one.memory_bytes for one in cards if one.model == model), default=0
+                (sold_memory(one.memory_bytes) for one in cards if one.model == model), default=0
             ),
             arch="x86_64" if "x86_64" in archs else archs[0],
             disk_bytes=max(each.disk_free_bytes for each in facts),

@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from argosy.model.device_memory import sold_memory
 from argosy.model.facts import Device
 from argosy.model.offer import DeviceShare
 from argosy.model.resources import serves
@@ -250,7 +251,7 @@ class Kind:
         fitting = [
             position
             for position, device in enumerate(machine.devices)
-            if device.memory_bytes >= need.gpu_memory_bytes and _of_model(device, need.models)
+            if sold_memory(device.memory_bytes) >= need.gpu_memory_bytes and _of_model(device, need.models)
         ]
         wanted = " or ".join(need.models) or "device"
         if not fitting:

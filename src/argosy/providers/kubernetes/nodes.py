@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from argosy.model.device_memory import sold_memory
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.providers.kubernetes.amounts import model_in, model_named, quantity
 from argosy.providers.kubernetes.devices import Lot
@@ -266,7 +267,7 @@ def _shape(room: Room, model: str, unit_milli: int, arch: str, device_bytes: int
         memory_bytes=room.memory_bytes,
         accelerator=model or None,
         accelerators_milli=milli,
-        accelerator_memory_bytes=device_bytes if model else 0,
+        accelerator_memory_bytes=sold_memory(device_bytes) if model else 0,
         arch=arch,
         disk_bytes=room.disk_bytes,
     )

@@ -29,6 +29,7 @@ from argosy.infra.claim_checks import check_claim
 from argosy.infra.provider import Diagnostic, Want
 from argosy.infra.to_its_end import ToItsEnd
 from argosy.infra.tombstones import Tombstones, is_claim_id
+from argosy.model.device_memory import sold_memory
 from argosy.model.facts import ClaimFact, ClaimState, NodeFacts, NodeSighting
 from argosy.model.ids import Clock
 from argosy.model.offer import Capacity, Offer, Shape
@@ -146,7 +147,9 @@ class LocalProvider:
                 memory_bytes=facts.memory_bytes,
                 accelerator=model,
                 accelerators_milli=1000 * len(devices),
-                accelerator_memory_bytes=min((device.memory_bytes for device in devices), default=0),
+                accelerator_memory_bytes=min(
+                    (sold_memory(device.memory_bytes) for device in devices), default=0
+                ),
                 arch=facts.arch or "x86_64",
                 disk_bytes=facts.disk_free_bytes,
             )
