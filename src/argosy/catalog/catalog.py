@@ -452,14 +452,13 @@ class Catalog:
             return None
         if family and self.models_named(name) & offered.keys():
             return None
-        nearest = sorted(self._slices(fact), key=lambda each: int(each.rpartition("-")[2])) or near_names(
-            name, offered.values()
-        )
+        sizes = sorted(self._slices(fact), key=lambda each: int(each.rpartition("-")[2]))
+        nearest = sizes or near_names(name, offered.values())
         shown = ", ".join(f"`{model}`{self._memory_of(model)}" for model in nearest)
         what = f"there is no accelerator `{name}`"
-        if fact is not None:  # of a TPU the size counts: its other sizes may be offered
-            asked = name if fact.name.startswith("tpu-") else fact.name
-            what = f"no known provider offers `{asked}`{self._memory_of(asked)}"
+        if fact is not None:
+            name = name if fact.name.startswith("tpu-") else fact.name  # of a TPU the size counts
+            what = f"no known provider offers `{name}`{self._memory_of(name)}"
         return ArgosyError(
             "no-offer",
             what,

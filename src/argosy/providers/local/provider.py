@@ -147,9 +147,7 @@ class LocalProvider:
                 memory_bytes=facts.memory_bytes,
                 accelerator=model,
                 accelerators_milli=1000 * len(devices),
-                accelerator_memory_bytes=min(
-                    (sold_memory(device.memory_bytes) for device in devices), default=0
-                ),
+                accelerator_memory_bytes=min((sold_memory(each.memory_bytes) for each in devices), default=0),
                 arch=facts.arch or "x86_64",
                 disk_bytes=facts.disk_free_bytes,
             )
