@@ -13,7 +13,7 @@ pytest.importorskip("boto3", reason="boto3 is not installed")
 
 from e2e_house import House
 
-from argosy.providers.aws.states import CLAIM
+from argosy.infra.machines import CLAIM
 from argosy.testing.fake_ec2 import FakeEc2
 from argosy.testing.fake_ec2_cloud import tags_of
 from argosy.testing.fake_ec2_hosts import Ec2Hosts

@@ -12,13 +12,15 @@ import msgspec
 import pytest
 
 from argosy.infra.border import BorderError
+from argosy.infra.machine_driver import MachineDriver
+from argosy.infra.machines import CLAIM
+from argosy.infra.provider import Setting
 from argosy.model.offer import Capacity, Choice, Offer, Shape
 from argosy.model.resources import Resources
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
 from argosy.providers.aws.account import Account
-from argosy.providers.aws.provider import AwsProvider
-from argosy.providers.aws.states import CLAIM
+from argosy.providers.aws.provider import Aws
 from argosy.testing.builders import a_claim
 from argosy.testing.conformance.cloud import MovedClock
 from argosy.testing.conformance.provider import NotApplicable
@@ -73,7 +75,7 @@ class AwsSubject:
 
     secrets = (SECRET, "PRIVATE KEY")
 
-    def __init__(self, provider: AwsProvider, cloud: FakeEc2, clock: MovedClock) -> None:
+    def __init__(self, provider: MachineDriver, cloud: FakeEc2, clock: MovedClock) -> None:
         self.provider, self.cloud, self.clock = provider, cloud, clock
         self.gaps: Mapping[str, str] = {
             "reach_leads_to_the_agent_and_nowhere_else": "instances of this fake are no hosts"
@@ -132,8 +134,9 @@ def with_wish(claim: Claim, **fields: object) -> Claim:
     return msgspec.structs.replace(claim, choice=msgspec.structs.replace(claim.choice, resources=wish))
 
 
-def a_provider(root: Path, clock: MovedClock, account: Account) -> AwsProvider:
-    return AwsProvider(root, clock=clock, ids=SimIds(1), account=account, settle_s=0.0)
+def a_provider(root: Path, clock: MovedClock, account: Account) -> MachineDriver:
+    setting = Setting(root=root, environ={}, clock=clock, ids=SimIds(1))
+    return MachineDriver(Aws(setting, account), setting, settle_s=0.0)
 
 
 class Cloud(NamedTuple):

@@ -18,11 +18,12 @@ from aws_cloud import REGION, an_order
 from argosy.infra import border
 from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import Channel
+from argosy.infra.machine_driver import MachineDriver
+from argosy.infra.provider import Setting
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
-from argosy.providers.aws.account import Account
-from argosy.providers.aws.provider import AwsProvider
+from argosy.providers.aws.provider import Aws
 from argosy.testing.builders import a_node
 from argosy.testing.fake_ec2 import FakeEc2
 from argosy.testing.fake_ec2_hosts import Ec2Hosts
@@ -39,7 +40,8 @@ class Site:
 
     def __init__(self, cloud: FakeEc2, hosts: Ec2Hosts, root: Path) -> None:
         self.cloud, self.hosts = cloud, hosts
-        self.provider = AwsProvider(root, clock=SystemClock(), ids=SystemIds(), account=Account())
+        setting = Setting(root=root, environ={}, clock=SystemClock(), ids=SystemIds())
+        self.provider = MachineDriver(Aws(setting), setting)
 
     async def node(self, claim: Claim) -> Node:
         await self.provider.ensure(claim)

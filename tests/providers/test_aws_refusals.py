@@ -17,12 +17,11 @@ from aws_cloud import REGION, SMALL, Cloud, a_provider, an_order, one_cloud, wit
 
 from argosy.infra import border
 from argosy.infra.machine_notes import Notes
+from argosy.infra.machines import CLAIM, Note
 from argosy.model.phases import Desired
 from argosy.model.resources import Networking
 from argosy.model.rows import Claim
 from argosy.providers.aws.account import Account
-from argosy.providers.aws.orders import Order
-from argosy.providers.aws.states import CLAIM
 from argosy.testing.fake_ec2_cloud import CapacityReservation
 
 
@@ -44,7 +43,7 @@ def refused(cloud: Cloud, root: Path, claim: Claim, kind: type[border.BorderErro
     with pytest.raises(kind) as caught:
         asyncio.run(provider.ensure(claim))
     assert cloud.fake.tagged(CLAIM, claim.id) == []
-    assert Notes(root / "orders", Order).all() == []
+    assert Notes(root / "orders", Note).all() == []
     assert asyncio.run(provider.observe([claim.id])) == []
     return str(caught.value)
 
@@ -53,38 +52,71 @@ def test_expired_credentials(cloud: Cloud, tmp_path: Path) -> None:
     cloud.fake.expired = True
     said = refused_without_look(cloud, tmp_path, an_order())
     assert said == (
-        "the AWS credentials have expired: run `aws sso login`, or put new ones where the server reads them "
-        "(AWS_PROFILE, ~/.aws/credentials); or this machine's clock is off (see `timedatectl`)"
+        "the AWS credentials have expired, or this machine's clock is off (see `timedatectl`); run "
+        "`aws sso login`, or put new ones where the server reads them (AWS_PROFILE, ~/.aws/credentials)"
     )
 
 
 def test_a_page_instead_of_an_answer(cloud: Cloud, tmp_path: Path) -> None:
     cloud.fake.pages = 100
     provider = a_provider(tmp_path, cloud.clock, cloud.account)
-    with pytest.raises(
-        border.Transient, match=r"answers with a web page instead of data: a proxy in between"
-    ):
+    with pytest.raises(border.Transient) as caught:
         asyncio.run(provider.ensure(an_order()))
+    assert str(caught.value) == (
+        "AWS in us-east-1 answers with a web page instead of data: a proxy in between, or maintenance?"
+    )
     cloud.fake.pages = 0
 
 
 @pytest.mark.parametrize(
-    ("code", "text"),
+    ("code", "words", "text"),
     [
-        ("SignatureDoesNotMatch", "this machine's clock"),
-        ("RequestExpired", "this machine's clock"),
-        ("Blocked", "this account may not use us-east-1: This account is currently blocked"),
-        ("OptInRequired", "this account may not use us-east-1"),
-        ("InvalidInstanceType", "`argosy gpus --infra aws` lists types"),
-        ("InvalidParameterValue", "AWS refuses it in us-east-1"),
+        (
+            "SignatureDoesNotMatch",
+            "The request signature we calculated does not match.",
+            "AWS does not accept the signature: the secret key is wrong, or this machine's clock is (see "
+            "`timedatectl`)",
+        ),
+        (
+            "RequestExpired",
+            "Request has expired.",
+            "the AWS credentials have expired, or this machine's clock is off (see `timedatectl`); run "
+            "`aws sso login`, or put new ones where the server reads them (AWS_PROFILE, ~/.aws/credentials)",
+        ),
+        (
+            "Blocked",
+            "This account is currently blocked",
+            "this account may not use us-east-1: This account is currently blocked; "
+            "https://console.aws.amazon.com/billing tells what it lacks, AWS Support the rest",
+        ),
+        (
+            "OptInRequired",
+            "You are not subscribed to this service.",
+            "this account may not use us-east-1: You are not subscribed to this service; "
+            "https://console.aws.amazon.com/billing tells what it lacks, AWS Support the rest",
+        ),
+        (
+            "InvalidInstanceType",
+            "The instance type 'g6.xlarge' does not exist",
+            "The instance type 'g6.xlarge' does not exist (InvalidInstanceType) (us-east-1); "
+            "`argosy gpus --infra aws` lists types",
+        ),
+        (
+            "InvalidParameterValue",
+            "Tag keys must be short.",
+            "AWS refuses it in us-east-1: Tag keys must be short (InvalidParameterValue)",
+        ),
     ],
+    ids=lambda value: value if value.isalnum() else "",
 )
-def test_an_order_is_refused_with_what_to_do(code: str, text: str, cloud: Cloud, tmp_path: Path) -> None:
-    cloud.fake.refuse("RunInstances", code, "This account is currently blocked", times=100)
+def test_an_order_is_refused_with_what_to_do(
+    code: str, words: str, text: str, cloud: Cloud, tmp_path: Path
+) -> None:
+    cloud.fake.refuse("RunInstances", code, words, times=100)
     provider = a_provider(tmp_path, cloud.clock, cloud.account)
     with pytest.raises(border.BorderError) as caught:
         asyncio.run(provider.ensure(an_order()))
-    assert text in str(caught.value)
+    assert str(caught.value) == text
     assert cloud.fake.tagged(CLAIM, an_order().id) == []
 
 
@@ -152,7 +184,7 @@ def test_a_region_that_is_not_enabled(cloud: Cloud, tmp_path: Path) -> None:
     cloud.fake.disabled.add("me-south-1")
     said = refused_without_look(cloud, tmp_path, an_order(region="me-south-1"))
     assert said == (
-        "the region me-south-1 is not enabled for this AWS account: `aws account enable-region --region-name "
+        "the region me-south-1 is not enabled for this AWS account; `aws account enable-region --region-name "
         "me-south-1` enables it (it takes some minutes), or name another region"
     )
 
@@ -409,17 +441,22 @@ def test_a_capacity_reservation(cloud: Cloud, tmp_path: Path) -> None:
 def test_spot_machines_cannot_rest(cloud: Cloud, tmp_path: Path) -> None:
     claim = msgspec.structs.replace(an_order(spot=True), desired=Desired.STOP)
     assert refused(cloud, tmp_path, claim, border.Unsupported) == (
-        "spot machines of AWS cannot rest: they can only go"
+        "spot machines of Amazon Web Services cannot rest: they can only go"
     )
 
 
 def test_throttling_is_waited_out(cloud: Cloud, tmp_path: Path) -> None:
-    cloud.fake.throttle("DescribeInstances", times=5)
-    provider = a_provider(tmp_path, cloud.clock, cloud.account)
-    with pytest.raises(
-        border.Transient, match=r"AWS in us-east-1: Request limit exceeded \(RequestLimitExceeded\)"
-    ):
-        asyncio.run(provider.ensure(an_order()))
+    cloud.fake.throttle("DescribeInstances", times=100)
+    provider, claim = a_provider(tmp_path, cloud.clock, cloud.account), an_order()
+    with pytest.raises(border.Transient) as caught:
+        asyncio.run(provider.ensure(claim))
+    assert str(caught.value) == "AWS in us-east-1: Request limit exceeded (RequestLimitExceeded)"
+    assert cloud.fake.made("RunInstances") == []
+    cloud.fake.refusals.clear()
+    cloud.clock.s += 3600
+    asyncio.run(provider.ensure(claim))
+    assert len(cloud.fake.tagged(CLAIM, claim.id)) == 1
+    asyncio.run(provider.release(claim.id))
 
 
 def test_check_tells_of_machines_that_another_server_left(cloud: Cloud, tmp_path: Path) -> None:
@@ -430,7 +467,7 @@ def test_check_tells_of_machines_that_another_server_left(cloud: Cloud, tmp_path
     (machine,) = cloud.fake.tagged(CLAIM, left.id)
     mine = a_provider(tmp_path / "mine", cloud.clock, cloud.account)
     (bad,) = [each for each in asyncio.run(mine.check()) if not each.ok]
-    assert bad.what == f"machines of claims that this server does not know, 1 in us-west-2: {machine.id}"
+    assert bad.what == f"machines of claims that this server does not know, 1: {left.id}-0"
     assert f"terminate-instances --region us-west-2 --instance-ids {machine.id}`" in bad.hint
     assert [each.what for each in asyncio.run(other.check()) if not each.ok] == []
     asyncio.run(other.release(left.id))

@@ -11,6 +11,7 @@ from aws_cloud import an_order, with_wish
 
 from argosy.infra import border
 from argosy.infra.machine_keys import Keys
+from argosy.infra.machines import Machine, MachineState, Note, fact_of
 from argosy.model.facts import ClaimState
 from argosy.model.resources import Networking
 from argosy.model.rows import Claim
@@ -20,10 +21,10 @@ from argosy.providers.aws.account import is_hopeless
 from argosy.providers.aws.images import Image, parameter_of
 from argosy.providers.aws.launching import Kind, Reservation, order_of
 from argosy.providers.aws.network import Place, Subnet
-from argosy.providers.aws.orders import Order
-from argosy.providers.aws.states import Machine, fact_of, in_order, launch_error, surplus
+from argosy.providers.aws.states import machine_of
 from argosy.providers.aws.wishes import wishes_of
 
+CLAIM_ID = "clm-0000000000000000000z"
 PUBLIC = Subnet(id="subnet-1", zone="us-east-1a", public=True, free=100)
 PRIVATE = Subnet(id="subnet-2", zone="us-east-1b", public=False, free=100)
 IMAGE = Image(id="ami-1", device="/dev/sda1", gb=8, user="ubuntu")
@@ -154,88 +155,78 @@ def test_images_by_accelerator_and_architecture(accelerator: str | None, arch: s
     assert part in parameter_of(wishes_of(an_order(accelerator=accelerator, arch=arch)))
 
 
-def a_machine(state: str = "running", **fields: object) -> Machine:
-    values: dict[str, object] = {
-        "id": "i-1", "region": "us-east-1", "zone": "us-east-1a", "claim_id": "clm-1", "tag": "sto",
-        "count": 1, "state": state,
-    }  # fmt: skip
-    return Machine(**(values | fields))  # type: ignore[arg-type]
-
-
-ORDER = Order(claim_id="clm-1", region="us-east-1", count=1, tag="sto", ids=("i-1",), asked_ms=1000)
+def listed(state: str = "running", code: str = "", said: str = "", **fields: object) -> Machine:
+    """As EC2 tells of an instance of ours."""
+    tags = {"argosy-claim": CLAIM_ID, "argosy-server": "sto", "argosy-nodes": "2", "argosy-user": "admin"}
+    told = {
+        "InstanceId": "i-1",
+        "AmiLaunchIndex": 1,
+        "State": {"Name": state},
+        "StateReason": {"Code": code, "Message": said},
+        "Placement": {"AvailabilityZone": "us-east-1a"},
+        "InstanceType": "g6.xlarge",
+        "PublicIpAddress": "1.2.3.4",
+        "PrivateIpAddress": "10.0.0.4",
+        "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
+    }
+    machine = machine_of("us-east-1", told | fields, "r-1", private=False)
+    assert machine is not None
+    return machine
 
 
 @pytest.mark.parametrize(
-    ("machines", "order", "state", "detail"),
+    ("state", "code", "means"),
     [
-        ([a_machine()], ORDER, ClaimState.HELD, ""),
-        ([a_machine("pending")], ORDER, ClaimState.PENDING, ""),
-        ([a_machine(count=2)], ORDER, ClaimState.PENDING, ""),  # the other is not listed yet
-        ([a_machine("stopping")], ORDER, ClaimState.PENDING, ""),
-        ([a_machine("stopped")], ORDER, ClaimState.STOPPED, ""),
-        ([], ORDER, ClaimState.PENDING, ""),
-        (
-            [a_machine("terminated", reason="Server.SpotInstanceTermination")],
-            ORDER,
-            ClaimState.PREEMPTED,
-            "AWS took the spot machine i-1 in us-east-1a back",
-        ),
-        (
-            [a_machine("shutting-down", reason="Client.UserInitiatedShutdown")],
-            ORDER,
-            ClaimState.GONE,
-            "somebody terminated i-1 in us-east-1a by AWS's API or console",
-        ),
-        (
-            [a_machine("terminated", reason="Server.InternalError", said="broken hardware")],
-            ORDER,
-            ClaimState.GONE,
-            "i-1 in us-east-1a has ended: broken hardware",
-        ),
-        (
-            [], msgspec.structs.replace(ORDER, asked_ms=-100_000), ClaimState.GONE,
-            "AWS no longer lists its machines",
-        ),
-        (
-            [], msgspec.structs.replace(ORDER, asked_ms=-100_000, spot=True), ClaimState.PREEMPTED,
-            "AWS no longer lists its spot machines",
-        ),
-        ([], msgspec.structs.replace(ORDER, ids=(), rests=True), ClaimState.STOPPED, ""),
-        ([a_machine("terminated")], None, None, ""),
-        ([], None, None, ""),
+        ("pending", "pending", MachineState.STARTING),
+        ("running", "", MachineState.RUNNING),
+        ("stopping", "Client.UserInitiatedShutdown", MachineState.STOPPING),
+        ("stopped", "Client.UserInitiatedShutdown", MachineState.STOPPED),
+        ("shutting-down", "Client.UserInitiatedShutdown", MachineState.FAILED),
+        ("terminated", "Server.InternalError", MachineState.FAILED),
+        ("terminated", "Server.SpotInstanceTermination", MachineState.PREEMPTED),
+        ("a new word", "", MachineState.STARTING),
     ],
-)  # fmt: skip
-def test_what_a_listing_means(
-    machines: list[Machine], order: Order | None, state: ClaimState | None, detail: str
-) -> None:
-    fact = fact_of("clm-1", machines, order, 2000)
-    assert (fact.state if fact else None, fact.detail if fact else "") == (state, detail)
+)
+def test_what_a_listing_means(state: str, code: str, means: MachineState) -> None:
+    assert listed(state, code).state is means
 
 
-def test_of_two_orders_for_one_claim_the_noted_one_stays() -> None:
-    first = a_machine(id="i-1", reservation="r-1", launched="2026-01-01 10:00")
-    later = a_machine(id="i-2", reservation="r-2", launched="2026-01-01 10:05")
-    assert surplus(in_order([later, first]), ORDER) == [later]
-    assert surplus(in_order([later, first]), None) == [later]
-    assert surplus([first], ORDER) == []
+def test_a_machine_is_told_from_its_tags_and_its_place_in_the_launch() -> None:
+    machine = listed(InstanceLifecycle="spot")
+    assert (machine.claim_id, machine.index, machine.count, machine.tag) == (CLAIM_ID, 1, 2, "sto")
+    assert (machine.host, machine.ip, machine.user, machine.spot) == ("1.2.3.4", "10.0.0.4", "admin", True)
+    assert (machine.address, machine.kind) == ("us-east-1/i-1", "g6.xlarge")
+    assert listed(PublicIpAddress="").host == "10.0.0.4"
+    assert machine_of("us-east-1", {"InstanceId": "i-9", "Tags": []}, "r-1", private=False) is None
+
+
+def test_who_ended_a_machine_that_was_held() -> None:
+    ended = listed("terminated", "Client.UserInitiatedShutdown")
+    note = Note(claim_id=CLAIM_ID, region="us-east-1", count=2, ids={0: "i-0", 1: "i-1"}, asked_ms=1000)
+    fact = fact_of(CLAIM_ID, [ended], note, 2000, lag_s=60, title="AWS")
+    assert fact is not None
+    assert (fact.state, fact.detail) == (
+        ClaimState.GONE,
+        f"{CLAIM_ID}-1 in us-east-1a has ended: somebody terminated it by AWS's API or console",
+    )
 
 
 def test_what_ends_while_it_is_made_says_why() -> None:
-    broken = a_machine("terminated", reason="Client.InternalError", said="Client error on launch")
-    error = launch_error(broken)
-    assert isinstance(error, border.RequestRefused)
-    assert str(error) == (
+    broken = listed("terminated", "Client.InternalError", "Client error on launch").error
+    assert isinstance(broken, border.RequestRefused)
+    assert str(broken) == (
         "i-1 ended while it was made: Client error on launch; the KMS key of the disk must be enabled, and "
-        "your "
-        "credentials may use it"
+        "your credentials may use it"
     )
-    full = launch_error(
-        a_machine("terminated", reason="Client.VolumeLimitExceeded", said="Volume limit exceeded")
-    )
+    full = listed("terminated", "Client.VolumeLimitExceeded", "Volume limit exceeded").error
     assert isinstance(full, border.QuotaExceeded)
-    assert isinstance(
-        launch_error(a_machine("terminated", reason="Server.InternalError")), border.OutOfCapacity
+    assert str(full) == (
+        "i-1 ended while it was made: Volume limit exceeded; raise the quota of EBS storage in us-east-1a, "
+        "or ask for less"
     )
+    silent = listed("terminated", "").error
+    assert isinstance(silent, border.OutOfCapacity)
+    assert str(silent) == "i-1 ended while it was made: AWS does not say why"
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ pytest.importorskip("boto3", reason="boto3 is not installed")
 
 from crash_life import CountingWorld, Life
 
-from argosy.infra.provider import Provider
+from argosy.infra.machine_driver import MachineDriver
+from argosy.infra.machines import CLAIM
+from argosy.infra.provider import Provider, Setting
 from argosy.model.resources import Infra, Resources
 from argosy.model.rows import Claim, Row
-from argosy.providers.aws.provider import AwsProvider
-from argosy.providers.aws.states import CLAIM
+from argosy.providers.aws.provider import Aws
 from argosy.store import Store
 from argosy.testing.builders import a_cluster, a_job, a_task
 from argosy.testing.fake_ec2 import FakeEc2
@@ -50,7 +51,8 @@ async def play(at: int | str, root: Path, cloud: FakeEc2) -> CountingWorld:
     store = await Store.open("sqlite://", ids=world.ids, clock=world.clock, inline=True)
 
     def provider() -> Provider:
-        driver = AwsProvider(root, clock=world.clock, ids=world.ids, account=SimAccount(world))
+        setting = Setting(root=root, environ={}, clock=world.clock, ids=world.ids)
+        driver = MachineDriver(Aws(setting, SimAccount(world)), setting)
         return SimEc2(world, cloud, driver, some_offers())
 
     run = Life(world, store, provider, lambda rows: check(cloud, rows))

@@ -78,7 +78,7 @@ class MachineDriver:
     async def check(self) -> Sequence[Diagnostic]:
         """Who we are and what we may do, and machines of claims that nobody here knows."""
         findings = list(await self.vendor.check())
-        if all(finding.ok for finding in findings):
+        if findings and findings[0].ok:  # the first says who we are
             known = {note.claim_id for note in self._notes.all()}
             findings += await strangers(self.vendor, self._listing, known)
         return findings
@@ -183,14 +183,11 @@ class MachineDriver:
     def _has_ended(self, claim: Claim, note: Note | None, machines: Sequence[Machine]) -> bool:
         """Whether the cloud, or somebody, has taken machines of it away: `observe` tells, and nothing is
         ordered again. Raises for what ended while it was made."""
-        if claim.held_ms == 0:
-            for each in machines:
-                if each.state is MachineState.FAILED:
-                    text = f"{name_of(claim.id, each.index)} was not made: {each.said or 'nobody says why'}"
-                    raise each.error or border.OutOfCapacity(each.zone or each.region, text)
-        fact = fact_of(
-            claim.id, machines, note, self._clock.now_ms(), lag_s=self.vendor.lag_s, title=self.manifest.title
-        )
+        failed = _not_made(claim, machines)
+        if failed is not None:
+            text = f"{name_of(claim.id, failed.index)} was not made: {failed.said or 'nobody says why'}"
+            raise failed.error or border.OutOfCapacity(failed.zone or failed.region, text)
+        fact = self._fact(claim.id, machines, note)
         return fact is not None and fact.state in (ClaimState.GONE, ClaimState.PREEMPTED)
 
     def _fact(self, claim_id: str, machines: Sequence[Machine], note: Note | None) -> ClaimFact | None:
@@ -213,10 +210,10 @@ class MachineDriver:
                 self._listing.forget(claim.id)
         if any(each.state is MachineState.STOPPING for each in have.values()):
             raise border.Transient("the machines are still going to rest", 2)
-        for each in have.values():
-            if each.state is MachineState.STOPPED:
-                self._listing.forget(claim.id)
-                await self._wake(each)
+        asleep = [each for each in have.values() if each.state is MachineState.STOPPED]
+        if asleep:
+            self._listing.forget(claim.id)
+            await asyncio.gather(*(self._wake(each) for each in asleep))
 
     async def _wake(self, machine: Machine) -> None:
         try:
@@ -265,8 +262,7 @@ class MachineDriver:
         while waited_s < self._settle_s:
             machines = await self._listing.machines([claim.id])
             note = self._notes.load(claim.id)
-            failed = next((each for each in machines if each.state is MachineState.FAILED), None)
-            if failed is not None and claim.held_ms == 0 and claim.id not in self._released:
+            if _not_made(claim, machines) is not None and claim.id not in self._released:
                 async with self._lock(claim.id):
                     await self._undo(claim.id)
                 self._has_ended(claim, note, machines)
@@ -291,7 +287,7 @@ class MachineDriver:
             if note is not None:
                 note = with_found(note, machines)
                 late_s = self.vendor.lag_s - (self._clock.now_ms() - note.asked_ms) / 1000
-                if note.unclear and not self.vendor.unique_names and late_s > 0:
+                if note.unclear and late_s > 0:
                     raise border.Transient(
                         f"{self.manifest.title} may still make what was ordered a moment ago", min(late_s, 5)
                     )
@@ -307,7 +303,7 @@ class MachineDriver:
     async def _tidy(self, ended: Sequence[Note], listed: Mapping[str, Sequence[Machine]]) -> None:
         """What stood beside the machines of released claims goes when the cloud lets it."""
         for note in ended:
-            if not listed.get(note.claim_id):
+            if not any(each.to_delete for each in listed.get(note.claim_id, ())):
                 try:
                     done = await self.vendor.clear(note)
                 except border.BorderError:
@@ -337,6 +333,13 @@ class MachineDriver:
             jumps=self.vendor.jumps,
             new_key=self.vendor.own_host_keys or machine.own_key,
         )
+
+
+def _not_made(claim: Claim, machines: Sequence[Machine]) -> Machine | None:
+    """A machine of a claim that ended while it was made, and in whose place no other stands."""
+    live = {each.index for each in machines if each.is_live}
+    failed = (each for each in machines if each.state is MachineState.FAILED and each.index not in live)
+    return next(failed, None) if claim.held_ms == 0 else None
 
 
 def _zipapp(root: Path) -> Path:

@@ -42,13 +42,13 @@ class MachineOrdering:
         Raises a border error: `Transient` when it is not known what was made; else the caller deletes what
         was.
         """
-        begun = bool(have) or (note is not None and bool(note.ids or note.unclear))
+        begun, unclear = bool(have or (note and note.ids)), bool(note and note.unclear)
         note = note or self.blank(claim)
         ids = dict(note.ids) | {index: each.id for index, each in have.items()}
         note = msgspec.structs.replace(note, ids=ids, ended_ms=0)
-        # An order that was begun somewhere is finished there.
+        # An order that was begun somewhere is finished there; one without an answer is asked for there first.
         zone = next((each.zone for each in have.values()), note.zone)
-        zones = [zone] if begun else list(await self._vendor.zones(claim))
+        zones = [zone] if begun or unclear else list(await self._vendor.zones(claim))
         if not zones:
             raise border.OutOfCapacity(
                 claim.choice.offer.region,
@@ -69,8 +69,10 @@ class MachineOrdering:
                 return await self._in_zone(order, note, have)
             except border.OutOfCapacity as refusal:
                 refusals.append(refusal)
+                if unclear and not begun and len(refusals) == 1:
+                    zones += [each for each in await self._vendor.zones(claim) if each != zone]
                 if zone is not zones[-1]:
-                    note = await self._taken_back(note)
+                    note = await self._taken_back(self._notes.load(claim.id) or note)
             except border.RequestRefused as refusal:
                 raise _telling(order, refusal) from None
         raise self._nowhere(order, refusals)

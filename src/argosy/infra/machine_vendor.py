@@ -196,12 +196,13 @@ def closed_offer(
 
 
 async def findings_of(manifest: Manifest, *asks: Callable[[], Awaitable[str]]) -> list[Diagnostic]:
-    """Findings of `check`: what each ask tells when it succeeds, up to the first that fails. The words after
-    the last `; ` of an error are its hint."""
+    """Findings of `check`: what each ask tells when it succeeds ("": nothing), up to the first that fails.
+    The words after the last `; ` of an error are its hint."""
     found: list[Diagnostic] = []
     for ask in asks:
         try:
-            found.append(Diagnostic(provider=manifest.name, ok=True, what=await ask()))
+            if what := await ask():
+                found.append(Diagnostic(provider=manifest.name, ok=True, what=what))
         except border.BorderError as error:
             fact, _, fix = str(error).rpartition("; ")
             fact, fix = (fact, fix) if fact else (fix, "try again, or read the server's log")

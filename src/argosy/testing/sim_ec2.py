@@ -12,14 +12,14 @@ from typing import Any, Final
 
 import msgspec
 
+from argosy.infra.machine_driver import MachineDriver
+from argosy.infra.machines import CLAIM
 from argosy.infra.provider import Want
 from argosy.model.facts import ClaimFact, NodeFacts
 from argosy.model.offer import Capacity, Offer, Shape
 from argosy.model.rows import Claim
 from argosy.model.units import GIB
 from argosy.providers.aws.account import Account
-from argosy.providers.aws.provider import AwsProvider
-from argosy.providers.aws.states import CLAIM
 from argosy.testing.fake_ec2 import FakeEc2
 from argosy.testing.fake_ec2_cloud import tags_of
 from argosy.testing.machines import Machine
@@ -56,7 +56,7 @@ class SimAccount(Account):
 class SimEc2(SimDriver):
     """The driver with offers of its own, whose instances are looked at after each of its verbs."""
 
-    def __init__(self, world: World, cloud: FakeEc2, driver: AwsProvider, offers: Sequence[Offer]) -> None:
+    def __init__(self, world: World, cloud: FakeEc2, driver: MachineDriver, offers: Sequence[Offer]) -> None:
         super().__init__(world, driver)
         self.cloud, self.offers = cloud, offers
 

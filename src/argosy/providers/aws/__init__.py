@@ -8,8 +8,8 @@ from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.priced import PriceSource
 
 if TYPE_CHECKING:
+    from argosy.infra.machine_driver import MachineDriver
     from argosy.infra.provider import Setting
-    from argosy.providers.aws.provider import AwsProvider
 
 MANIFEST = Manifest(
     name="aws",
@@ -54,16 +54,11 @@ MANIFEST = Manifest(
 )
 
 
-def create(setting: Setting) -> AwsProvider:
+def create(setting: Setting) -> MachineDriver:
     """The driver. ARGOSY_AWS_SSH_FROM is the network from which machines may be reached by ssh (default: any
     address; only the holder of the server's key gets in); with ARGOSY_AWS_ADDRESS=private machines are
     reached by their addresses inside the VPC."""
-    from argosy.providers.aws.provider import AwsProvider
+    from argosy.infra.machine_driver import MachineDriver
+    from argosy.providers.aws.provider import Aws
 
-    return AwsProvider(
-        setting.root,
-        clock=setting.clock,
-        ids=setting.ids,
-        ssh_from=setting.environ.get("ARGOSY_AWS_SSH_FROM") or "0.0.0.0/0",
-        private=setting.environ.get("ARGOSY_AWS_ADDRESS") == "private",
-    )
+    return MachineDriver(Aws(setting), setting)

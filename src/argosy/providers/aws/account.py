@@ -23,7 +23,7 @@ _STALE: Final = frozenset(("ExpiredToken", "ExpiredTokenException", "RequestExpi
 _VENDOR: Final = Path("/sys/class/dmi/id/sys_vendor")
 #: Variables that say nothing about who one is.
 _NO_SIGN: Final = frozenset(("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE", "AWS_PAGER"))
-_MISSING: Final = "boto3 is not installed: `pip install argosy[aws]`"
+_MISSING: Final = "boto3 is not installed; `pip install argosy[aws]`"
 
 
 class Account:

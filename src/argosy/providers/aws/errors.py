@@ -120,14 +120,14 @@ def border_error(code: str, text: str, *, region: str, scope: str = "") -> borde
 
 def _credentials(code: str, text: str, region: str) -> border.CredentialsRejected | None:
     if code in _EXPIRED:
-        clock = "; or this machine's clock is off (see `timedatectl`)" if code == "RequestExpired" else ""
+        clock = ", or this machine's clock is off (see `timedatectl`)" if code == "RequestExpired" else ""
         return border.CredentialsRejected(
-            "the AWS credentials have expired: run `aws sso login`, or put new ones where the server reads "
-            f"them (AWS_PROFILE, ~/.aws/credentials){clock}"
+            f"the AWS credentials have expired{clock}; run `aws sso login`, or put new ones where the server "
+            "reads them (AWS_PROFILE, ~/.aws/credentials)"
         )
     if code in _UNKNOWN_KEY:
         return border.CredentialsRejected(
-            f"AWS does not know these credentials in {region}: look with `aws sts get-caller-identity`, and "
+            f"AWS does not know these credentials in {region}; look with `aws sts get-caller-identity`, and "
             f"whether the region is enabled with `aws account get-region-opt-status --region-name {region}`"
         )
     if code == "SignatureDoesNotMatch":
@@ -136,7 +136,10 @@ def _credentials(code: str, text: str, region: str) -> border.CredentialsRejecte
             "`timedatectl`)"
         )
     if code in ("OptInRequired", "Blocked", "SubscriptionRequired"):
-        return border.CredentialsRejected(f"this account may not use {region}: {text or code}")
+        return border.CredentialsRejected(
+            f"this account may not use {region}: {text.rstrip('.') or code}; "
+            "https://console.aws.amazon.com/billing tells what it lacks, AWS Support the rest"
+        )
     if code in _DENIED:
         return border.CredentialsRejected(
             f"these credentials may not do that in {region}: {allowed(text)}; docs/aws.md has the policy "
@@ -147,7 +150,7 @@ def _credentials(code: str, text: str, region: str) -> border.CredentialsRejecte
 
 def region_not_enabled(region: str) -> border.CredentialsRejected:
     return border.CredentialsRejected(
-        f"the region {region} is not enabled for this AWS account: `aws account enable-region --region-name "
+        f"the region {region} is not enabled for this AWS account; `aws account enable-region --region-name "
         f"{region}` enables it (it takes some minutes), or name another region"
     )
 

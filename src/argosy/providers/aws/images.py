@@ -42,16 +42,10 @@ class Images:
         self._newest: dict[tuple[str, str], tuple[float, str]] = {}
         self._known: dict[tuple[str, str], tuple[Image, str, str]] = {}  # -> (image, architecture, name)
 
-    async def find(self, wishes: Wishes, image_id: str = "") -> Image:
-        """The image of an order; `image_id` is that of an earlier one. Raises `RequestRefused` for one that
-        does not exist or is for another kind of processor."""
-        asked = image_id or wishes.image_id
-        if asked.startswith("docker:"):
-            raise border.RequestRefused(
-                "image_id", "machines of AWS have no container images yet; leave it out"
-            )
-        if not asked:
-            asked = await self._named(wishes.region, parameter_of(wishes))
+    async def find(self, wishes: Wishes) -> Image:
+        """The image of an order. Raises `RequestRefused` for one that does not exist or is for another kind
+        of processor."""
+        asked = wishes.image_id or await self._named(wishes.region, parameter_of(wishes))
         if not asked.startswith("ami-"):
             raise border.RequestRefused(
                 "image_id", f"`{asked}` is not the id of an image of AWS: those begin with `ami-`"

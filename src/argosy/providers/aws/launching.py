@@ -11,12 +11,13 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.machines import CLAIM, NODES, TAG, USER
 from argosy.model.rows import Claim
 from argosy.providers.aws.images import Image
 from argosy.providers.aws.network import Place, Subnet
-from argosy.providers.aws.states import CLAIM, NAME, NODES, TAG, USER
 from argosy.providers.aws.wishes import Disk, Wishes
 
+_NAME: Final = "Name"  # the tag that the console shows
 _MARKED: Final = ("instance", "volume", "network-interface")
 _IOPS_MAX, _IOPS_PER_GB = 64_000, 500
 
@@ -58,14 +59,8 @@ def group_of(claim_id: str) -> str:
 
 def marks_of(claim: Claim, wishes: Wishes, user: str) -> list[dict[str, str]]:
     """Tags of everything that is made for a claim. The index of a node is its place in the launch."""
-    own = {NAME: claim.id, CLAIM: claim.id, TAG: claim.tag, NODES: str(claim.count), USER: user}
-    tags = dict(wishes.labels) | own
-    for key in tags:
-        if key.lower().startswith("aws:"):
-            raise border.RequestRefused(
-                "labels", f"the label `{key}` begins with `aws:`, which AWS keeps for itself"
-            )
-    return [{"Key": key, "Value": value} for key, value in tags.items()]
+    own = {_NAME: claim.id, CLAIM: claim.id, TAG: claim.tag, NODES: str(claim.count), USER: user}
+    return [{"Key": key, "Value": value} for key, value in (dict(wishes.labels) | own).items()]
 
 
 def order_of(

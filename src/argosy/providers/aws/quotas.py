@@ -14,6 +14,7 @@ from argosy.infra import border
 from argosy.model.ids import Clock
 from argosy.providers.aws.account import Account
 from argosy.providers.aws.errors import quota_page
+from argosy.providers.aws.wishes import Wishes
 
 FRESH_S: Final = 600.0
 
@@ -93,15 +94,15 @@ class Quotas:
         self._account, self._clock = account, clock
         self._known: dict[tuple[str, str], tuple[float, float | None]] = {}
 
-    async def check(self, region: str, kind: str, cpus: int, *, spot: bool) -> None:
+    async def check(self, wishes: Wishes) -> None:
         """Raises `QuotaExceeded` when the whole quota has no room for so many vCPUs. What of it is in use
         AWS counts itself; who may not read quotas is not stopped here."""
-        quota = quota_of(kind, spot=spot)
+        quota, cpus = quota_of(wishes.kind, spot=wishes.spot), wishes.cpus * wishes.count
         if quota is None or not cpus:
             return
-        limit = await self._limit(region, quota)
+        limit = await self._limit(wishes.region, quota)
         if limit is not None and limit < cpus:
-            raise quota_error(region, quota, limit, f"{cpus} vCPUs of {kind}")
+            raise quota_error(wishes.region, quota, limit, f"{cpus} vCPUs of {wishes.kind}")
 
     def forget(self, region: str) -> None:
         """AWS refused for want of quota: it is asked anew."""
@@ -132,3 +133,13 @@ def quota_error(region: str, quota: Quota, limit: float, needs: str) -> border.Q
         "--desired-value N`"
     )
     return border.QuotaExceeded(quota.name, f"{limit:g}", text)
+
+
+def named_quota(wishes: Wishes, error: border.QuotaExceeded) -> border.QuotaExceeded:
+    """AWS says only that it is too much; which quota that is follows from the type."""
+    quota = quota_of(wishes.kind, spot=wishes.spot)
+    if quota is None or "vCPU" not in error.what:
+        return error
+    needs = f"{wishes.cpus * wishes.count} more vCPUs of {wishes.kind}"
+    text = f"the AWS quota `{quota.name}` ({quota.code}) has no room for {needs} in {wishes.region}: {error}"
+    return border.QuotaExceeded(quota.name, error.limit, text)

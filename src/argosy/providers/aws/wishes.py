@@ -71,6 +71,10 @@ def wishes_of(claim: Claim) -> Wishes:
     net = asked.networking
     subnets = settings.subnet_names
     groups = (settings.security_group_name,) if settings.security_group_name else ()
+    for key, _ in asked.labels:
+        if key.lower().startswith("aws:"):
+            text = f"the label `{key}` begins with `aws:`, which AWS keeps for itself"
+            raise border.RequestRefused("labels", text)
     return Wishes(
         kind=offer.shape.instance_type,
         arch=offer.shape.arch,
