@@ -53,7 +53,10 @@ def test_a_clock_that_is_off_by_ten_minutes(tmp_path: Path) -> None:
         then = email.utils.formatdate(time.time() + 600, usegmt=True)
         kube.answer(401, b'{"kind":"Status","message":"Unauthorized"}', times=-1, Date=then)
         said = await refused(kube, provider, a_pod_claim(), border.CredentialsRejected)
-        assert "this machine's clock is 10 minutes behind the API server's: set it" in said
+        assert said == (
+            "lab does not accept the credentials (Unauthorized), and this machine's clock is 10 minutes "
+            "behind the API server's: set it, for example with `timedatectl set-ntp true`"
+        )
 
     with_cluster(tmp_path, act)
 
@@ -359,8 +362,10 @@ def test_a_rule_of_the_cluster_and_a_value_that_it_refuses(tmp_path: Path) -> No
         words = b'{"kind":"Status","reason":"Forbidden","code":403,"message":"pods \\"x\\" is forbidden: violates PodSecurity \\"restricted\\": runAsNonRoot != true"}'  # noqa: E501
         kube.answer(403, words, method="POST", path="/pods")
         said = await refused(kube, provider, a_pod_claim(), border.RequestRefused)
-        assert said.startswith("lab has a rule of its own against this: pods")
-        assert said.endswith("; change the task to fit it, or ask who runs the cluster")
+        assert said == (
+            'lab has a rule of its own against this: pods "x" is forbidden: violates PodSecurity '
+            '"restricted": runAsNonRoot != true; change the task to fit it, or ask who runs the cluster'
+        )
         bad = configured({"custom_metadata": {"labels": {"team": "blue and green"}}})
         said = await refused(kube, provider, bad, border.RequestRefused)
         assert said.startswith('lab refuses it: metadata.labels: Invalid value: "blue and green" of team')
@@ -370,6 +375,37 @@ def test_a_rule_of_the_cluster_and_a_value_that_it_refuses(tmp_path: Path) -> No
         bad = configured({"pod_config": {"spec": {"nodeSelectr": {"a": "b"}}}})
         said = await refused(kube, provider, bad, border.RequestRefused)
         assert said == 'lab refuses it: strict decoding error: unknown field "spec.nodeSelectr"'
+
+    with_cluster(tmp_path, act)
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "said"),
+    [
+        (
+            'pods "x" is forbidden: error looking up service account ml/nobody: serviceaccount "nobody" '
+            "not found",
+            "config.kubernetes.service_account",
+            "there is no service account `nobody` in lab: `kubectl create serviceaccount nobody` makes it, "
+            "or leave `config.kubernetes.service_account` out",
+        ),
+        (
+            'pods "x" is forbidden: unable to create new content in namespace ml because it is being '
+            "terminated",
+            "namespace",
+            'lab takes nothing new there: pods "x" is forbidden: unable to create new content in namespace '
+            "ml because it is being terminated; name another namespace, or wait",
+        ),
+    ],
+    ids=["a service account", "a namespace that goes"],
+)
+def test_what_is_named_and_is_not_there(words: str, field: str, said: str, tmp_path: Path) -> None:
+    async def act(kube: FakeKube, provider: KubernetesProvider) -> None:
+        body = msgspec.json.encode({"kind": "Status", "reason": "Forbidden", "code": 403, "message": words})
+        kube.answer(403, body, method="POST", path="/pods")
+        with pytest.raises(border.RequestRefused) as caught:
+            await provider.ensure(a_pod_claim())
+        assert (caught.value.field, str(caught.value)) == (field, said)
 
     with_cluster(tmp_path, act)
 

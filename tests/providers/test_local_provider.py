@@ -22,6 +22,7 @@ from argosy.infra.boot import agent_zipapp
 from argosy.infra.provider import Want
 from argosy.infra.system import SystemClock
 from argosy.model.facts import ClaimState, NodeFacts, RankPhase
+from argosy.model.offer import Capacity
 from argosy.model.phases import Desired
 from argosy.model.rows import Claim
 from argosy.providers.local.agents import ZipappAgents
@@ -141,6 +142,31 @@ def test_gang_nodes_have_disjoint_devices_and_own_addresses(subject: LocalSubjec
         await subject.provider.ensure(subject.claim(milli=1000))
 
     asyncio.run(main())
+
+
+def test_what_this_machine_has_not_is_refused_and_leaves_nothing(subject: LocalSubject) -> None:
+    def refused(claim: Claim, kind: type[border.BorderError]) -> str:
+        with pytest.raises(kind) as caught:
+            asyncio.run(subject.provider.ensure(claim))
+        assert subject.truth() == set()
+        return str(caught.value)
+
+    def of_model(model: str) -> Claim:
+        claim = subject.claim(milli=1000)
+        return msgspec.structs.replace(claim, choice=msgspec.structs.replace(claim.choice, accelerator=model))
+
+    def at(**fields: object) -> Claim:
+        claim = subject.claim()
+        offer = msgspec.structs.replace(claim.choice.offer, **fields)
+        return msgspec.structs.replace(claim, choice=msgspec.structs.replace(claim.choice, offer=offer))
+
+    assert (
+        refused(subject.claim(count=3, milli=1000), border.OutOfCapacity)
+        == "3 x 1 A100 are not free on this machine"
+    )
+    assert refused(of_model("H100"), border.OutOfCapacity) == "1 x 1 H100 are not free on this machine"
+    assert refused(at(capacity=Capacity.SPOT), border.Unsupported) == "this machine has no spot capacity"
+    assert refused(at(provider="aws"), border.RequestRefused) == "`aws` is not this machine"
 
 
 def test_shares_of_one_device_go_together(subject: LocalSubject) -> None:

@@ -330,6 +330,38 @@ def test_bad_input_says_what_to_do(cloud: Cloud, tmp_path: Path) -> None:
     )
 
 
+def test_too_many_calls_are_waited_out_for_an_hour(cloud: Cloud, tmp_path: Path) -> None:
+    """gRPC does not tell how long to wait: the order is tried again until the cloud takes it."""
+    subject, claim = subject_of(cloud, tmp_path), subject_of(cloud, tmp_path).claim()
+    subject.cloud.refuse("", subject.cloud.error(429, "rate", "too many requests"), 1000)
+
+    async def act() -> None:
+        for _ in range(60):
+            with pytest.raises(border.Transient) as caught:
+                await subject.driver.ensure(claim)
+            assert str(caught.value) == "Nebius wants fewer calls: too many requests"
+            assert caught.value.after_s == 10
+            await subject.pass_time(60)
+        assert subject.truth() == set()
+        subject.cloud.refusals.clear()
+        await subject.driver.ensure(claim)
+        assert subject.machines(claim.id) == 1
+        await subject.driver.release(claim.id)
+        await subject.driver.disconnect()
+
+    asyncio.run(act())
+
+
+def test_a_clock_that_is_off_is_a_token_that_is_not_valid(cloud: Cloud, tmp_path: Path) -> None:
+    """gRPC does not tell the cloud's time either: the text says to look at the clock."""
+    subject = subject_of(cloud, tmp_path)
+    subject.cloud.expired, subject.cloud.skew_s = True, 600.0
+    assert fails(subject, subject.claim(), border.CredentialsRejected) == (
+        "Nebius does not accept the credentials: the token is not valid; make new ones with `nebius profile "
+        "create` (or `nebius iam get-access-token` for NEBIUS_IAM_TOKEN), and look at this machine's clock"
+    )
+
+
 def test_one_of_several_projects_has_to_be_chosen(cloud: Cloud, tmp_path: Path) -> None:
     subject = subject_of(cloud, tmp_path)
     subject.cloud.projects = {"project-a": ("team-a", REGION), "project-b": ("team-b", REGION)}

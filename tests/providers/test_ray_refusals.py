@@ -121,6 +121,24 @@ def test_a_model_is_asked_for_where_there_are_several(tmp_path: Path) -> None:
     ray.close()
 
 
+def test_a_model_that_is_not_there(ray: FakeRay, tmp_path: Path) -> None:
+    claim = a_ray_claim(ray, gpus=2)
+    claim = msgspec.structs.replace(claim, choice=msgspec.structs.replace(claim.choice, accelerator="B200"))
+    error = ensure_error(provider(ray, tmp_path), claim)
+    assert isinstance(error, border.OutOfCapacity)
+    assert str(error) == f"{ray.address} has no nodes with B200 any more"
+    assert not ray.jobs
+
+
+def test_a_head_that_wants_fewer_calls_for_an_hour(ray: FakeRay, tmp_path: Path) -> None:
+    ray.retry_after_s = 3600
+    error = ensure_error(provider(ray, tmp_path), a_ray_claim(ray))
+    assert isinstance(error, border.Transient)
+    assert error.after_s == 3600
+    assert str(error) == f"Ray at http://{ray.address} wants fewer calls, for 3600 s more: too many requests"
+    assert not ray.jobs
+
+
 def test_what_an_autoscaler_can_add_is_offered_as_people_say(ray: FakeRay, tmp_path: Path) -> None:
     grows = "{accelerators: 'L4:4', cpus: 48, memory: 180, nodes: 3}"
     (tmp_path / "ray.yaml").write_text(f"clusters: {{lab: {{address: '{ray.address}', grows: [{grows}]}}}}\n")
@@ -140,25 +158,40 @@ def test_nobody_answers(tmp_path: Path) -> None:
 def test_something_else_answers(ray: FakeRay, tmp_path: Path) -> None:
     ray.is_page = True
     (said,) = findings(provider(ray, tmp_path))
-    assert "answers with a web page instead of data (status 200)" in said
+    assert said == (
+        f"{ray.address}: Ray at http://{ray.address} answers with a web page instead of data (status 200): a "
+        f"proxy in between, a wrong address, or maintenance? | `ray status` on the head node says whether "
+        f"{ray.address} works"
+    )
     ray.is_page = False
     ray.refuses["GET /api/version"] = (404, b"not found")
     (said,) = findings(provider(ray, tmp_path))
-    assert f"http://{ray.address} is no dashboard of Ray: it knows no /api/version" in said
+    assert said == (
+        f"{ray.address}: http://{ray.address} is no dashboard of Ray: it knows no /api/version; look at the "
+        f"address and port | `ray status` on the head node says whether {ray.address} works"
+    )
 
 
 def test_a_token_is_missing_or_wrong(ray: FakeRay, tmp_path: Path) -> None:
     ray.token = "right-and-secret"
     (said,) = findings(provider(ray, tmp_path))
-    assert (
-        "does not accept the credentials: Unauthorized: Missing authentication token; give the server" in said
+    fix = (
+        "give the server the cluster's token: RAY_AUTH_TOKEN, a file named by RAY_AUTH_TOKEN_PATH, "
+        "~/.ray/auth_token, or `token_file` in ray.yaml (`ray get-auth-token` prints it on the head node)"
     )
-    assert "`ray get-auth-token` prints it" in said
+    here = f"{ray.address}: Ray at http://{ray.address}"
+    look = f"`ray status` on the head node says whether {ray.address} works"
+    assert said == (
+        f"{here} does not accept the credentials: Unauthorized: Missing authentication token; {fix} | {look}"
+    )
     (said,) = findings(provider(ray, tmp_path, RAY_AUTH_TOKEN="wrong-and-secret"))
-    assert "does not accept the token: Forbidden: Invalid authentication token; give the server" in said
-    assert "secret" not in said
+    assert (
+        said == f"{here} does not accept the token: Forbidden: Invalid authentication token; {fix} | {look}"
+    )
     (said,) = findings(provider(ray, tmp_path, RAY_AUTH_TOKEN_PATH="/nonexistent/token"))
-    assert "the token file /nonexistent/token cannot be read: No such file or directory" in said
+    assert said == (
+        f"{ray.address}: the token file /nonexistent/token cannot be read: No such file or directory | {look}"
+    )
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("right-and-secret\n")
     assert findings(provider(ray, tmp_path)) == []
@@ -177,8 +210,10 @@ def test_a_head_that_takes_no_jobs(ray: FakeRay, tmp_path: Path) -> None:
     ray.refuses["POST /api/jobs/"] = (500, b"No available agent to submit job, please try again later.")
     error = ensure_error(provider(ray, tmp_path), a_ray_claim(ray))
     assert isinstance(error, border.Transient)
-    assert "its agent on the head node is not up yet, or could not start (another Ray there may hold" in str(
-        error
+    assert str(error) == (
+        f"Ray at http://{ray.address} cannot take the job at present: its agent on the head node is not up "
+        "yet, or could not start (another Ray there may hold its port; `dashboard_agent.log` in Ray's folder "
+        "of logs says why)"
     )
     ray.refuses["POST /api/jobs/"] = (400, b"Traceback (most recent call last):\nTypeError: no such thing")
     error = ensure_error(provider(ray, tmp_path), a_ray_claim(ray))

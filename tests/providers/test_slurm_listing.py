@@ -188,6 +188,34 @@ def test_records_of_every_version(version: str) -> None:
             border.Transient,
             "the controller of Slurm does not answer: Unable to contact slurm controller (connect failure)",
         ),
+        (
+            "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying",
+            border.Transient,
+            "the controller of Slurm does not answer: Slurm temporarily unable to accept job, sleeping and retrying",
+        ),
+        (
+            "sbatch: error: Batch job submission failed: Access/permission denied",
+            border.CredentialsRejected,
+            "Slurm: Access/permission denied; ask the site for access",
+        ),
+        (
+            "sinfo: error: Munge decode failed: Rewound credential",
+            border.CredentialsRejected,
+            "Slurm: Munge decode failed: Rewound credential; the clocks of this machine and of the controller differ: "
+            "`timedatectl` there and here tells whose is off",
+        ),
+        (
+            "slurm_load_partitions: Protocol authentication error",
+            border.CredentialsRejected,
+            "Slurm: slurm_load_partitions: Protocol authentication error; munge does not accept this machine: its key or "
+            "its clock is another than the controller's (`munge -n | unmunge` tells; `timedatectl` there and here tells "
+            "whose is off)",
+        ),
+        (
+            "sbatch: error: Batch job submission failed: Requested reservation is invalid",
+            border.RequestRefused,
+            "Slurm: Requested reservation is invalid; `scontrol show reservation` lists them",
+        ),
         ("sbatch: error: the site says no", border.RequestRefused, "Slurm refuses the job: the site says no"),
     ],
 )
@@ -198,14 +226,41 @@ def test_slurms_words_are_kept_and_our_fix_follows(
     assert (type(error), str(error)) == (kind, text)
 
 
-def test_reasons_of_waiting() -> None:
+@pytest.mark.parametrize(
+    ("reason", "kind", "text"),
+    [
+        (
+            "PartitionTimeLimit",
+            border.RequestRefused,
+            "Slurm: PartitionTimeLimit: the partition's time limit is shorter",
+        ),
+        ("InvalidAccount", border.RequestRefused, "Slurm: InvalidAccount: there is no such account"),
+        (
+            "AccountNotAllowed",
+            border.RequestRefused,
+            "Slurm: AccountNotAllowed: the account may not use this partition",
+        ),
+        (
+            "QOSMaxGRESPerUser",
+            border.QuotaExceeded,
+            "quota QOSMaxGRESPerUser is exhausted (limit set by the site)",
+        ),
+        ("AssocGrpGRES", border.QuotaExceeded, "quota AssocGrpGRES is exhausted (limit set by the site)"),
+        (
+            "AssocGrpBillingMinutes",
+            border.QuotaExceeded,
+            "quota AssocGrpBillingMinutes is exhausted (limit set by the site)",
+        ),
+    ],
+)
+def test_reasons_of_waiting_that_never_pass(reason: str, kind: type[border.BorderError], text: str) -> None:
+    error = pending_error(reason)
+    assert (type(error), str(error)) == (kind, text)
+
+
+def test_reasons_of_waiting_and_of_ends() -> None:
     assert pending_error("Resources") is None
     assert pending_error("Priority") is None
-    assert isinstance(pending_error("QOSMaxGRESPerUser"), border.QuotaExceeded)
-    assert isinstance(pending_error("AssocGrpGRES"), border.QuotaExceeded)
-    refused = pending_error("PartitionTimeLimit")
-    assert isinstance(refused, border.RequestRefused)
-    assert str(refused) == "Slurm: PartitionTimeLimit: the partition's time limit is shorter"
     assert end_text("NODE_FAIL", "NodeDown") == "a node of the job failed (Slurm: NODE_FAIL, NodeDown)"
 
 

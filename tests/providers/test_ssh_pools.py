@@ -120,8 +120,9 @@ def test_a_mistake_is_told_with_its_place(text: str, told: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "a b", "me@", "gpu1:0", "gpu1:70000", "gpu1:", "a/b"])
 def test_what_is_no_host_says_what_one_looks_like(text: str) -> None:
-    with pytest.raises(ValueError, match="is no host; write for example"):
+    with pytest.raises(ValueError, match="is no host") as caught:
         parse_host(text)
+    assert str(caught.value) == f"`{text}` is no host; write for example `gpu1`, `me@gpu1` or `10.0.0.7:2222`"
 
 
 def test_all_files_are_one_and_are_read_again_when_they_change(tmp_path: Path) -> None:

@@ -106,11 +106,10 @@ class Peer(threading.Thread):
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
-    def reply(self, status: int, body: bytes) -> bool:
-        self.send(
-            f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode()  # noqa: E501
-            + body
-        )
+    def reply(self, status: int, body: bytes, more: str = "") -> bool:
+        """`more`: lines of headers, each with its end."""
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{more}"
+        self.send(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         return True
 
     def problem(self, error: ArgosyError) -> bool:

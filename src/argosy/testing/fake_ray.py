@@ -59,6 +59,7 @@ class FakeRay(FakeRayCluster):
         self.loses_replies = False  # what is asked happens, and the answer is lost
         self.dies_after: int | None = None  # calls; then each finds its connection cut off, before and after
         self.refuses: dict[str, Reply] = {}  # by "METHOD /path": this instead of an answer
+        self.retry_after_s = 0  # it wants to be left alone so long: every call is refused
         self.autoscaler: dict[str, Any] | None = None  # its report
         self.trouble: str | None = None  # what the autoscaler says went wrong
         self.cuts_streams_after: int | None = None  # bytes
@@ -103,13 +104,16 @@ class FakeRay(FakeRayCluster):
         status, answer = self._answer(method, path, parse_qsl(url.query), headers, body)
         if self.loses_replies and method != "GET":
             return False
-        return peer.reply(status, answer)
+        more = f"retry-after: {self.retry_after_s}\r\n" if self.retry_after_s else ""
+        return peer.reply(status, answer, more)
 
     def _answer(
         self, method: str, path: str, query: list[tuple[str, str]], headers: dict[str, str], body: bytes
     ) -> Reply:
         if self.is_page:
             return 200, _PAGE
+        if self.retry_after_s:
+            return 429, b"too many requests"
         if self.token and (given := headers.get("authorization", "")) != f"Bearer {self.token}":
             return (403, b"Forbidden: Invalid authentication token") if given else (
                 401, b"Unauthorized: Missing authentication token"

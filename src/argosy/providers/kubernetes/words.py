@@ -135,6 +135,17 @@ def _forbidden(words: str, context: str) -> border.BorderError:
             f"{context} has a rule of its own against this: {words}; change the task to fit it, or ask who "
             "runs the cluster",
         )
+    account = re.search(r'serviceaccount "([^"]+)" not found', words)
+    if account is not None:
+        return border.RequestRefused(
+            "config.kubernetes.service_account",
+            f"there is no service account `{account[1]}` in {context}: `kubectl create serviceaccount "
+            f"{account[1]}` makes it, or leave `config.kubernetes.service_account` out",
+        )
+    if "because it is being terminated" in words:
+        return border.RequestRefused(
+            "namespace", f"{context} takes nothing new there: {words}; name another namespace, or wait"
+        )
     denied = re.search(
         r'cannot (\w+) resource "([^"]+)" in API group "([^"]*)"(?: in the namespace "([^"]+)")?', words
     )

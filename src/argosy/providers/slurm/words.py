@@ -5,7 +5,7 @@ Slurm's own sentence is always kept; ours comes after it.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from argosy.infra import border
 from argosy.model.facts import ClaimState
@@ -123,79 +123,62 @@ def pending_error(reason: str) -> border.BorderError | None:
 # -- refusals ------------------------------------------------------------------------------------------------
 
 
-class _Refusal(NamedTuple):
-    words: str  # in what Slurm says, in small letters
-    kind: str  # capacity | quota | request | transient | credentials
-    what: str  # field or scope
-    fix: str
-
-
-_REFUSALS: Final = (
-    _Refusal("invalid partition", "request", "partition", "`sinfo -s` lists the partitions"),
-    _Refusal(
-        "invalid account or account/partition",
-        "request",
+_LIMITS: Final = "`sacctmgr show assoc user=$USER` and `sacctmgr show qos` show the limits"
+_CLOCKS: Final = "`timedatectl` there and here tells whose is off"
+#: What is asked for and cannot be, by words in what Slurm says, in small letters: the field, what to do.
+_REQUESTS: Final = {
+    "invalid partition": ("partition", "`sinfo -s` lists the partitions"),
+    "invalid account or account/partition": (
         "account",
         "`sacctmgr show assoc user=$USER` lists your accounts; set `config.slurm.account`",
     ),
-    _Refusal("invalid qos", "request", "qos", "`sacctmgr show qos` lists them; set `config.slurm.qos`"),
-    _Refusal(
-        "user's group not permitted",
-        "request",
-        "partition",
-        "choose a partition that you may use, or ask its owner",
-    ),
-    _Refusal("access/permission denied", "credentials", "", "ask the site for access"),
-    _Refusal("invalid generic resource", "request", "accelerators", "`sinfo -o %G` lists what nodes have"),
-    _Refusal("invalid gres", "request", "accelerators", "`sinfo -o %G` lists what nodes have"),
-    _Refusal(
-        "invalid feature specification", "request", "constraint", "`sinfo -o %f` lists the features of nodes"
-    ),
-    _Refusal(
-        "requested reservation is invalid", "request", "reservation", "`scontrol show reservation` lists them"
-    ),
-    _Refusal(
-        "requested time limit is invalid",
-        "request",
+    "invalid qos": ("qos", "`sacctmgr show qos` lists them; set `config.slurm.qos`"),
+    "user's group not permitted": ("partition", "choose a partition that you may use, or ask its owner"),
+    "invalid generic resource": ("accelerators", "`sinfo -o %G` lists what nodes have"),
+    "invalid gres": ("accelerators", "`sinfo -o %G` lists what nodes have"),
+    "invalid feature specification": ("constraint", "`sinfo -o %f` lists the features of nodes"),
+    "requested reservation is invalid": ("reservation", "`scontrol show reservation` lists them"),
+    "requested time limit is invalid": (
         "time",
         "ask for less with `config.slurm.time`; `sinfo -o '%R %l'` shows the limits",
     ),
-    _Refusal("time limit exceeds", "request", "time", "ask for less with `config.slurm.time`"),
-    _Refusal("invalid node name", "request", "sbatch_options", "`sinfo -N` lists the nodes"),
-    _Refusal("node count specification invalid", "request", "num_nodes", "ask for fewer nodes"),
-    _Refusal("cpu count specification invalid", "request", "cpus", "ask for fewer CPUs"),
-    _Refusal("memory specification can not be satisfied", "request", "memory", "ask for less memory"),
-    _Refusal("more processors requested than permitted", "request", "cpus", "ask for fewer CPUs"),
-    _Refusal(
-        "node configuration is not available",
-        "capacity",
-        "",
-        "`sinfo -e -o '%R %D %c %m %G'` shows what nodes have",
+    "time limit exceeds": ("time", "ask for less with `config.slurm.time`"),
+    "invalid node name": ("sbatch_options", "`sinfo -N` lists the nodes"),
+    "node count specification invalid": ("num_nodes", "ask for fewer nodes"),
+    "cpu count specification invalid": ("cpus", "ask for fewer CPUs"),
+    "more processors requested than permitted": ("cpus", "ask for fewer CPUs"),
+    "memory specification can not be satisfied": ("memory", "ask for less memory"),
+    "unrecognized option": ("sbatch_options", "`sbatch --help` lists the options of this version"),
+    "invalid option": ("sbatch_options", "`sbatch --help` lists the options of this version"),
+}
+_CREDENTIALS: Final = {
+    "access/permission denied": "ask the site for access",
+    "rewound credential": f"the clocks of this machine and of the controller differ: {_CLOCKS}",
+    "expired credential": f"the clocks of this machine and of the controller differ: {_CLOCKS}",
+    "authentication error": (
+        "munge does not accept this machine: its key or its clock is another than the controller's "
+        f"(`munge -n | unmunge` tells; {_CLOCKS})"
     ),
-    _Refusal("partition configuration not available now", "capacity", "", "`sinfo` shows which nodes are up"),
-    _Refusal("nodes are busy", "capacity", "", "wait, or take another partition"),
-    _Refusal("violates accounting/qos policy", "quota", "accounting/QOS policy", ""),
-    _Refusal("maxjobcount limit", "quota", "MaxJobCount", ""),
-    _Refusal(
-        "required partition not available (inactive or drain)", "capacity", "", "`sinfo` shows its state"
-    ),
-    _Refusal("unable to contact slurm controller", "transient", "", ""),
-    _Refusal("socket timed out", "transient", "", ""),
-    _Refusal("zero bytes were transmitted", "transient", "", ""),
-    _Refusal("communication connection failure", "transient", "", ""),
-    _Refusal("connection refused", "transient", "", ""),
-    _Refusal("slurm temporarily unable to accept", "transient", "", ""),
-    _Refusal("resource temporarily unavailable", "transient", "", ""),
-    _Refusal("connection timed out", "transient", "", ""),
-    _Refusal(
-        "unrecognized option",
-        "request",
-        "sbatch_options",
-        "`sbatch --help` lists the options of this version",
-    ),
-    _Refusal(
-        "invalid option", "request", "sbatch_options", "`sbatch --help` lists the options of this version"
-    ),
+}
+_CAPACITY: Final = {
+    "node configuration is not available": "`sinfo -e -o '%R %D %c %m %G'` shows what nodes have",
+    "partition configuration not available now": "`sinfo` shows which nodes are up",
+    "nodes are busy": "wait, or take another partition",
+    "required partition not available (inactive or drain)": "`sinfo` shows its state",
+}
+_LIMITED: Final = {
+    "violates accounting/qos policy": "accounting/QOS policy",
+    "maxjobcount limit": "MaxJobCount",
+}
+_PASSING: Final = (
+    "unable to contact slurm controller",
+    "socket timed out",
+    "zero bytes were transmitted",
+    "communication connection failure",
+    "connection refused",
+    "slurm temporarily unable to accept",
+    "resource temporarily unavailable",
+    "connection timed out",
 )
 
 _PREFIXES: Final = (
@@ -212,27 +195,22 @@ def refusal(said: str, scope: str) -> border.BorderError:
     >>> type(error).__name__, str(error)
     ('RequestRefused', 'Slurm: invalid partition specified: gup; `sinfo -s` lists the partitions')
     """
-    text = _sentence(said)
-    small = said.lower()
-    found = next((each for each in _REFUSALS if each.words in small), None)
-    if found is None:
-        return border.RequestRefused("slurm", f"Slurm refuses the job: {text}")
-    full = f"Slurm: {text}; {found.fix}" if found.fix else f"Slurm: {text}"
-    match found.kind:
-        case "capacity":
-            return border.OutOfCapacity(scope, full)
-        case "quota":
-            error = border.QuotaExceeded(found.what, "set by the site")
-            error.args = (
-                f"{full}; `sacctmgr show assoc user=$USER` and `sacctmgr show qos` show the limits",
-            )
-            return error
-        case "transient":
-            return border.Transient(f"the controller of Slurm does not answer: {text}", RETRY_S)
-        case "credentials":
-            return border.CredentialsRejected(full)
-        case _:
-            return border.RequestRefused(found.what, full)
+    text, small = _sentence(said), said.lower()
+    for words, (field, fix) in _REQUESTS.items():
+        if words in small:
+            return border.RequestRefused(field, f"Slurm: {text}; {fix}")
+    for words, fix in _CREDENTIALS.items():
+        if words in small:
+            return border.CredentialsRejected(f"Slurm: {text}; {fix}")
+    for words, fix in _CAPACITY.items():
+        if words in small:
+            return border.OutOfCapacity(scope, f"Slurm: {text}; {fix}")
+    for words, what in _LIMITED.items():
+        if words in small:
+            return border.QuotaExceeded(what, "set by the site", f"Slurm: {text}; {_LIMITS}")
+    if any(words in small for words in _PASSING):
+        return border.Transient(f"the controller of Slurm does not answer: {text}", RETRY_S)
+    return border.RequestRefused("slurm", f"Slurm refuses the job: {text}")
 
 
 def is_unknown_job(said: str) -> bool:
