@@ -233,8 +233,8 @@ def test_a_token_is_looked_for_where_doctl_keeps_it(cloud: Cloud, tmp_path: Path
     async def missing(subject: Subject) -> None:
         (finding,) = await subject.driver.check()
         assert finding.what == (
-            "DigitalOcean has no token to use, neither in DIGITALOCEAN_TOKEN nor in "
-            "~/.config/doctl/config.yaml"
+            "DigitalOcean has no token to use, neither in DIGITALOCEAN_TOKEN, "
+            "DIGITALOCEAN_ACCESS_TOKEN nor in ~/.config/doctl/config.yaml"
         )
         assert finding.hint == "`doctl auth init`"
 

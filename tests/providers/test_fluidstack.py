@@ -116,8 +116,8 @@ def test_bad_input_says_what_to_do(cloud: Cloud, tmp_path: Path) -> None:
     setting = a_setting(tmp_path, cloud[1], {"HOME": str(tmp_path)})
     (finding,) = asyncio.run(Platform(setting).check())
     assert (finding.what, finding.hint) == (
-        "Fluidstack has no key to use",
-        "set FLUIDSTACK_API_KEY to a key of the old platform, or write it to ~/.fluidstack/api_key",
+        "Fluidstack has no key to use, neither in FLUIDSTACK_API_KEY nor in ~/.fluidstack/api_key",
+        "make a key in the console of the old platform",
     )
 
 
@@ -247,7 +247,10 @@ def test_refused_tokens_say_what_to_do(cloud: Cloud, tmp_path: Path) -> None:
         "make a token in the console of Fluidstack and set FLUIDSTACK_TOKEN",
     )
     missing = asyncio.run(found_by({"ARGOSY_FLUIDSTACK_URL": fake.url}))
-    assert missing.what == "Fluidstack has no token to use"
+    assert missing.what == (
+        "Fluidstack has no token to use, neither in FLUIDSTACK_TOKEN nor in FLUIDSTACK_API_KEY and "
+        "ARGOSY_FLUIDSTACK_PLATFORM"
+    )
 
 
 @pytest.mark.nightly

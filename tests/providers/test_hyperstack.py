@@ -206,7 +206,7 @@ def test_its_own_words(said: str, cloud: Cloud, tmp_path: Path) -> None:
 def test_without_a_key_it_says_where_one_is_made(cloud: Cloud, tmp_path: Path) -> None:
     async def case(subject: Subject) -> None:
         (finding,) = await subject.driver.check()
-        assert finding.what == "Hyperstack has no key to use: HYPERSTACK_API_KEY is not set"
+        assert finding.what == "Hyperstack has no key to use, HYPERSTACK_API_KEY is not set"
         assert finding.hint == "make a key at https://console.hyperstack.cloud and set HYPERSTACK_API_KEY"
 
     hold_case(case, subject_of(cloud, tmp_path, environ={"HYPERSTACK_API_KEY": ""}))

@@ -377,7 +377,10 @@ def test_the_key_is_found_where_the_vendor_keeps_it(cloud: Cloud, tmp_path: Path
     fake.reset()
     environ = {"HOME": str(tmp_path), "ARGOSY_RUNPOD_URL": fake.url}
     finding = checked(RunPod(a_setting(tmp_path, clock, environ)))
-    assert (finding.ok, finding.what) == (False, "RunPod has no key to use")
+    assert (finding.ok, finding.what) == (
+        False,
+        "RunPod has no key to use, neither in RUNPOD_API_KEY nor in ~/.runpod/config.toml",
+    )
     (tmp_path / ".runpod").mkdir()
     (tmp_path / ".runpod" / "config.toml").write_text(f'[default]\napi_key = "{KEY}"\n')
     finding = checked(RunPod(a_setting(tmp_path, clock, environ)))

@@ -204,7 +204,7 @@ def test_access_is_looked_for_in_two_places(cloud: Cloud, tmp_path: Path) -> Non
         (finding,) = await subject.driver.check()
         assert finding.what == (
             "Samsung Cloud Platform has no access key, secret key and project to use, neither in "
-            "SCP_ACCESS_KEY, SCP_SECRET_KEY and SCP_PROJECT_ID nor in ~/.scp/scp_credential"
+            "SCP_ACCESS_KEY and SCP_SECRET_KEY and SCP_PROJECT_ID nor in ~/.scp/scp_credential"
         )
         assert finding.hint.startswith("make an access key in the console")
 

@@ -347,7 +347,11 @@ def test_the_key_is_found_where_the_vendor_keeps_it(cloud: Cloud, tmp_path: Path
     fake.reset()
     environ = {"HOME": str(tmp_path), "ARGOSY_VAST_URL": fake.url}
     finding = checked(Vast(a_setting(tmp_path, clock, environ)))
-    assert (finding.ok, finding.what) == (False, "Vast.ai has no key to use")
+    assert (finding.ok, finding.what) == (
+        False,
+        "Vast.ai has no key to use, neither in VAST_API_KEY, ~/.config/vastai/vast_api_key nor in "
+        "~/.vast_api_key",
+    )
     (tmp_path / ".vast_api_key").write_text(f"{KEY}\n")
     finding = checked(Vast(a_setting(tmp_path, clock, environ)))
     assert (finding.ok, finding.what) == (True, "the key is accepted; 12.30 $ of credit")

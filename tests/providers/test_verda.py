@@ -233,8 +233,8 @@ def test_credentials_are_looked_for_in_three_places(cloud: Cloud, tmp_path: Path
     async def missing(subject: Subject) -> None:
         (finding,) = await subject.driver.check()
         assert finding.what == (
-            "Verda has no credentials to use, neither in VERDA_CLIENT_ID and VERDA_CLIENT_SECRET nor in "
-            "~/.verda/config.json"
+            "Verda has no credentials to use, neither in VERDA_CLIENT_ID and VERDA_CLIENT_SECRET, "
+            "DATACRUNCH_CLIENT_ID and DATACRUNCH_CLIENT_SECRET nor in ~/.verda/config.json"
         )
         assert finding.hint.startswith("make credentials of the API at https://console.verda.com")
 

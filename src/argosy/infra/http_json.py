@@ -125,15 +125,17 @@ class HttpJson:
         json: object = None,
         scope: str = "",
         how: How = _USUAL,
+        under: str = "",
     ) -> T:
         """The answer, as a type; None for an empty one with `into=type(None)`. `scope`: what is asked for,
-        for an error that says that there is none. Raises a border error."""
-        return self.read(await self.send(method, path, query=query, json=json, scope=scope, how=how), into)
+        for an error that says that there is none; `under`: see `read`. Raises a border error."""
+        reply = await self.send(method, path, query=query, json=json, scope=scope, how=how)
+        return self.read(reply, into, under)
 
-    async def find(self, path: str, *, into: type[T], query: Query = ()) -> T | None:
+    async def find(self, path: str, *, into: type[T], query: Query = (), under: str = "") -> T | None:
         """What is at `path`; None: nothing is (404)."""
         reply = await self.send("GET", path, query=query, how=How(fine=(404,)))
-        return None if reply.status == 404 else self.read(reply, into)
+        return None if reply.status == 404 else self.read(reply, into, under)
 
     async def drop(self, path: str, *, query: Query = ()) -> None:
         """DELETE; what is not there is deleted."""
@@ -230,13 +232,15 @@ class HttpJson:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise border.Unreachable(f"{self._title} cannot be reached: {_why(error)}", 5) from None
 
-    def read(self, reply: Reply, into: type[T]) -> T:
-        """The body as a type. Raises `Transient` for what is none: another service answers there."""
-        if into is type(None) or not reply.body.strip():
-            return msgspec.convert(None, into) if into is type(None) else self._convert(b"null", reply, into)
-        return self._convert(reply.body, reply, into)
+    def read(self, reply: Reply, into: type[T], under: str = "") -> T:
+        """The body as a type, or the part of it that stands under a name (`data`, `data.credit`). Raises
+        `Transient` for what is none: another service answers there."""
+        body: bytes | msgspec.Raw = b"null" if into is type(None) else reply.body.strip() or b"null"
+        for name in under.split(".") if under else ():
+            body = self._convert(body, reply, dict[str, msgspec.Raw]).get(name, b"null")
+        return self._convert(body, reply, into)
 
-    def _convert(self, body: bytes, reply: Reply, into: type[T]) -> T:
+    def _convert(self, body: bytes | msgspec.Raw, reply: Reply, into: type[T]) -> T:
         try:
             return msgspec.json.decode(body, type=into)
         except msgspec.ValidationError as error:

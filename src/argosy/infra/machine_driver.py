@@ -52,11 +52,12 @@ _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.1, 1.0
 
 
 class MachineDriver:
-    """`settle_s`: so long `ensure` waits for machines that it has ordered."""
+    """`settle_s`: as the vendor's, for tests."""
 
-    def __init__(self, vendor: Vendor, setting: Setting, *, settle_s: float = 3.0) -> None:
+    def __init__(self, vendor: Vendor, setting: Setting, *, settle_s: float | None = None) -> None:
         self.vendor, self.manifest = vendor, vendor.manifest
-        self._clock, self._settle_s = setting.clock, settle_s
+        self._clock = setting.clock
+        self._settle_s = vendor.settle_s if settle_s is None else settle_s
         root = setting.root
         self._notes: Notes[Note] = Notes(root / "orders", Note)
         self._released = Tombstones(root / ".released")

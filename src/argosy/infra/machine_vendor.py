@@ -9,6 +9,7 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.http_json import Ask, HttpJson, Rate, Service
 from argosy.infra.http_words import Words
+from argosy.infra.machine_access import lacks
 from argosy.infra.machines import Machine, Note, labels_of, name_of
 from argosy.infra.provider import Diagnostic, Manifest, Setting, Want
 from argosy.model.offer import Capacity, Offer, Shape
@@ -63,6 +64,8 @@ class Vendor:
     by_region = False
     #: So long after an order a listing may not show it.
     lag_s = 60.0
+    #: So long `ensure` waits for machines that it has ordered.
+    settle_s = 3.0
     #: A listing that is not older serves another look: for clouds that allow few calls.
     fresh_s = 0.0
     #: So many machines are ordered at once.
@@ -142,33 +145,44 @@ class RestVendor(Vendor):
 
     Args:
         variable: of the environment, with another address of the API.
-        sign_in: what makes credentials; "": as the manifest says.
         every_s: one call in so many seconds, of which `burst` may come at once; 0: as many as come.
     """
+
+    #: What the cloud calls that which opens its API.
+    key_word = "key"
+    #: The header that carries it, and what stands before it there.
+    header, scheme = "authorization", "Bearer "
 
     def __init__(
         self,
         setting: Setting,
         variable: str,
         url: str,
-        words: Words,
+        words: Words | None,
         *,
-        sign_in: str = "",
         every_s: float = 0.0,
         burst: int = 20,
     ) -> None:
         self._setting, self._clock = setting, setting.clock
         self._http = HttpJson(
             setting.environ.get(variable) or url,
-            Service(title=self.manifest.title, sign_in=sign_in or self.manifest.sign_in, words=words),
+            Service(title=self.manifest.title, sign_in=self.manifest.how_to_sign_in, words=words),
             clock=setting.clock,
             sign=self._sign,
             rate=Rate(every_s, burst, setting.clock),
         )
 
+    def key(self) -> str:
+        """What opens the API, from the environment or where the cloud's own tool keeps it; "": it is not
+        there."""
+        raise NotImplementedError
+
     async def _sign(self, ask: Ask) -> Mapping[str, str]:
         """The headers that prove who asks. Raises `CredentialsRejected`."""
-        raise NotImplementedError
+        key = self.key()
+        if not key:
+            raise lacks(self.manifest, self.key_word)
+        return {self.header: f"{self.scheme}{key}"}
 
     async def close(self) -> None:
         await self._http.close()

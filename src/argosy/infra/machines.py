@@ -7,7 +7,7 @@ has not. `machine_driver` does the rest.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -16,6 +16,7 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.tombstones import is_claim_id
 from argosy.model.facts import ClaimFact, ClaimState, NodeSighting
+from argosy.model.rows import Claim
 
 CLAIM: Final = "argosy-claim"  # its id
 TAG: Final = "argosy-server"  # of the database that ordered it
@@ -195,6 +196,52 @@ def mark_in(labels: Mapping[str, str]) -> Mark | None:
         tag=labels.get(TAG, ""),
         user=labels.get(USER, ""),
     )
+
+
+#: Where marks are a list of tags. These stay in an account without their machines: so none names a claim.
+OURS: Final = "argosy"
+_OF_SERVER, _OF_NODES = "argosy-server:", "argosy-nodes:"
+_WORDS: Final = re.compile(rf"{OURS} (\d+)(?: (\S+))?")
+
+
+def tags_of(claim: Claim) -> list[str]:
+    """The tags of a machine whose name is its claim and node."""
+    return [OURS, f"{_OF_NODES}{claim.count}", *([f"{_OF_SERVER}{claim.tag}"] if claim.tag else [])]
+
+
+def mark_in_tags(name: str, tags: Collection[str]) -> Mark | None:
+    """None: the machine is not ours.
+
+    >>> mark_in_tags("clm-0000000000000000000z-1", ["argosy", "argosy-nodes:2"]).count
+    2
+    """
+
+    def told(prefix: str) -> str:
+        return next((each.removeprefix(prefix) for each in tags if each.startswith(prefix)), "")
+
+    return _mark(name, told(_OF_NODES) or "1", told(_OF_SERVER)) if OURS in tags else None
+
+
+def words_of(claim: Claim) -> str:
+    """The marks of a machine beside its name, where there is a line of text for them."""
+    return f"{OURS} {claim.count} {claim.tag}".strip()
+
+
+def mark_in_words(name: str, words: str) -> Mark | None:
+    """None: the machine is not ours.
+
+    >>> mark_in_words("clm-0000000000000000000z-1", "argosy 2 sto-1").tag
+    'sto-1'
+    """
+    found = _WORDS.fullmatch(words)
+    return _mark(name, found[1], found[2] or "") if found is not None else None
+
+
+def _mark(name: str, count: str, tag: str) -> Mark | None:
+    named = of_name(name)
+    if named is None or not count.isdigit():
+        return None
+    return Mark(claim_id=named[0], index=named[1], count=int(count), tag=tag, user="")
 
 
 def by_claim(machines: Iterable[Machine]) -> dict[str, list[Machine]]:

@@ -85,6 +85,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tested: str = ""  # against what, in a few words: `a fake of its API; real hosts`
     observe_s: float = 10.0  # how often it is asked what it has of ours, while all nodes answer
 
+    @property
+    def how_to_sign_in(self) -> str:
+        """`sign_in` as a clause: commands stand in backticks."""
+        is_sentence = not self.sign_in or self.sign_in.startswith("make ")
+        return self.sign_in if is_sentence else f"`{self.sign_in}`"
+
 
 class Diagnostic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One finding of `check`. `hint` says what to do when it is not ok."""

@@ -78,8 +78,8 @@ def _is_there(way: str, environ: Mapping[str, str]) -> bool:
 
 def _how_to_sign_in(manifest: Manifest) -> str:
     ways = "; or ".join(manifest.credentials)
-    tool = manifest.sign_in if manifest.sign_in.startswith("make ") else f"`{manifest.sign_in}`"
-    return f"{tool + ', or' if manifest.sign_in else ''} give the server {ways}; then {_RESTART}".strip()
+    tool = f"{manifest.how_to_sign_in}, or " if manifest.sign_in else ""
+    return f"{tool}give the server {ways}; then {_RESTART}"
 
 
 def missing_packages(extra: str) -> tuple[str, ...]:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from argosy.infra.machine_create import vendor_driver
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.priced import PriceSource
-
-if TYPE_CHECKING:
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="aws",
@@ -53,12 +48,7 @@ MANIFEST = Manifest(
     prices=PriceSource(sdk=True),
 )
 
-
-def create(setting: Setting) -> MachineDriver:
-    """The driver. ARGOSY_AWS_SSH_FROM is the network from which machines may be reached by ssh (default: any
-    address; only the holder of the server's key gets in); with ARGOSY_AWS_ADDRESS=private machines are
-    reached by their addresses inside the VPC."""
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.providers.aws.provider import Aws
-
-    return MachineDriver(Aws(setting), setting)
+#: ARGOSY_AWS_SSH_FROM is the network from which machines may be reached by ssh (default: any address; only
+#: the holder of the server's key gets in); with ARGOSY_AWS_ADDRESS=private machines are reached by their
+#: addresses inside the VPC.
+create = vendor_driver(__name__, "Aws")

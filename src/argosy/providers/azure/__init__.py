@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from argosy.infra.machine_create import vendor_driver
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.priced import PriceSource
-
-if TYPE_CHECKING:
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="azure",
@@ -58,16 +53,8 @@ MANIFEST = Manifest(
     prices=PriceSource(),
 )
 
-
-def create(setting: Setting) -> MachineDriver:
-    """The driver.
-
-    ARGOSY_AZURE_SSH_FROM is the network from which machines may be reached by ssh (default: any address; only
-    the holder of the server's key gets in). With ARGOSY_AZURE_ADDRESS=private machines have no public
-    address. ARGOSY_AZURE_IDENTITY is `managed`, or the client id of a managed identity of the machine that
-    the server runs on. ARGOSY_AZURE_URL and AZURE_AUTHORITY_HOST are the addresses of another Azure cloud.
-    """
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.providers.azure.provider import Azure
-
-    return MachineDriver(Azure(setting), setting)
+#: ARGOSY_AZURE_SSH_FROM is the network from which machines may be reached by ssh (default: any address;
+#: only the holder of the server's key gets in). With ARGOSY_AZURE_ADDRESS=private machines have no public
+#: address. ARGOSY_AZURE_IDENTITY is `managed`, or the client id of a managed identity of the machine that
+#: the server runs on. ARGOSY_AZURE_URL and AZURE_AUTHORITY_HOST are the addresses of another Azure cloud.
+create = vendor_driver(__name__, "Azure")

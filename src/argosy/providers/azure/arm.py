@@ -56,7 +56,9 @@ class Arm:
         base = setting.environ.get("ARGOSY_AZURE_URL") or URL
         self._environ, self._clock = setting.environ, setting.clock
         self.identity = Identity(setting, base.rstrip("/"))
-        service = Service(title=MANIFEST.title, sign_in=f"sign in with `{MANIFEST.sign_in}`", words=words)
+        service = Service(
+            title=MANIFEST.title, sign_in=f"sign in with {MANIFEST.how_to_sign_in}", words=words
+        )
         self._http = HttpJson(base, service, clock=setting.clock, sign=self.identity.sign)
         self._subscription = chosen_subscription(setting.environ)
 
@@ -151,7 +153,7 @@ class Arm:
     def error(self, body: bytes, scope: str, status: int = 400) -> border.BorderError:
         """What an operation, or a machine, says that it failed with."""
         now_s = self._clock.now_ms() / 1000
-        title, sign_in = MANIFEST.title, MANIFEST.sign_in
+        title, sign_in = MANIFEST.title, MANIFEST.how_to_sign_in
         said = said_of(status, {}, body, title=title, sign_in=sign_in, scope=scope, now_s=now_s)
         return error_of(said, words)
 

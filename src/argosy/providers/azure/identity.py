@@ -46,7 +46,9 @@ class Identity:
         self._token, self._ends_s = "", 0.0
         self._lock = asyncio.Lock()
         self.subscription = ""  # that the login of `az` has chosen
-        service = Service(title=MANIFEST.title, sign_in=f"sign in with `{MANIFEST.sign_in}`", words=_words)
+        service = Service(
+            title=MANIFEST.title, sign_in=f"sign in with {MANIFEST.how_to_sign_in}", words=_words
+        )
         login = self._environ.get("AZURE_AUTHORITY_HOST") or LOGIN
         self._login = HttpJson(login, service, clock=setting.clock)
         metadata = self._environ.get("ARGOSY_AZURE_METADATA_URL") or METADATA

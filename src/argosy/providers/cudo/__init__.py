@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from argosy.infra.machine_create import vendor_driver
 from argosy.infra.provider import Capabilities, Limits, Manifest
 from argosy.model.priced import PriceSource
-
-if TYPE_CHECKING:
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="cudo",
@@ -28,10 +23,5 @@ MANIFEST = Manifest(
     prices=PriceSource(),
 )
 
-
-def create(setting: Setting) -> MachineDriver:
-    """The driver. CUDO_API_URL: another address of the API, for tests."""
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.providers.cudo.provider import Cudo
-
-    return MachineDriver(Cudo(setting), setting)
+#: CUDO_API_URL: another address of the API, for tests.
+create = vendor_driver(__name__, "Cudo")

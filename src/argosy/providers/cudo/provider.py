@@ -6,17 +6,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How
+from argosy.infra.http_json import How
 from argosy.infra.http_words import Said
+from argosy.infra.machine_access import home_text, lacks
 from argosy.infra.machine_images import asked_image, newest
 from argosy.infra.machine_vendor import MachineOrder, RestVendor, findings_of
 from argosy.infra.machines import Machine, MachineState, mark_in
+from argosy.infra.once import Once
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Offer
 from argosy.model.rows import Claim
@@ -58,20 +59,8 @@ class _Machines(msgspec.Struct, frozen=True, rename={"vms": "VMs"}):
     vms: list[_Machine] | None = None
 
 
-class _One(msgspec.Struct, frozen=True, rename={"vm": "VM"}):
-    vm: _Machine
-
-
-class _Made(msgspec.Struct, frozen=True):
-    id: str
-
-
 class _Image(msgspec.Struct, frozen=True):
     id: str
-
-
-class _Images(msgspec.Struct, frozen=True):
-    images: list[_Image]
 
 
 class _Type(msgspec.Struct, frozen=True, rename="camel"):
@@ -80,10 +69,6 @@ class _Type(msgspec.Struct, frozen=True, rename="camel"):
     max_vcpu_free: int = 0
     max_memory_gib_free: int = 0
     max_gpu_free: int = 0
-
-
-class _Types(msgspec.Struct, frozen=True, rename="camel"):
-    machine_types: list[_Type]
 
 
 class _Project(msgspec.Struct, frozen=True, rename="camel"):
@@ -99,25 +84,20 @@ class Cudo(RestVendor):
     fresh_s = 1.0
 
     def __init__(self, setting: Setting, *, call_every_s: float = 0.2) -> None:
-        sign_in = f"`{MANIFEST.sign_in}`"
-        super().__init__(setting, "CUDO_API_URL", URL, words, sign_in=sign_in, every_s=call_every_s)
-        self._images: dict[bool, str] = {}  # whether it has drivers -> its id
+        super().__init__(setting, "CUDO_API_URL", URL, words, every_s=call_every_s)
+        self._images: Once[bool, str] = Once()  # whether it has drivers -> its id
 
     def _access(self) -> Access:
         environ = self._setting.environ
-        path = Path(environ.get("HOME", "/nonexistent")) / ".config/cudo/cudo.yml"
         key, project = environ.get("CUDO_API_KEY"), environ.get("CUDO_PROJECT")
-        found = Access(key, project) if key and project else _access_in(path)
+        text = home_text(environ, ".config/cudo/cudo.yml")
+        found = Access(key, project) if key and project else _access_in(text)
         if not found.key or not found.project:
-            what = "key" if not found.key else "project"
-            raise border.CredentialsRejected(
-                f"Cudo Compute has no {what} to use, neither in CUDO_API_KEY and CUDO_PROJECT nor in "
-                f"~/.config/cudo/cudo.yml; `{MANIFEST.sign_in}`"
-            )
+            raise lacks(MANIFEST, "key" if not found.key else "project")
         return found
 
-    async def _sign(self, ask: Ask) -> dict[str, str]:
-        return {"authorization": f"Bearer {self._access().key}"}
+    def key(self) -> str:
+        return self._access().key
 
     def _path(self, rest: str) -> str:
         return f"/v1/projects/{self._access().project}/{rest}"
@@ -180,12 +160,13 @@ class Cudo(RestVendor):
         reply = await self._http.send(
             "POST", self._path("vm"), json=asked, scope=order.scope, how=How(fine=(409,))
         )
-        return order.name(index) if reply.status == 409 else self._http.read(reply, _Made).id
+        return order.name(index) if reply.status == 409 else self._http.read(reply, str, "id")
 
     async def _look_for_room(self, order: MachineOrder, size: _Type) -> None:
         """Raises `OutOfCapacity`, and `RequestRefused` for a type that its data centre does not have."""
-        answer = await self._http.call("GET", "/v1/vms/machine-types-2", into=_Types)
-        found = [each for each in answer.machine_types if each.data_center_id == order.region]
+        path = "/v1/vms/machine-types-2"
+        types = await self._http.call("GET", path, into=list[_Type], under="machineTypes")
+        found = [each for each in types if each.data_center_id == order.region]
         if not found:
             raise border.RequestRefused("region", f"Cudo Compute has no data centre `{order.region}`")
         here = next((each for each in found if each.machine_type == size.machine_type), None)
@@ -206,28 +187,27 @@ class Cudo(RestVendor):
     async def _image(self, order: MachineOrder) -> str:
         """The task's, else the newest Ubuntu; with drivers where there are GPUs."""
         gpu = _size_of(order.kind).max_gpu_free > 0
-        if asked := asked_image(order.claim):
-            return asked
-        if gpu not in self._images:
-            answer = await self._http.call("GET", "/v1/vms/public-images", into=_Images)
-            names = [each.id for each in answer.images if each.id.startswith("ubuntu")]
-            fit = [name for name in names if ("nvidia" in name) == gpu] or names
-            if not fit:
-                raise border.RequestRefused("image", "Cudo Compute has no image of Ubuntu")
-            self._images[gpu] = newest(fit)
-        return self._images[gpu]
+        return asked_image(order.claim) or await self._images.get(gpu, lambda: self._newest(gpu=gpu))
+
+    async def _newest(self, *, gpu: bool) -> str:
+        images = await self._http.call("GET", "/v1/vms/public-images", into=list[_Image], under="images")
+        names = [each.id for each in images if each.id.startswith("ubuntu")]
+        fit = [name for name in names if ("nvidia" in name) == gpu] or names
+        if not fit:
+            raise border.RequestRefused("image", "Cudo Compute has no image of Ubuntu")
+        return newest(fit)
 
     async def listed(self, region: str) -> Sequence[Machine]:
-        answer = await self._http.call("GET", self._path("vms"), into=_Machines)
-        return [machine for each in answer.vms or () if (machine := _machine(each)) is not None]
+        told = await self._http.call("GET", self._path("vms"), into=_Machines)
+        return [machine for each in told.vms or () if (machine := _machine(each)) is not None]
 
     async def delete(self, machine: Machine) -> None:
         """Only what is in no passage can be terminated."""
-        found = await self._http.find(self._path(f"vms/{machine.id}"), into=_One)
-        if found is None or _STATES.get(found.vm.state or "") is MachineState.ENDED:
+        found = await self._http.find(self._path(f"vms/{machine.id}"), into=_Machine, under="VM")
+        if found is None or _STATES.get(found.state or "") is MachineState.ENDED:
             return
-        if (found.vm.state or "UNKNOWN") not in _DELETABLE:
-            raise border.Transient(f"Cudo Compute ends {machine.id} when it is no longer {found.vm.state}", 5)
+        if (found.state or "UNKNOWN") not in _DELETABLE:
+            raise border.Transient(f"Cudo Compute ends {machine.id} when it is no longer {found.state}", 5)
         await self._act(machine, "terminate")
 
     async def start(self, machine: Machine) -> None:
@@ -285,16 +265,16 @@ def words(said: Said) -> border.BorderError | None:
     return None
 
 
-def _access_in(path: Path) -> Access:
+def _access_in(text: str) -> Access:
     """Of the context that `cudoctl` uses."""
     import yaml
 
     try:
-        told = yaml.safe_load(path.read_text())
+        told = yaml.safe_load(text)
         context = _of_name(told["contexts"], told["current-context"])
         key = _of_name(told["keys"], str(context.get("key", "")))
         return Access(str(key.get("key") or ""), str(context.get("project") or ""))
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (yaml.YAMLError, KeyError, TypeError):
         return Access("", "")
 
 

@@ -7,34 +7,23 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How, Query
+from argosy.infra.http_json import How, Query
 from argosy.infra.http_words import Said
+from argosy.infra.machine_access import home_text
 from argosy.infra.machine_images import asked_image
 from argosy.infra.machine_vendor import MachineOrder, RestVendor, closed_offer, findings_of
-from argosy.infra.machines import Machine, MachineState
+from argosy.infra.machines import OURS, Machine, MachineState, mark_in_tags, tags_of
+from argosy.infra.once import Once
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Offer
 from argosy.model.rows import Claim
 from argosy.providers.digitalocean import MANIFEST
-from argosy.providers.digitalocean.wire import (
-    MARK,
-    NODES,
-    TAG,
-    Account,
-    AccountAnswer,
-    Actions,
-    Droplet,
-    Droplets,
-    Made,
-    Sizes,
-    Total,
-)
+from argosy.providers.digitalocean.wire import Account, Action, Droplet, Droplets, Sizes
 
 URL: Final = "https://api.digitalocean.com"
 _STATES: Final = {
@@ -49,28 +38,19 @@ _PAGE: Final = 200
 
 class DigitalOcean(RestVendor):
     manifest = MANIFEST
+    key_word = "token"
     place = "a region"
     fresh_s = 1.0
     end_command = "doctl compute droplet delete {id}"
 
     def __init__(self, setting: Setting, *, call_every_s: float = 0.25) -> None:
-        sign_in = f"`{MANIFEST.sign_in}`"
-        super().__init__(
-            setting, "DIGITALOCEAN_API_URL", URL, words, sign_in=sign_in, every_s=call_every_s, burst=40
-        )
-        self._key = ""  # the fingerprint of ours, when the account has it
-        self._making_key = asyncio.Lock()
+        super().__init__(setting, "DIGITALOCEAN_API_URL", URL, words, every_s=call_every_s, burst=40)
+        self._keys: Once[str, str] = Once()  # our key -> its fingerprint, when the account has it
 
-    async def _sign(self, ask: Ask) -> dict[str, str]:
+    def key(self) -> str:
         environ = self._setting.environ
         token = environ.get("DIGITALOCEAN_TOKEN") or environ.get("DIGITALOCEAN_ACCESS_TOKEN")
-        token = token or _doctl_token(Path(environ.get("HOME", "/nonexistent")) / ".config/doctl/config.yaml")
-        if not token:
-            raise border.CredentialsRejected(
-                "DigitalOcean has no token to use, neither in DIGITALOCEAN_TOKEN nor in "
-                f"~/.config/doctl/config.yaml; `{MANIFEST.sign_in}`"
-            )
-        return {"authorization": f"Bearer {token}"}
+        return token or _doctl_token(home_text(environ, ".config/doctl/config.yaml"))
 
     async def check(self) -> Sequence[Diagnostic]:
         async def account() -> str:
@@ -85,13 +65,15 @@ class DigitalOcean(RestVendor):
         return await findings_of(MANIFEST, account)
 
     async def _account(self) -> Account:
-        return (await self._http.call("GET", "/v2/account", into=AccountAnswer)).account
+        return await self._http.call("GET", "/v2/account", into=Account, under="account")
 
     async def _count(self) -> int:
         """All droplets of the account."""
-        kinds = ("droplets", "gpus")
-        asks = [self._http.call("GET", "/v2/droplets", into=Total, query=_one(kind)) for kind in kinds]
-        return sum(each.meta.total for each in await asyncio.gather(*asks))
+        asks = [
+            self._http.call("GET", "/v2/droplets", into=int, query=_one(kind), under="meta.total")
+            for kind in ("droplets", "gpus")
+        ]
+        return sum(await asyncio.gather(*asks))
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """Sizes that no region has now are closed, until the next look; all are for an account that has as
@@ -121,18 +103,17 @@ class DigitalOcean(RestVendor):
             # Without a key of the account the password of root is sent by mail, and has to be changed first.
             "ssh_keys": [await self._our_key(order.opens)],
             "user_data": order.user_data,
-            "tags": [MARK, f"{NODES}{claim.count}", *([f"{TAG}{claim.tag}"] if claim.tag else [])],
+            "tags": tags_of(claim),
             "backups": False,
             "monitoring": False,
         }
-        made = await self._http.call("POST", "/v2/droplets", json=asked, into=Made, scope=order.scope)
-        return str(made.droplet.id)
+        made = await self._http.call(
+            "POST", "/v2/droplets", json=asked, into=int, scope=order.scope, under="droplet.id"
+        )
+        return str(made)
 
     async def _our_key(self, opens: str) -> str:
-        async with self._making_key:
-            if not self._key:
-                self._key = await self._make_key(opens)
-        return self._key
+        return await self._keys.get(opens, lambda: self._make_key(opens))
 
     async def _make_key(self, opens: str) -> str:
         digest = hashlib.md5(base64.b64decode(opens.split()[1]), usedforsecurity=False).hexdigest()
@@ -146,22 +127,25 @@ class DigitalOcean(RestVendor):
     async def listed(self, region: str) -> Sequence[Machine]:
         """A listing without `type` does not show droplets with GPUs."""
         found: dict[int, Droplet] = {}
-        for kind in (("tag_name", MARK), ("type", "gpus")):
+        for kind in (("tag_name", OURS), ("type", "gpus")):
             query: Query = [kind, ("per_page", _PAGE)]
             pages = self._http.pages("/v2/droplets", into=Droplets, following=_following, query=query)
             async for page in pages:
-                found |= {each.id: each for each in page.droplets if each.mark}
-        return [await self._machine(each) for each in found.values()]
+                found |= {each.id: each for each in page.droplets}
+        machines = [await self._machine(each) for each in found.values()]
+        return [each for each in machines if each is not None]
 
-    async def _machine(self, told: Droplet) -> Machine:
-        claim_id, index = told.mark or ("", 0)
+    async def _machine(self, told: Droplet) -> Machine | None:
+        mark = mark_in_tags(told.name or "", told.tags or ())
+        if mark is None:
+            return None
         failed = told.status == "new" and await self._was_refused(told)
         return Machine(
             id=str(told.id),
-            claim_id=claim_id,
-            index=index,
-            count=int(told.tagged(NODES) or 1),
-            tag=told.tagged(TAG),
+            claim_id=mark.claim_id,
+            index=mark.index,
+            count=mark.count,
+            tag=mark.tag,
             state=MachineState.FAILED if failed else _STATES.get(told.status or "", MachineState.STARTING),
             region=told.region.slug if told.region is not None else "",
             kind=told.size_slug or "",
@@ -176,9 +160,9 @@ class DigitalOcean(RestVendor):
         """An order that is accepted may fail later: only its action tells."""
         if self._clock.now_ms() / 1000 - _seconds(told.created_at or "") < _ASKED_AFTER_S:
             return False
-        found = await self._http.find(f"/v2/droplets/{told.id}/actions", into=Actions)
-        actions = found.actions if found is not None else []
-        return any(each.type == "create" and each.status == "errored" for each in actions)
+        path = f"/v2/droplets/{told.id}/actions"
+        actions = await self._http.find(path, into=list[Action], under="actions")
+        return any(each.type == "create" and each.status == "errored" for each in actions or ())
 
     async def delete(self, machine: Machine) -> None:
         await self._http.drop(f"/v2/droplets/{machine.id}")
@@ -235,13 +219,13 @@ def words(said: Said) -> border.BorderError | None:
     return None
 
 
-def _doctl_token(path: Path) -> str:
+def _doctl_token(text: str) -> str:
     """Of the context that `doctl` uses."""
     import yaml
 
     try:
-        told = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError):
+        told = yaml.safe_load(text)
+    except yaml.YAMLError:
         return ""
     if not isinstance(told, Mapping):
         return ""

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from argosy.infra.machines import of_name
-
-#: Tags stay in an account when their droplets are gone: so no tag names a claim. Its name does.
-MARK, TAG, NODES = "argosy", "argosy-server:", "argosy-nodes:"
-
 
 class Address(msgspec.Struct, frozen=True):
     type: str = ""
@@ -33,13 +28,6 @@ class Droplet(msgspec.Struct, frozen=True):
     tags: list[str] | None = None
     networks: Networks | None = None
 
-    @property
-    def mark(self) -> tuple[str, int] | None:
-        return of_name(self.name or "") if MARK in (self.tags or ()) else None
-
-    def tagged(self, prefix: str) -> str:
-        return next((tag.removeprefix(prefix) for tag in self.tags or () if tag.startswith(prefix)), "")
-
     def address(self, kind: str) -> str:
         known = self.networks.v4 if self.networks is not None else None
         return next((each.ip_address for each in known or () if each.type == kind), "")
@@ -58,25 +46,9 @@ class Droplets(msgspec.Struct, frozen=True):
     links: Links | None = None
 
 
-class Meta(msgspec.Struct, frozen=True):
-    total: int = 0
-
-
-class Total(msgspec.Struct, frozen=True):
-    meta: Meta
-
-
-class Made(msgspec.Struct, frozen=True):
-    droplet: Droplet
-
-
 class Action(msgspec.Struct, frozen=True):
     type: str
     status: str
-
-
-class Actions(msgspec.Struct, frozen=True):
-    actions: list[Action]
 
 
 class Size(msgspec.Struct, frozen=True):
@@ -94,7 +66,3 @@ class Account(msgspec.Struct, frozen=True):
     droplet_limit: int
     status: str
     status_message: str | None = None
-
-
-class AccountAnswer(msgspec.Struct, frozen=True):
-    account: Account

@@ -43,4 +43,4 @@ def create(setting: Setting) -> MachineDriver:
         return MachineDriver(Platform(setting), setting)
     from argosy.providers.fluidstack.provider import Fluidstack
 
-    return MachineDriver(Fluidstack(setting), setting, settle_s=0.0)
+    return MachineDriver(Fluidstack(setting), setting)

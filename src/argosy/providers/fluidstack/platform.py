@@ -6,23 +6,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, HttpJson, Service
 from argosy.infra.http_words import Said
-from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
+from argosy.infra.machine_access import home_text
+from argosy.infra.machine_vendor import MachineOrder, RestVendor, findings_of
 from argosy.infra.machines import Machine, MachineState, of_name
+from argosy.infra.once import Once
 from argosy.infra.provider import Diagnostic, Setting
 from argosy.model.rows import Claim
 from argosy.providers.fluidstack import MANIFEST
 
 URL: Final = "https://platform.fluidstack.io"
 SYSTEM: Final = "ubuntu_22_04_lts_nvidia"
-SIGN_IN: Final = "set FLUIDSTACK_API_KEY to a key of the old platform, or write it to ~/.fluidstack/api_key"
 _STATES: Final = {
     "running": MachineState.RUNNING,
     "stopping": MachineState.STOPPING,
@@ -49,36 +48,28 @@ class _Instance(msgspec.Struct, frozen=True):
     created_at: str | None = None
 
 
-class _Made(msgspec.Struct, frozen=True):
-    id: str
-
-
 class _Key(msgspec.Struct, frozen=True):
     name: str
 
 
-class Platform(Vendor):
-    manifest = MANIFEST
+class Platform(RestVendor):
+    manifest = msgspec.structs.replace(
+        MANIFEST,
+        credentials=("FLUIDSTACK_API_KEY", "~/.fluidstack/api_key"),
+        sign_in="make a key in the console of the old platform",
+    )
+    header, scheme = "api-key", ""
     lag_s = 60.0
     parallel = 1
     own_host_keys = True
 
     def __init__(self, setting: Setting) -> None:
-        self._setting = setting
-        self._key = ""  # the name of the key object, once it is known to be there
-        self._http = HttpJson(
-            setting.environ.get("ARGOSY_FLUIDSTACK_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=SIGN_IN, words=words),
-            clock=setting.clock,
-            sign=self._sign,
-        )
+        super().__init__(setting, "ARGOSY_FLUIDSTACK_URL", URL, words)
+        self._keys: Once[str, str] = Once()  # our key -> the name of its key object
 
-    async def _sign(self, ask: Ask) -> dict[str, str]:
-        home = Path(self._setting.environ.get("HOME") or "/nonexistent")
-        key = self._setting.environ.get("FLUIDSTACK_API_KEY") or _text(home / ".fluidstack/api_key")
-        if not key:
-            raise border.CredentialsRejected(f"Fluidstack has no key to use; {SIGN_IN}")
-        return {"api-key": key}
+    def key(self) -> str:
+        environ = self._setting.environ
+        return environ.get("FLUIDSTACK_API_KEY") or home_text(environ, ".fluidstack/api_key")
 
     async def check(self) -> Sequence[Diagnostic]:
         async def plans() -> str:
@@ -98,21 +89,20 @@ class Platform(Vendor):
             "gpu_count": count,
             "region": order.region,
             "operating_system_label": SYSTEM,
-            "ssh_key": await self._make_key(order.opens),
+            "ssh_key": await self._keys.get(order.opens, lambda: self._make_key(order.opens)),
         }
-        made = await self._http.call("POST", "/instances", json=asked, into=_Made, scope=order.scope)
-        return made.id
+        return await self._http.call(
+            "POST", "/instances", json=asked, into=str, scope=order.scope, under="id"
+        )
 
     async def _make_key(self, opens: str) -> str:
         """The name of the key object that an order must name: one for each key."""
-        if not self._key:
-            name = f"argosy-{hashlib.sha256(opens.encode()).hexdigest()[:8]}"
-            keys = await self._http.call("GET", "/ssh_keys", into=list[_Key])
-            if name not in {each.name for each in keys}:
-                body = {"name": name, "public_key": opens}
-                await self._http.call("POST", "/ssh_keys", json=body, into=msgspec.Raw)
-            self._key = name
-        return self._key
+        name = f"argosy-{hashlib.sha256(opens.encode()).hexdigest()[:8]}"
+        keys = await self._http.call("GET", "/ssh_keys", into=list[_Key])
+        if name not in {each.name for each in keys}:
+            body = {"name": name, "public_key": opens}
+            await self._http.call("POST", "/ssh_keys", json=body, into=msgspec.Raw)
+        return name
 
     async def listed(self, region: str) -> Sequence[Machine]:
         found: list[Machine] = []
@@ -129,9 +119,6 @@ class Platform(Vendor):
 
     async def delete(self, machine: Machine) -> None:
         await self._http.drop(f"/instances/{machine.id}")
-
-    async def close(self) -> None:
-        await self._http.close()
 
 
 def machine_of(told: _Instance) -> Machine | None:
@@ -174,10 +161,3 @@ def words(said: Said) -> border.BorderError | None:
     if "stock" in said.text.lower():
         return border.OutOfCapacity(said.scope, f"Fluidstack has no {said.scope} now: {said.words}")
     return None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

@@ -11,13 +11,12 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, HttpJson, Service
-from argosy.infra.machine_vendor import MachineOrder, Vendor
+from argosy.infra.machine_access import home_text
+from argosy.infra.machine_vendor import MachineOrder, RestVendor, closed_offer, findings_of
 from argosy.infra.machines import Machine
 from argosy.infra.provider import Diagnostic, Setting, Want
-from argosy.model.offer import Capacity, Offer, Shape
+from argosy.model.offer import Offer
 from argosy.model.rows import Claim
-from argosy.model.units import GIB
 from argosy.providers.fluidstack import MANIFEST
 
 URL: Final = "https://api.atlas.fluidstack.io/api/v1alpha1"
@@ -32,62 +31,40 @@ class Cluster(msgspec.Struct, frozen=True):
     health: str = ""  # healthy | stale | offline
 
 
-class Fluidstack(Vendor):
+class Fluidstack(RestVendor):
     manifest = MANIFEST
+    settle_s = 0.0
+    key_word = "token"
 
     def __init__(self, setting: Setting) -> None:
-        self._setting, self._clock = setting, setting.clock
-        self._http = HttpJson(
-            setting.environ.get("ARGOSY_FLUIDSTACK_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in),
-            clock=setting.clock,
-            sign=self._sign,
-        )
+        super().__init__(setting, "ARGOSY_FLUIDSTACK_URL", URL, None)
 
-    async def _sign(self, ask: Ask) -> dict[str, str]:
-        token = self._setting.environ.get("FLUIDSTACK_TOKEN", "")
-        if not token:
-            raise border.CredentialsRejected(f"Fluidstack has no token to use; {MANIFEST.sign_in}")
-        return {"authorization": f"Bearer {token}"}
+    def key(self) -> str:
+        return self._setting.environ.get("FLUIDSTACK_TOKEN", "")
 
     async def clusters(self) -> list[Cluster]:
         return await self._http.call("GET", "/clusters", into=list[Cluster])
 
     async def check(self) -> Sequence[Diagnostic]:
         """One finding for each cluster: where it is used, or the command with which it will be."""
-        try:
-            clusters = await self.clusters()
-        except border.BorderError as error:
-            fact, _, fix = str(error).rpartition("; ")
-            return [
-                Diagnostic(
-                    provider=MANIFEST.name,
-                    ok=False,
-                    what=fact or fix,
-                    hint=fix if fact else "try again, or read the server's log",
-                )
-            ]
-        what = f"the token is accepted; clusters: {len(clusters)}. {NO_ORDERS}"
-        found = [Diagnostic(provider=MANIFEST.name, ok=True, what=what)]
-        home = Path(self._setting.environ.get("HOME") or "/nonexistent")
-        contexts = contexts_in(self._setting.environ.get("KUBECONFIG") or str(home / ".kube/config"))
-        logins = hosts_in(_text(home / ".slurm/config"))
+        clusters: list[Cluster] = []
+
+        async def accepted() -> str:
+            clusters.extend(await self.clusters())
+            return f"the token is accepted; clusters: {len(clusters)}. {NO_ORDERS}"
+
+        found = await findings_of(MANIFEST, accepted)
+        environ = self._setting.environ
+        files = [Path(each) for each in environ.get("KUBECONFIG", "").split(":") if each]
+        contexts = contexts_in([_text(each) for each in files] or [home_text(environ, ".kube/config")])
+        logins = hosts_in(home_text(environ, ".slurm/config"))
         return found + [finding_of(each, contexts, logins) for each in clusters]
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """What the catalog prices cannot be ordered any more."""
         names = sorted(f"{each.type}/{each.name}" for each in await self.clusters())
         told = f" ({', '.join(names)})" if names else ""
-        return [
-            Offer(
-                provider=MANIFEST.name,
-                shape=Shape(cpus_milli=1000, memory_bytes=GIB),
-                capacity=Capacity.ON_DEMAND,
-                price_micro_usd=0,
-                quoted_at_ms=self._clock.now_ms(),
-                closed=f"{NO_ORDERS}{told}",
-            )
-        ]
+        return [closed_offer(MANIFEST.name, "", f"{NO_ORDERS}{told}", self._clock.now_ms())]
 
     def refuse(self, claim: Claim) -> None:
         raise border.Unsupported(f"{NO_ORDERS}; `argosy check` tells how they are used")
@@ -100,9 +77,6 @@ class Fluidstack(Vendor):
 
     async def delete(self, machine: Machine) -> None:
         """There is none."""
-
-    async def close(self) -> None:
-        await self._http.close()
 
 
 def finding_of(cluster: Cluster, contexts: Sequence[str], logins: Sequence[str]) -> Diagnostic:
@@ -141,14 +115,14 @@ def finding_of(cluster: Cluster, contexts: Sequence[str], logins: Sequence[str])
     return Diagnostic(provider=MANIFEST.name, ok=False, what=f"{name} is of a kind nobody knows", hint=fix)
 
 
-def contexts_in(paths: str) -> list[str]:
-    """Names of the contexts of kubeconfig files, which `:` separates."""
+def contexts_in(texts: Sequence[str]) -> list[str]:
+    """Names of the contexts of kubeconfig files."""
     import yaml
 
     found: list[str] = []
-    for path in paths.split(":"):
+    for text in texts:
         try:
-            told: Any = yaml.safe_load(_text(Path(path))) or {}
+            told: Any = yaml.safe_load(text) or {}
             found += [str(each["name"]) for each in told.get("contexts") or ()]
         except (yaml.YAMLError, AttributeError, KeyError, TypeError):
             continue

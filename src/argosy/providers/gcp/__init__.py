@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from argosy.infra.machine_create import vendor_driver
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.priced import PriceSource
-
-if TYPE_CHECKING:
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="gcp",
@@ -60,14 +55,8 @@ MANIFEST = Manifest(
     prices=PriceSource(keys=("GOOGLE_API_KEY",), header="X-Goog-Api-Key", scheme=""),
 )
 
-
-def create(setting: Setting) -> MachineDriver:
-    """The driver. ARGOSY_GCP_SSH_FROM is the network from which machines may be reached by ssh (default: any
-    address; only the holder of the server's key gets in); with ARGOSY_GCP_ADDRESS=private machines are
-    reached by their addresses inside the VPC, as they are through the hosts in ARGOSY_GCP_SSH_JUMP (commas
-    between them); ARGOSY_GCP_API_URL is another address of Google's, for
-    tests."""
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.providers.gcp.provider import Google
-
-    return MachineDriver(Google(setting), setting)
+#: ARGOSY_GCP_SSH_FROM is the network from which machines may be reached by ssh (default: any address; only
+#: the holder of the server's key gets in); with ARGOSY_GCP_ADDRESS=private machines are reached by their
+#: addresses inside the VPC, as they are through the hosts in ARGOSY_GCP_SSH_JUMP (commas between them);
+#: ARGOSY_GCP_API_URL is another address of Google's, for tests.
+create = vendor_driver(__name__, "Google")

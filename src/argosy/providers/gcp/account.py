@@ -32,7 +32,7 @@ class Account:
         self._ids, self._patience_s = setting.ids, patience_s
         self.http = HttpJson(
             setting.environ.get("ARGOSY_GCP_API_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words),
+            Service(title=MANIFEST.title, sign_in=MANIFEST.how_to_sign_in, words=words),
             clock=setting.clock,
             sign=self.sign,
         )

@@ -80,7 +80,7 @@ class Credentials:
         self._environ, self._clock = setting.environ, setting.clock
         self._http = HttpJson(
             setting.environ.get("ARGOSY_GCP_API_URL") or "https://oauth2.googleapis.com",
-            Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=_words),
+            Service(title=MANIFEST.title, sign_in=MANIFEST.how_to_sign_in, words=_words),
             clock=setting.clock,
         )
         self._token, self._until_s = "", 0.0
@@ -146,11 +146,11 @@ class Credentials:
         except OSError as error:
             raise border.CredentialsRejected(
                 f"{path} cannot be read ({error.strerror or error}); GOOGLE_APPLICATION_CREDENTIALS names a "
-                f"file of credentials, or `{MANIFEST.sign_in}` makes one"
+                f"file of credentials, or {MANIFEST.how_to_sign_in} makes one"
             ) from None
         except msgspec.MsgspecError:
             raise border.CredentialsRejected(
-                f"{path} holds no credentials of Google; `{MANIFEST.sign_in}` makes some"
+                f"{path} holds no credentials of Google; {MANIFEST.how_to_sign_in} makes some"
             ) from None
 
     async def _of(self, stored: Stored) -> _Token:
@@ -172,7 +172,7 @@ class Credentials:
             return await self._lent(stored, exchanged) if lends else exchanged
         raise border.CredentialsRejected(
             f"credentials of the type `{stored.type}` cannot be used here; give a key of a service account "
-            f"in GOOGLE_APPLICATION_CREDENTIALS, or sign in with `{MANIFEST.sign_in}`"
+            f"in GOOGLE_APPLICATION_CREDENTIALS, or sign in with {MANIFEST.how_to_sign_in}"
         )
 
     async def _lent(self, stored: Stored, token: _Token) -> _Token:
@@ -243,7 +243,7 @@ class Credentials:
             raise border.CredentialsRejected(
                 "Google Cloud has no credentials to use: GOOGLE_APPLICATION_CREDENTIALS is not set, there is "
                 f"no {self._gcloud() / 'application_default_credentials.json'}, and this is no machine of "
-                f"Google's; sign in with `{MANIFEST.sign_in}`"
+                f"Google's; sign in with {MANIFEST.how_to_sign_in}"
             )
         return msgspec.json.decode(reply, type=_Token)
 

@@ -136,7 +136,7 @@ def error_in(operation: Operation, scope: str) -> border.BorderError | None:
     return error_of(
         Said(
             title=MANIFEST.title,
-            sign_in=MANIFEST.sign_in,
+            sign_in=MANIFEST.how_to_sign_in,
             status=operation.http_error_status_code or 400,
             code=first.code,
             text=first.message,

@@ -41,7 +41,7 @@ class Permissions:
         self._account = account
         self._http = HttpJson(
             setting.environ.get("ARGOSY_GCP_API_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in),
+            Service(title=MANIFEST.title, sign_in=MANIFEST.how_to_sign_in),
             clock=setting.clock,
             sign=account.sign,
         )

@@ -58,7 +58,7 @@ class Tpus:
         self._account, self._clock, self._patience_s = account, setting.clock, patience_s
         self._http = HttpJson(
             setting.environ.get("ARGOSY_GCP_API_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words),
+            Service(title=MANIFEST.title, sign_in=MANIFEST.how_to_sign_in, words=words),
             clock=setting.clock,
             sign=account.sign,
         )
@@ -333,7 +333,7 @@ def error_in(failure: Failure, scope: str) -> border.BorderError:
     return error_of(
         Said(
             title=MANIFEST.title,
-            sign_in=MANIFEST.sign_in,
+            sign_in=MANIFEST.how_to_sign_in,
             status=_STATUS.get(failure.code, 400),
             code="",
             text=failure.message,

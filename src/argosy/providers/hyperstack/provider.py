@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How, Query
+from argosy.infra.http_json import How, Query
 from argosy.infra.http_words import Said
 from argosy.infra.machine_images import asked_image, newest
 from argosy.infra.machine_vendor import MachineOrder, RestVendor, closed_offer, findings_of
-from argosy.infra.machines import Machine, MachineState, of_name
+from argosy.infra.machines import Machine, MachineState, mark_in_tags, tags_of
+from argosy.infra.once import Once
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Capacity, Offer
 from argosy.providers.hyperstack import MANIFEST
 
 URL: Final = "https://infrahub-api.nexgencloud.com"
-MARK, TAG, NODES = "argosy", "argosy-server:", "argosy-nodes:"
 _MACHINES: Final = "/v1/core/virtual-machines"
 _PAGE: Final = 100
 _SPOT: Final = "-spot"
@@ -68,10 +67,6 @@ class _Flavors(msgspec.Struct, frozen=True):
     region_name: str = ""
 
 
-class _AllFlavors(msgspec.Struct, frozen=True):
-    data: list[_Flavors]
-
-
 class _Image(msgspec.Struct, frozen=True):
     name: str
 
@@ -79,10 +74,6 @@ class _Image(msgspec.Struct, frozen=True):
 class _Images(msgspec.Struct, frozen=True):
     images: list[_Image]
     region_name: str = ""
-
-
-class _AllImages(msgspec.Struct, frozen=True):
-    images: list[_Images]
 
 
 class _Machine(msgspec.Struct, frozen=True):
@@ -97,26 +88,14 @@ class _Machine(msgspec.Struct, frozen=True):
     floating_ip_status: str | None = None
     created_at: str | None = None
 
-    def labelled(self, prefix: str) -> str:
-        found = (each.removeprefix(prefix) for each in self.labels or () if each.startswith(prefix))
-        return next(found, "")
-
 
 class _Machines(msgspec.Struct, frozen=True):
     instances: list[_Machine]
     count: int = 0
 
 
-class _One(msgspec.Struct, frozen=True):
-    instance: _Machine
-
-
 class _Made(msgspec.Struct, frozen=True):
     id: int
-
-
-class _AllMade(msgspec.Struct, frozen=True):
-    instances: list[_Made]
 
 
 P = TypeVar("P", _Environments, _Keys, _Machines)
@@ -127,32 +106,24 @@ class _Credit(msgspec.Struct, frozen=True):
     can_create_instance: bool = True
 
 
-class _CreditAnswer(msgspec.Struct, frozen=True):
-    data: _Credit
-
-
 class Hyperstack(RestVendor):
     manifest = MANIFEST
+    header, scheme = "api_key", ""
     place = "a region: `hyperstack/CANADA-1`"
     fresh_s = 1.0
 
     def __init__(self, setting: Setting, *, call_every_s: float = 0.2) -> None:
         super().__init__(setting, "HYPERSTACK_API_URL", URL, words, every_s=call_every_s)
-        self._ready: set[str] = set()  # regions that have our environment and our key
-        self._images: dict[tuple[str, bool], str] = {}
-        self._making = asyncio.Lock()
+        self._ready: Once[str, None] = Once()  # regions that have our environment and our key
+        self._images: Once[tuple[str, bool], str] = Once()
 
-    async def _sign(self, ask: Ask) -> Mapping[str, str]:
-        key = self._setting.environ.get("HYPERSTACK_API_KEY")
-        if not key:
-            raise border.CredentialsRejected(
-                f"Hyperstack has no key to use: HYPERSTACK_API_KEY is not set; {MANIFEST.sign_in}"
-            )
-        return {"api_key": key}
+    def key(self) -> str:
+        return self._setting.environ.get("HYPERSTACK_API_KEY", "")
 
     async def check(self) -> Sequence[Diagnostic]:
         async def credit() -> str:
-            told = (await self._http.call("GET", "/v1/billing/user-credit/credit", into=_CreditAnswer)).data
+            path = "/v1/billing/user-credit/credit"
+            told = await self._http.call("GET", path, into=_Credit, under="data")
             if not told.can_create_instance:
                 raise border.QuotaExceeded(
                     "credit",
@@ -167,7 +138,7 @@ class Hyperstack(RestVendor):
     async def quote(self, want: Want) -> Sequence[Offer]:
         """Flavors that are out of stock in a region are closed, until the next look."""
         now_ms = self._clock.now_ms()
-        answer = await self._http.call("GET", "/v1/core/flavors", into=_AllFlavors)
+        groups = await self._http.call("GET", "/v1/core/flavors", into=list[_Flavors], under="data")
         return [
             closed_offer(
                 MANIFEST.name,
@@ -177,27 +148,26 @@ class Hyperstack(RestVendor):
                 region=region,
                 capacity=Capacity.SPOT if (each.gpu or "").endswith(_SPOT) else Capacity.ON_DEMAND,
             )
-            for group in answer.data
+            for group in groups
             for each in group.flavors
             for region in (each.region_name or group.region_name,)
             if not each.stock_available
         ]
 
     async def prepare(self, order: MachineOrder) -> None:
-        await self._prepare(order.region, _key_name(order), order.opens)
+        await self._ready.get(order.region, lambda: self._prepare(order))
         await self._image(order)
 
     async def create(self, order: MachineOrder, index: int) -> str:
-        claim, region = order.claim, order.region
         asked = {
             "name": order.name(index),
-            "environment_name": _environment(region),
+            "environment_name": _environment(order.region),
             "flavor_name": order.kind,
             "image_name": await self._image(order),
             "key_name": _key_name(order),
             "count": 1,
             "user_data": order.user_data,
-            "labels": [MARK, f"{NODES}{claim.count}", *([f"{TAG}{claim.tag}"] if claim.tag else [])],
+            "labels": tags_of(order.claim),
             "assign_floating_ip": True,
             "enable_port_randomization": False,  # sshd stays at port 22
             "security_rules": [
@@ -206,39 +176,37 @@ class Hyperstack(RestVendor):
                 _rule("udp", "10.0.0.0/8", 1, 65535),
             ],
         }
-        made = await self._http.call("POST", _MACHINES, json=asked, into=_AllMade, scope=order.scope)
-        return str(made.instances[0].id)
+        (made,) = await self._http.call(
+            "POST", _MACHINES, json=asked, into=list[_Made], scope=order.scope, under="instances"
+        )
+        return str(made.id)
 
-    async def _prepare(self, region: str, key: str, opens: str) -> None:
+    async def _prepare(self, order: MachineOrder) -> None:
         """Our environment in a region, with our key: made once, free of charge."""
-        async with self._making:
-            if region in self._ready:
-                return
-            name = _environment(region)
-            environments = self._pages("/v1/core/environments", _Environments)
-            if name not in [each.name async for page in environments for each in page.environments]:
-                body = {"name": name, "region": region}
-                await self._http.call("POST", "/v1/core/environments", json=body, into=msgspec.Raw)
-            keys = self._pages("/v1/core/keypairs", _Keys)
-            if key not in [each.name async for page in keys for each in page.keypairs]:
-                body = {"name": key, "environment_name": name, "public_key": opens}
-                await self._http.call("POST", "/v1/core/keypairs", json=body, into=msgspec.Raw)
-            self._ready.add(region)
+        name, key = _environment(order.region), _key_name(order)
+        environments = self._pages("/v1/core/environments", _Environments)
+        if name not in [each.name async for page in environments for each in page.environments]:
+            body = {"name": name, "region": order.region}
+            await self._http.call("POST", "/v1/core/environments", json=body, into=msgspec.Raw)
+        keys = self._pages("/v1/core/keypairs", _Keys)
+        if key not in [each.name async for page in keys for each in page.keypairs]:
+            body = {"name": key, "environment_name": name, "public_key": order.opens}
+            await self._http.call("POST", "/v1/core/keypairs", json=body, into=msgspec.Raw)
 
     async def _image(self, order: MachineOrder) -> str:
         """The task's, else the newest Ubuntu of the region, with drivers and CUDA where there are GPUs."""
         region, gpu = order.region, bool(order.claim.choice.offer.shape.accelerator)
-        if asked := asked_image(order.claim):
-            return asked
-        if (region, gpu) not in self._images:
-            query = [("region", region)]
-            answer = await self._http.call("GET", "/v1/core/images", into=_AllImages, query=query)
-            names = [each.name for group in answer.images for each in group.images]
+
+        async def found() -> str:
+            path, query = "/v1/core/images", [("region", region)]
+            groups = await self._http.call("GET", path, into=list[_Images], query=query, under="images")
+            names = [each.name for group in groups for each in group.images]
             fit = [name for name in names if name.startswith("Ubuntu Server") and ("CUDA" in name) == gpu]
             if not fit:
                 raise border.RequestRefused("region", f"Hyperstack has no image of Ubuntu in {region}")
-            self._images[region, gpu] = newest(fit)
-        return self._images[region, gpu]
+            return newest(fit)
+
+        return asked_image(order.claim) or await self._images.get((region, gpu), found)
 
     async def listed(self, region: str) -> Sequence[Machine]:
         pages = self._pages(_MACHINES, _Machines)
@@ -253,10 +221,11 @@ class Hyperstack(RestVendor):
         await self._http.send("GET", f"{_MACHINES}/{machine.id}/hibernate")
 
     async def start(self, machine: Machine) -> None:
-        told = (await self._http.call("GET", f"{_MACHINES}/{machine.id}", into=_One)).instance
+        path = f"{_MACHINES}/{machine.id}"
+        told = await self._http.call("GET", path, into=_Machine, under="instance")
         act = "start" if told.status == "SHUTOFF" else "hibernate-restore"
         scope = f"{machine.kind} in {machine.region}"
-        await self._http.send("GET", f"{_MACHINES}/{machine.id}/{act}", scope=scope, how=How(safe=False))
+        await self._http.send("GET", f"{path}/{act}", scope=scope, how=How(safe=False))
 
     def _pages(self, path: str, into: type[P]) -> AsyncIterator[P]:
         seen = [1]
@@ -291,8 +260,8 @@ def _rule(protocol: str, prefix: str, low: int, high: int) -> dict[str, object]:
 
 
 def _machine(told: _Machine) -> Machine | None:
-    named = of_name(told.name or "")
-    if named is None or MARK not in (told.labels or ()):
+    mark = mark_in_tags(told.name or "", told.labels or ())
+    if mark is None:
         return None
     state = _STATES.get(told.status or "", MachineState.STARTING)
     if state is MachineState.RUNNING and not told.floating_ip and told.floating_ip_status != "ATTACHED":
@@ -300,10 +269,10 @@ def _machine(told: _Machine) -> Machine | None:
     failed = state is MachineState.FAILED
     return Machine(
         id=str(told.id),
-        claim_id=named[0],
-        index=named[1],
-        count=int(told.labelled(NODES) or 1),
-        tag=told.labelled(TAG),
+        claim_id=mark.claim_id,
+        index=mark.index,
+        count=mark.count,
+        tag=mark.tag,
         state=state,
         region=(told.environment.region if told.environment is not None else "") or "",
         kind=told.flavor.name if told.flavor is not None else "",

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from argosy.infra.machine_create import vendor_driver
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.priced import PriceSource
-
-if TYPE_CHECKING:
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="ibm",
@@ -27,11 +22,6 @@ MANIFEST = Manifest(
     tested="a fake of its API with real hosts",
 )
 
-
-def create(setting: Setting) -> MachineDriver:
-    """The driver. IBMCLOUD_RESOURCE_GROUP: the id of the group in which things are made (default: the
-    account's); IBMCLOUD_API_URL: another address of all services, for tests."""
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.providers.ibm.provider import Ibm
-
-    return MachineDriver(Ibm(setting), setting)
+#: IBMCLOUD_RESOURCE_GROUP: the id of the group in which things are made (default: the account's);
+#: IBMCLOUD_API_URL: another address of all services, for tests.
+create = vendor_driver(__name__, "Ibm")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, Form, How, HttpJson, Query, Service
+from argosy.infra.http_json import Form, How, HttpJson, Query, Service
 from argosy.infra.http_words import Said
+from argosy.infra.machine_access import Bearer, Token, home_text, lacks
 from argosy.infra.provider import Setting
 from argosy.providers.ibm import MANIFEST
 
@@ -21,10 +20,9 @@ VERSION: Final = "2026-10-01"  # of the API, as every call names it
 REGIONS: Final = (
     "au-syd", "br-sao", "ca-tor", "eu-de", "eu-es", "eu-gb", "jp-osa", "jp-tok", "us-east", "us-south",
 )  # fmt: skip
-_EARLY_S: Final = 300.0  # so long before its end a token is made anew
 
 
-class Token(msgspec.Struct, frozen=True):
+class _Token(msgspec.Struct, frozen=True):
     access_token: str
     expires_in: int
 
@@ -42,8 +40,7 @@ class Account:
     def __init__(self, setting: Setting) -> None:
         self._environ, self._clock = setting.environ, setting.clock
         self._clients: dict[str, HttpJson] = {}
-        self._token, self._until_s = "", 0.0
-        self._making = asyncio.Lock()
+        self._bearer = Bearer(self._new_token, setting.clock, early_s=300.0)
         self._iam = self._client("https://iam.cloud.ibm.com", "iam", signs=False)
 
     @property
@@ -59,30 +56,20 @@ class Account:
         elsewhere = self._environ.get("IBMCLOUD_API_URL")
         return HttpJson(
             f"{elsewhere}/{name}" if elsewhere else base,
-            Service(title=MANIFEST.title, sign_in=f"`{MANIFEST.sign_in}`", words=words),
+            Service(title=MANIFEST.title, sign_in=MANIFEST.how_to_sign_in, words=words),
             clock=self._clock,
-            sign=self._sign if signs else None,
+            sign=self._bearer.sign if signs else None,
         )
-
-    async def _sign(self, ask: Ask) -> Mapping[str, str]:
-        async with self._making:
-            now_s = self._clock.monotonic_s()
-            if ask.again or now_s > self._until_s - _EARLY_S:
-                told = await self._new_token()
-                self._token, self._until_s = told.access_token, now_s + told.expires_in
-        return {"authorization": f"Bearer {self._token}"}
 
     async def _new_token(self) -> Token:
         key = self._environ.get("IBMCLOUD_API_KEY") or _in_file(self._environ, "iam_api_key")
         if not key:
-            raise border.CredentialsRejected(
-                "IBM Cloud has no key to use, neither in IBMCLOUD_API_KEY nor in ~/.ibm/credentials.yaml; "
-                f"`{MANIFEST.sign_in}`"
-            )
+            raise lacks(MANIFEST, "key")
         asked = {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": key}
-        return await self._iam.call(
-            "POST", "/identity/token", json=Form(fields=asked), into=Token, how=How(safe=True)
+        told = await self._iam.call(
+            "POST", "/identity/token", json=Form(fields=asked), into=_Token, how=How(safe=True)
         )
+        return Token(told.access_token, told.expires_in)
 
     def query(self, *more: tuple[str, str | int]) -> Query:
         return [("version", VERSION), ("generation", 2), *more]
@@ -117,11 +104,8 @@ def _start_in(href: str) -> str:
 
 
 def _in_file(environ: Mapping[str, str], name: str) -> str:
-    path = Path(environ.get("HOME", "/nonexistent")) / ".ibm/credentials.yaml"
-    try:
-        found = re.search(rf"^\s*{name}\s*:\s*['\"]?([^'\"\s]+)", path.read_text(), re.MULTILINE)
-    except OSError:
-        return ""
+    text = home_text(environ, ".ibm/credentials.yaml")
+    found = re.search(rf"^\s*{name}\s*:\s*['\"]?([^'\"\s]+)", text, re.MULTILINE)
     return found[1] if found else ""
 
 
@@ -135,7 +119,7 @@ def words(said: Said) -> border.BorderError | None:
     if "capacity" in code:
         return border.OutOfCapacity(said.scope, f"IBM Cloud has no {said.scope} now: {said.text}")
     if code in ("bxnim0415e", "bxnim0404e"):  # the key was deleted, or never was
-        return border.CredentialsRejected(f"{what}; `{MANIFEST.sign_in}`")
+        return border.CredentialsRejected(f"{what}; {MANIFEST.how_to_sign_in}")
     if code == "not_authorized":
         fix = "give the key's owner the role Editor on VPC Infrastructure Services"
         return border.CredentialsRejected(f"{what}; {fix}")

@@ -15,6 +15,7 @@ from argosy.infra.http_json import How
 from argosy.infra.machine_images import asked_image
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
 from argosy.infra.machines import Machine, MachineState, Note, of_tagged_name, tagged_name_of
+from argosy.infra.once import Once
 from argosy.infra.provider import Diagnostic, Setting
 from argosy.model.offer import Capacity
 from argosy.model.rows import Claim
@@ -70,7 +71,7 @@ class Ibm(Vendor):
     def __init__(self, setting: Setting) -> None:
         self._account = Account(setting)
         self._network = Network(self._account)
-        self._images: dict[str, str] = {}
+        self._images: Once[str, str] = Once()
 
     async def check(self) -> Sequence[Diagnostic]:
         async def may() -> str:
@@ -98,7 +99,9 @@ class Ibm(Vendor):
 
     async def create(self, order: MachineOrder, index: int) -> str:
         place = await self._network.place(order.region, order.zone, order.opens)
-        image = asked_image(order.claim) or await self._image(order.region)
+        image = asked_image(order.claim) or await self._images.get(
+            order.region, lambda: self._image(order.region)
+        )
         asked = instance_of(order, index, group=self._account.group) | {
             "image": {"id": image},
             "vpc": {"id": place.vpc},
@@ -121,16 +124,12 @@ class Ibm(Vendor):
 
     async def _image(self, region: str) -> str:
         """The newest Ubuntu of IBM's own. It has no drivers of GPUs: an image of one's own may."""
-        if region not in self._images:
-            rows = self._account.rows(region, "/images", Named, ("visibility", "public"))
-            found = sorted([(each.name, each.id) async for each in rows if _IMAGE.fullmatch(each.name)])
-            if not found:
-                fix = "name one in `image_id` (`ibmcloud is images` lists them)"
-                raise border.RequestRefused(
-                    "image_id", f"IBM Cloud has no image of Ubuntu in {region}: {fix}"
-                )
-            self._images[region] = found[-1][1]
-        return self._images[region]
+        rows = self._account.rows(region, "/images", Named, ("visibility", "public"))
+        found = sorted([(each.name, each.id) async for each in rows if _IMAGE.fullmatch(each.name)])
+        if not found:
+            fix = "name one in `image_id` (`ibmcloud is images` lists them)"
+            raise border.RequestRefused("image_id", f"IBM Cloud has no image of Ubuntu in {region}: {fix}")
+        return found[-1][1]
 
     async def _give_address(self, region: str, told: _Instance) -> None:
         """An address from outside, named as its machine is. There may be one of this name already."""

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from argosy.infra.machine_create import vendor_driver
 from argosy.infra.provider import Capabilities, Limits, Manifest
 from argosy.model.priced import PriceSource
-
-if TYPE_CHECKING:
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="lambda",
@@ -27,10 +22,5 @@ MANIFEST = Manifest(
     observe_s=20.0,
 )
 
-
-def create(setting: Setting) -> MachineDriver:
-    """The driver. LAMBDA_API_URL: another address of the API, for tests."""
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.providers.lambda_cloud.provider import Lambda
-
-    return MachineDriver(Lambda(setting), setting, settle_s=0.0)
+#: LAMBDA_API_URL: another address of the API, for tests.
+create = vendor_driver(__name__, "Lambda")

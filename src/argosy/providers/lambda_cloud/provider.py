@@ -4,17 +4,18 @@ machines, no token and no rest; one launch in 12 seconds and one call a second a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How, Rate
+from argosy.infra.http_json import How, Rate
 from argosy.infra.http_words import Said
+from argosy.infra.machine_access import home_text
 from argosy.infra.machine_vendor import MachineOrder, RestVendor, closed_offer, findings_of
 from argosy.infra.machines import Machine, MachineState, mark_in
+from argosy.infra.once import Once
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Offer
 from argosy.providers.lambda_cloud import MANIFEST
@@ -50,82 +51,53 @@ class _Instance(msgspec.Struct, frozen=True):
     tags: list[_Tag] = []
 
 
-class _Instances(msgspec.Struct, frozen=True):
-    data: list[_Instance]
-
-
-class _Launched(msgspec.Struct, frozen=True):
-    instance_ids: list[str]
-
-
-class _Launch(msgspec.Struct, frozen=True):
-    data: _Launched
-
-
-class _Keys(msgspec.Struct, frozen=True):
-    data: list[_SshKey]
-
-
-class _SshKey(msgspec.Struct, frozen=True):
-    name: str
-    public_key: str
-
-
-class _Type(msgspec.Struct, frozen=True):
-    name: str
-
-
 class _Entry(msgspec.Struct, frozen=True):
-    instance_type: _Type
+    instance_type: _Named
     regions_with_capacity_available: list[_Named]
-
-
-class _Types(msgspec.Struct, frozen=True):
-    data: dict[str, _Entry]
 
 
 class Lambda(RestVendor):
     manifest = MANIFEST
     place = "a region"
     parallel = 1
+    settle_s = 0.0
     fresh_s = 1.0
     lag_s = 30.0
 
     def __init__(self, setting: Setting, *, launch_every_s: float = 12.0, call_every_s: float = 1.0) -> None:
         super().__init__(setting, "LAMBDA_API_URL", URL, words, every_s=call_every_s, burst=5)
         self._launches = Rate(launch_every_s, 1, setting.clock)
-        self._key_made = False
+        self._keys: Once[str, None] = Once()
 
-    async def _sign(self, ask: Ask) -> dict[str, str]:
-        key = self._setting.environ.get("LAMBDA_API_KEY") or _key_in(
-            Path(self._setting.environ.get("HOME", "/nonexistent")) / ".lambda_cloud/lambda_keys"
-        )
-        if not key:
-            raise border.CredentialsRejected(f"Lambda has no key to use; {MANIFEST.sign_in}")
-        return {"authorization": f"Bearer {key}"}
+    def key(self) -> str:
+        environ = self._setting.environ
+        text = home_text(environ, ".lambda_cloud/lambda_keys")
+        found = re.search(r"^\s*api_key\s*=\s*(\S+)", text, re.MULTILINE)
+        return environ.get("LAMBDA_API_KEY") or (found[1] if found else "")
 
     async def check(self) -> Sequence[Diagnostic]:
         async def types() -> str:
-            found = (await self._types()).data.values()
+            found = await self._types()
             some = sum(bool(each.regions_with_capacity_available) for each in found)
             return f"the key is accepted; {some} of {len(found)} types of machine can be had now"
 
         return await findings_of(MANIFEST, types)
 
-    async def _types(self) -> _Types:
-        return await self._http.call("GET", "/api/v1/instance-types", into=_Types)
+    async def _types(self) -> Collection[_Entry]:
+        path = "/api/v1/instance-types"
+        return (await self._http.call("GET", path, into=dict[str, _Entry], under="data")).values()
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """Types that no region has now are closed, until the next look."""
         now_ms = self._clock.now_ms()
         return [
             closed_offer(MANIFEST.name, each.instance_type.name, "no region of Lambda has one now", now_ms)
-            for each in (await self._types()).data.values()
+            for each in await self._types()
             if not each.regions_with_capacity_available
         ]
 
     async def create(self, order: MachineOrder, index: int) -> str:
-        await self._make_key(order.opens)
+        await self._keys.get(order.opens, lambda: self._make_key(order.opens))
         asked = {
             "region_name": order.region,
             "instance_type_name": order.kind,
@@ -136,24 +108,22 @@ class Lambda(RestVendor):
             "tags": [{"key": key, "value": value} for key, value in order.labels(index).items()],
         }
         path = "/api/v1/instance-operations/launch"
-        answer = await self._http.call(
-            "POST", path, json=asked, into=_Launch, scope=order.scope, how=How(rate=self._launches)
+        how, under = How(rate=self._launches), "data.instance_ids"
+        (made,) = await self._http.call(
+            "POST", path, json=asked, into=list[str], scope=order.scope, how=how, under=under
         )
-        return answer.data.instance_ids[0]
+        return made
 
     async def _make_key(self, opens: str) -> None:
         """The key object that an order must name; who logs in is decided by the user data."""
-        if self._key_made:
-            return
-        keys = await self._http.call("GET", "/api/v1/ssh-keys", into=_Keys)
-        if all(each.name != KEY_NAME for each in keys.data):
+        keys = await self._http.call("GET", "/api/v1/ssh-keys", into=list[_Named], under="data")
+        if all(each.name != KEY_NAME for each in keys):
             body = {"name": KEY_NAME, "public_key": opens}
             await self._http.call("POST", "/api/v1/ssh-keys", json=body, into=msgspec.Raw)
-        self._key_made = True
 
     async def listed(self, region: str) -> Sequence[Machine]:
-        answer = await self._http.call("GET", "/api/v1/instances", into=_Instances)
-        return [machine for each in answer.data if (machine := _machine(each)) is not None]
+        told = await self._http.call("GET", "/api/v1/instances", into=list[_Instance], under="data")
+        return [machine for each in told if (machine := _machine(each)) is not None]
 
     async def delete(self, machine: Machine) -> None:
         path = "/api/v1/instance-operations/terminate"
@@ -194,11 +164,3 @@ def words(said: Said) -> border.BorderError | None:
         case "vm-is-terminating":
             return border.Transient(what, 2)
     return border.Transient(what, 10) if said.code.startswith("provider/") else None
-
-
-def _key_in(path: Path) -> str:
-    try:
-        found = re.search(r"^\s*api_key\s*=\s*(\S+)", path.read_text(), re.MULTILINE)
-    except OSError:
-        return ""
-    return found[1] if found else ""

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from argosy.infra.machine_create import vendor_driver
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.priced import PriceSource
-
-if TYPE_CHECKING:
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="nebius",
@@ -34,11 +29,6 @@ MANIFEST = Manifest(
     tested="a fake that speaks gRPC in the vendor's own messages",
 )
 
-
-def create(setting: Setting) -> MachineDriver:
-    """The driver. NEBIUS_PROJECT_ID: the project in which machines are made, where a region has several;
-    ARGOSY_NEBIUS_ENDPOINT: `host:port` of one server for all services without TLS, for tests."""
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.providers.nebius.provider import Nebius
-
-    return MachineDriver(Nebius(setting), setting)
+#: NEBIUS_PROJECT_ID: the project in which machines are made, where a region has several;
+#: ARGOSY_NEBIUS_ENDPOINT: `host:port` of one server for all services without TLS, for tests.
+create = vendor_driver(__name__, "Nebius")

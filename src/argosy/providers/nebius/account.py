@@ -234,7 +234,7 @@ class Account:
 LIMITS: Final = {"timeout": _TIMEOUT_S, "auth_timeout": _AUTH_S, "retries": 1}
 _WHERE: Final = (
     "set NEBIUS_IAM_TOKEN (`nebius iam get-access-token` prints one), give ~/.nebius/credentials.json of a "
-    f"service account, or make ~/.nebius/config.yaml with `{MANIFEST.sign_in}`"
+    f"service account, or make ~/.nebius/config.yaml with {MANIFEST.how_to_sign_in}"
 )
 
 

@@ -41,15 +41,16 @@ def error_of(status: Any, scope: str) -> border.BorderError:
                 return own
     if code == "UNAUTHENTICATED":
         return border.CredentialsRejected(
-            f"Nebius does not accept the credentials: {text or code}; make new ones with `{MANIFEST.sign_in}`"
-            " (or `nebius iam get-access-token` for NEBIUS_IAM_TOKEN), and look at this machine's clock"
+            f"Nebius does not accept the credentials: {text or code}; make new ones with "
+            f"{MANIFEST.how_to_sign_in} (or `nebius iam get-access-token` for NEBIUS_IAM_TOKEN), and look at "
+            "this machine's clock"
         )
     if code in ("ABORTED", "CANCELLED"):
         return border.Transient(f"Nebius says: {text or code}", 2)
     page = _PAGE.search(text)
     said = Said(
         title=MANIFEST.title,
-        sign_in=f"`{MANIFEST.sign_in}`",
+        sign_in=MANIFEST.how_to_sign_in,
         status=int(page[2]) if page else _HTTP.get(code, 500),
         code=code.lower(),
         text=text,

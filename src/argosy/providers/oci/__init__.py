@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from argosy.infra.machine_create import vendor_driver
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.priced import PriceSource
-
-if TYPE_CHECKING:
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="oci",
@@ -29,11 +24,6 @@ MANIFEST = Manifest(
     tested="a fake of its API that checks signatures, with real hosts",
 )
 
-
-def create(setting: Setting) -> MachineDriver:
-    """The driver. OCI_COMPARTMENT: where machines are made (default: the root of the tenancy); OCI_API_URL:
-    another address of all services, for tests."""
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.providers.oci.provider import Oci
-
-    return MachineDriver(Oci(setting), setting)
+#: OCI_COMPARTMENT: where machines are made (default: the root of the tenancy); OCI_API_URL: another address
+#: of all services, for tests.
+create = vendor_driver(__name__, "Oci")

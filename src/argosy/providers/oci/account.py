@@ -77,7 +77,7 @@ class Account:
             base = f"{elsewhere}/{name}/{region}" if elsewhere else _HOSTS[name].format(region=region)
             found = self._clients[name, region] = HttpJson(
                 base + "/20160918",
-                Service(title=MANIFEST.title, sign_in=f"`{MANIFEST.sign_in}`", words=words),
+                Service(title=MANIFEST.title, sign_in=MANIFEST.how_to_sign_in, words=words),
                 clock=self._clock,
                 sign=self._sign,
             )
@@ -145,14 +145,16 @@ def profile_in(environ: Mapping[str, str]) -> Profile:
         parser.read_string(path.read_text())
         section = parser[name]
     except OSError:
-        raise border.CredentialsRejected(f"OCI has no credentials in {path}; `{MANIFEST.sign_in}`") from None
+        raise border.CredentialsRejected(
+            f"OCI has no credentials in {path}; {MANIFEST.how_to_sign_in}"
+        ) from None
     except (configparser.Error, KeyError):
         what = f"{path} has no profile {name} that can be read"
-        raise border.CredentialsRejected(f"{what}; `{MANIFEST.sign_in}`") from None
+        raise border.CredentialsRejected(f"{what}; {MANIFEST.how_to_sign_in}") from None
     missing = [each for each in _NEEDED if not section.get(each)]
     if missing:
         what = f"the profile {name} in {path} lacks {', '.join(missing)}"
-        raise border.CredentialsRejected(f"{what}; `{MANIFEST.sign_in}`")
+        raise border.CredentialsRejected(f"{what}; {MANIFEST.how_to_sign_in}")
     key_file = section["key_file"]
     return Profile(
         user=section["user"],
@@ -179,7 +181,7 @@ def _private_key(profile: Profile) -> RSAPrivateKey:
         if isinstance(key, RSAPrivateKey):
             return key
         what = f"the key {profile.key_file} of OCI is not an RSA key"
-    raise border.CredentialsRejected(f"{what}; `{MANIFEST.sign_in}`")
+    raise border.CredentialsRejected(f"{what}; {MANIFEST.how_to_sign_in}")
 
 
 def words(said: Said) -> border.BorderError | None:
@@ -197,7 +199,7 @@ def words(said: Said) -> border.BorderError | None:
         case "IncorrectState" | "InvalidatedRetryToken" | "Conflict":
             return border.Transient(what, 5)
         case "NotAuthenticated":
-            return border.CredentialsRejected(f"{what}; `{MANIFEST.sign_in}`")
+            return border.CredentialsRejected(f"{what}; {MANIFEST.how_to_sign_in}")
     return None
 
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from argosy.infra.machine_create import vendor_driver
 from argosy.infra.provider import Capabilities, Limits, Manifest
-
-if TYPE_CHECKING:
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="paperspace",
@@ -25,10 +20,5 @@ MANIFEST = Manifest(
     unpriced="its public API tells which machines are available, not what they cost",
 )
 
-
-def create(setting: Setting) -> MachineDriver:
-    """The driver. PAPERSPACE_API_URL: another address of the API, for tests."""
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.providers.paperspace.provider import Paperspace
-
-    return MachineDriver(Paperspace(setting), setting)
+#: PAPERSPACE_API_URL: another address of the API, for tests.
+create = vendor_driver(__name__, "Paperspace")

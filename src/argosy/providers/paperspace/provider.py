@@ -5,22 +5,22 @@ us in, and the machines make their host keys themselves."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How, Query
+from argosy.infra.http_json import How, Query
 from argosy.infra.http_words import Said
+from argosy.infra.machine_access import home_text
 from argosy.infra.machine_images import asked_image
 from argosy.infra.machine_vendor import MachineOrder, RestVendor, findings_of
-from argosy.infra.machines import Machine, MachineState, of_name
+from argosy.infra.machines import Machine, MachineState, mark_in_words, words_of
+from argosy.infra.once import Once
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Offer
 from argosy.model.rows import Claim
@@ -31,7 +31,6 @@ T = TypeVar("T")
 URL: Final = "https://api.paperspace.com"
 DISKS_GB: Final = (50, 100, 250, 500, 1000, 2000)
 DISK_GB: Final = 100
-_NAME: Final = re.compile(r"(?P<name>clm-\S+) argosy (?P<nodes>\d+)(?: (?P<tag>\S+))?")
 _STATES: Final = {
     "ready": MachineState.RUNNING,
     "stopping": MachineState.STOPPING,
@@ -60,10 +59,6 @@ class _Machine(msgspec.Struct, frozen=True, rename="camel"):
     public_ip: str | None = None
     private_ip: str | None = None
     dt_deleted: str | None = None
-
-
-class _Made(msgspec.Struct, frozen=True):
-    data: _Machine
 
 
 class _Named(msgspec.Struct, frozen=True):
@@ -98,20 +93,12 @@ class Paperspace(RestVendor):
 
     def __init__(self, setting: Setting, *, call_every_s: float = 0.2) -> None:
         super().__init__(setting, "PAPERSPACE_API_URL", URL, words, every_s=call_every_s)
-        self._objects: dict[str, str] = {}  # of the account: what it is -> its id
-        self._templates: dict[str, _Template] = {}  # by type of machine
-        self._making = asyncio.Lock()
+        self._objects: Once[str, str] = Once()  # of the account: what it is -> its id
+        self._templates: Once[str, _Template] = Once()  # by type of machine
 
-    async def _sign(self, ask: Ask) -> dict[str, str]:
+    def key(self) -> str:
         environ = self._setting.environ
-        path = Path(environ.get("HOME", "/nonexistent")) / ".paperspace/config.json"
-        key = environ.get("PAPERSPACE_API_KEY") or _key_in(path)
-        if not key:
-            raise border.CredentialsRejected(
-                "Paperspace has no key to use, neither in PAPERSPACE_API_KEY nor in "
-                f"~/.paperspace/config.json; {MANIFEST.sign_in}"
-            )
-        return {"authorization": f"Bearer {key}"}
+        return environ.get("PAPERSPACE_API_KEY") or _key_in(home_text(environ, ".paperspace/config.json"))
 
     async def check(self) -> Sequence[Diagnostic]:
         async def machines() -> str:
@@ -141,25 +128,26 @@ class Paperspace(RestVendor):
     async def _template_of(self, order: MachineOrder) -> _Template:
         if asked := asked_image(order.claim):
             return _Template(asked, asked, "", [])
-        return await self._template(order.kind, gpu=bool(order.claim.choice.offer.shape.accelerator))
+        gpu = bool(order.claim.choice.offer.shape.accelerator)
+        return await self._templates.get(order.kind, lambda: self._template(order.kind, gpu=gpu))
 
     async def _script_id(self, order: MachineOrder) -> str:
         digest = hashlib.sha256(order.opens.encode()).hexdigest()[:10]
         script = {"name": f"argosy-{digest}", "script": _script(order.opens), "isRunOnce": True}
-        return await self._object("/v1/startup-scripts", script)
+        return await self._objects.get(digest, lambda: self._object("/v1/startup-scripts", script))
 
     async def _network_id(self, order: MachineOrder) -> str | None:
         if order.claim.count == 1:
             return None
         network = {"name": f"argosy-{order.region}", "region": order.region}
-        return await self._object("/v1/private-networks", network)
+        return await self._objects.get(order.region, lambda: self._object("/v1/private-networks", network))
 
     async def create(self, order: MachineOrder, index: int) -> str:
         claim, template = order.claim, await self._template_of(order)
         wanted = -(-claim.choice.resources.disk_size_bytes // 10**9) or DISK_GB
         wanted = max(wanted, template.default_size_gb or 0)
         asked = {
-            "name": f"{order.name(index)} argosy {claim.count} {claim.tag}".strip(),
+            "name": f"{order.name(index)} {words_of(claim)}",
             "machineType": order.kind,
             "templateId": template.id,
             "region": order.region,
@@ -172,44 +160,32 @@ class Paperspace(RestVendor):
             "autoShutdownEnabled": False,
         }
         asked = {key: value for key, value in asked.items() if value is not None}
-        made = await self._http.call("POST", "/v1/machines", json=asked, into=_Made, scope=order.scope)
-        return made.data.id
+        return await self._http.call(
+            "POST", "/v1/machines", json=asked, into=str, scope=order.scope, under="data.id"
+        )
 
     async def _object(self, path: str, wanted: Mapping[str, object]) -> str:
         """The id of a script or a network of the account, which is made when it is not there. They are free,
         and stay for the next machines."""
-        async with self._making:
-            key = f"{path} {wanted['name']}"
-            if key not in self._objects:
-                pages = self._pages(path, _Page[_Named], [("name", str(wanted["name"]))])
-                found = [
-                    each.id async for page in pages for each in page.items if each.name == wanted["name"]
-                ]
-                if not found:
-                    found = [(await self._http.call("POST", path, json=wanted, into=_Named)).id]
-                self._objects[key] = found[0]
-            return self._objects[key]
+        pages = self._pages(path, _Page[_Named], [("name", str(wanted["name"]))])
+        found = [each.id async for page in pages for each in page.items if each.name == wanted["name"]]
+        return found[0] if found else (await self._http.call("POST", path, json=wanted, into=_Named)).id
 
     async def _template(self, kind: str, *, gpu: bool) -> _Template:
         """The newest Ubuntu that its type of machine can start from; with drivers where there are GPUs."""
-        if kind not in self._templates:
-            fit = [
-                each
-                async for page in self._pages("/v1/os-templates", _Page[_Template])
-                for each in page.items
-                if each.operating_system_label.startswith("Ubuntu")
-                and any(
-                    kind == of.machine_type_label and of.is_available for of in each.available_machine_types
-                )
-            ]
-            if not fit:
-                raise border.RequestRefused(
-                    "instance_type",
-                    f"Paperspace has no template of Ubuntu for `{kind}`: is it one of its types?",
-                )
-            boxes = [each for each in fit if bool(_BOX.search(each.name)) == gpu] or fit
-            self._templates[kind] = max(boxes, key=lambda each: (each.operating_system_label, each.name))
-        return self._templates[kind]
+        fit = [
+            each
+            async for page in self._pages("/v1/os-templates", _Page[_Template])
+            for each in page.items
+            if each.operating_system_label.startswith("Ubuntu")
+            and any(kind == of.machine_type_label and of.is_available for of in each.available_machine_types)
+        ]
+        if not fit:
+            raise border.RequestRefused(
+                "instance_type", f"Paperspace has no template of Ubuntu for `{kind}`: is it one of its types?"
+            )
+        boxes = [each for each in fit if bool(_BOX.search(each.name)) == gpu] or fit
+        return max(boxes, key=lambda each: (each.operating_system_label, each.name))
 
     async def listed(self, region: str) -> Sequence[Machine]:
         pages = self._pages("/v1/machines", _Page[_Machine])
@@ -217,9 +193,9 @@ class Paperspace(RestVendor):
         return [machine for each in told if (machine := await self._machine(each)) is not None]
 
     async def _machine(self, told: _Machine) -> Machine | None:
-        mark = _NAME.fullmatch(told.name or "")
-        named = of_name(mark["name"]) if mark is not None else None
-        if mark is None or named is None:
+        name, _, words = (told.name or "").partition(" ")
+        mark = mark_in_words(name, words)
+        if mark is None:
             return None
         state = (
             MachineState.ENDED if told.dt_deleted else _STATES.get(told.state or "", MachineState.STARTING)
@@ -230,10 +206,10 @@ class Paperspace(RestVendor):
             state = MachineState.FAILED if said else state
         return Machine(
             id=told.id,
-            claim_id=named[0],
-            index=named[1],
-            count=int(mark["nodes"]),
-            tag=mark["tag"] or "",
+            claim_id=mark.claim_id,
+            index=mark.index,
+            count=mark.count,
+            tag=mark.tag,
             state=state,
             region=told.region or "",
             kind=told.machine_type or "",
@@ -300,9 +276,8 @@ def words(said: Said) -> border.BorderError | None:
     return None
 
 
-def _key_in(path: Path) -> str:
+def _key_in(text: str) -> str:
     try:
-        told = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
-        return msgspec.json.decode(told["apiKey"], type=str)
-    except (OSError, msgspec.MsgspecError, KeyError):
+        return msgspec.json.decode(msgspec.json.decode(text, type=dict[str, msgspec.Raw])["apiKey"], type=str)
+    except (msgspec.MsgspecError, KeyError):
         return ""

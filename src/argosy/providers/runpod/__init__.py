@@ -20,7 +20,8 @@ MANIFEST = Manifest(
     extra="clouds",
     settings=("RUNPOD_API_KEY", "ARGOSY_RUNPOD_URL"),
     credentials=("RUNPOD_API_KEY", "~/.runpod/config.toml"),
-    sign_in="runpod config",
+    sign_in="make a key at https://console.runpod.io/user/settings and set RUNPOD_API_KEY, or "
+    "`runpod config`",
     task_fields=("allowed_cuda_versions", "network_volume", "network_volume_path", "bid_per_gpu", "registry"),
     reads_task_fields=True,
     volume_types=("runpod-network-volume",),

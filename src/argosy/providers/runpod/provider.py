@@ -6,13 +6,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How
+from argosy.infra.http_json import How
+from argosy.infra.machine_access import home_text
 from argosy.infra.machine_vendor import MachineOrder, RestVendor, closed_offer, findings_of
 from argosy.infra.machines import Machine, Note
 from argosy.infra.provider import Diagnostic, Setting, Want
@@ -31,7 +31,7 @@ from argosy.providers.runpod.orders import (
     settings_of,
 )
 from argosy.providers.runpod.states import Pod, Pods, machine_of
-from argosy.providers.runpod.words import SIGN_IN, told, words
+from argosy.providers.runpod.words import told, words
 
 URL: Final = "https://api.runpod.io"
 CLUSTER: Final = "cluster"  # in the note of a gang
@@ -43,10 +43,6 @@ _BID: Final = (
 class _Cluster(msgspec.Struct, frozen=True):
     id: str
     name: str
-
-
-class _Clusters(msgspec.Struct, frozen=True):
-    clusters: list[_Cluster]
 
 
 class _Center(msgspec.Struct, frozen=True):
@@ -61,14 +57,6 @@ class _Gpu(msgspec.Struct, frozen=True):
     max_count: Mapping[str, int] = msgspec.field(name="maxCount", default_factory=dict)
     availability: str = ""
     centers: list[_Center] = msgspec.field(name="dataCenters", default_factory=list)
-
-
-class _Gpus(msgspec.Struct, frozen=True):
-    gpus: list[_Gpu]
-
-
-class _Volumes(msgspec.Struct, frozen=True):
-    volumes: list[Volume] = msgspec.field(name="networkVolumes")
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -90,16 +78,14 @@ class RunPod(RestVendor):
     end_command = "runpodctl pod delete {id}"
 
     def __init__(self, setting: Setting, *, patience_s: float = 15.0) -> None:
-        super().__init__(setting, "ARGOSY_RUNPOD_URL", URL, words, sign_in=SIGN_IN)
+        super().__init__(setting, "ARGOSY_RUNPOD_URL", URL, words)
         self._patience_s, self.http = patience_s, self._http
 
-    async def _sign(self, ask: Ask) -> dict[str, str]:
-        key = self._setting.environ.get("RUNPOD_API_KEY") or _key_in(
-            Path(self._setting.environ.get("HOME") or "/nonexistent") / ".runpod/config.toml"
-        )
-        if not key:
-            raise border.CredentialsRejected(f"RunPod has no key to use; {SIGN_IN}")
-        return {"authorization": f"Bearer {key}"}
+    def key(self) -> str:
+        environ = self._setting.environ
+        text = home_text(environ, ".runpod/config.toml")
+        found = re.search(r"""^\s*api_key\s*=\s*["']([^"']+)""", text, re.MULTILINE)
+        return environ.get("RUNPOD_API_KEY") or (found[1] if found else "")
 
     async def check(self) -> Sequence[Diagnostic]:
         async def stock() -> str:
@@ -183,8 +169,8 @@ class RunPod(RestVendor):
             waited_s, step_s = waited_s + step_s, min(step_s * 1.5, 2.0)
 
     async def _cluster(self, claim_id: str) -> _Cluster | None:
-        answer = await self.http.call("GET", "/v2/clusters", into=_Clusters)
-        return next((each for each in answer.clusters if each.name == claim_id), None)
+        known = await self.http.call("GET", "/v2/clusters", into=list[_Cluster], under="clusters")
+        return next((each for each in known if each.name == claim_id), None)
 
     async def _gpus(self, product: str, count: int, country: str) -> list[_Gpu]:
         query: list[tuple[str, str | int]] = [
@@ -194,7 +180,8 @@ class RunPod(RestVendor):
         ]
         if country:
             query.append(("countryCodes", country))
-        return (await self.http.call("GET", "/v2/catalog/gpus", query=query, into=_Gpus)).gpus
+        path = "/v2/catalog/gpus"
+        return await self.http.call("GET", path, query=query, into=list[_Gpu], under="gpus")
 
     async def _place(self, order: MachineOrder, product: str) -> Place:
         """Raises `OutOfCapacity` where no data center has any, `RequestRefused` for an unknown GPU."""
@@ -224,7 +211,8 @@ class RunPod(RestVendor):
 
     async def volumes(self) -> Sequence[Volume]:
         """Network volumes of the account."""
-        return (await self.http.call("GET", "/v2/network-volumes", into=_Volumes)).volumes
+        path = "/v2/network-volumes"
+        return await self.http.call("GET", path, into=list[Volume], under="networkVolumes")
 
     async def _volume(self, wanted: str) -> Volume:
         known = await self.volumes()
@@ -268,11 +256,3 @@ class RunPod(RestVendor):
         """A cluster whose pods were never listed."""
         await self._drop_cluster(note.claim_id)
         return True
-
-
-def _key_in(path: Path) -> str:
-    try:
-        found = re.search(r"""^\s*api_key\s*=\s*["']([^"']+)""", path.read_text(), re.MULTILINE)
-    except OSError:
-        return ""
-    return found[1] if found else ""

@@ -40,11 +40,11 @@ def told(text: str, scope: str) -> border.BorderError:
     """The error that GraphQL tells in its answer."""
     status = 401 if _WHO.search(text) else 400
     said = Said(
-        title=MANIFEST.title, sign_in=SIGN_IN, status=status, code="", text=text[:400], field="", scope=scope
+        title=MANIFEST.title,
+        sign_in=MANIFEST.how_to_sign_in,
+        status=status,
+        code="",
+        text=text[:400],
+        scope=scope,
     )
     return error_of(said, words)
-
-
-SIGN_IN: Final = (
-    "make a key at https://console.runpod.io/user/settings and set RUNPOD_API_KEY, or `runpod config`"
-)

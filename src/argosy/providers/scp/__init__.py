@@ -3,13 +3,8 @@ never tried at the place itself, which only accounts of its country can do."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from argosy.infra.machine_create import vendor_driver
 from argosy.infra.provider import Capabilities, Limits, Manifest
-
-if TYPE_CHECKING:
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="scp",
@@ -30,10 +25,5 @@ MANIFEST = Manifest(
     unpriced="its price list does not tell which machine and region a price is for",
 )
 
-
-def create(setting: Setting) -> MachineDriver:
-    """The driver. SCP_API_URL: another address of the API, for tests."""
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.providers.scp.provider import Scp
-
-    return MachineDriver(Scp(setting), setting)
+#: SCP_API_URL: another address of the API, for tests.
+create = vendor_driver(__name__, "Scp")

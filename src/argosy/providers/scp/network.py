@@ -56,7 +56,6 @@ class _Group(msgspec.Struct, frozen=True, rename="camel"):
 class _Firewall(msgspec.Struct, frozen=True, rename="camel"):
     firewall_id: str
     vpc_id: str
-    firewall_state: str
 
 
 class _Rule(msgspec.Struct, frozen=True, rename="camel"):
@@ -187,8 +186,8 @@ class Network:
             await self._http.call("POST", path, json=body, into=msgspec.Raw)
 
     async def _contents(self, path: str, kind: type[T], query: Query = ()) -> Sequence[T]:
-        answer = await self._http.call("GET", path, into=dict[str, msgspec.Raw], query=[*query, _SIZE])
-        return msgspec.json.decode(answer.get("contents", msgspec.Raw(b"[]")), type=list[kind])  # type: ignore[valid-type]
+        into = list[kind]  # type: ignore[valid-type]
+        return await self._http.call("GET", path, into=into, query=[*query, _SIZE], under="contents")
 
 
 def _services(ports: str) -> list[dict[str, str]]:

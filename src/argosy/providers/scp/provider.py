@@ -10,7 +10,6 @@ import hashlib
 import hmac
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,9 +17,11 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.http_json import Ask, How, Query
 from argosy.infra.http_words import Said
+from argosy.infra.machine_access import home_text, lacks
 from argosy.infra.machine_images import asked_image, newest
 from argosy.infra.machine_vendor import MachineOrder, RestVendor, findings_of
-from argosy.infra.machines import Machine, MachineState, of_name
+from argosy.infra.machines import Machine, MachineState, of_name, words_of
+from argosy.infra.once import Once
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Offer
 from argosy.providers.scp import MANIFEST
@@ -72,22 +73,10 @@ class _Nic(msgspec.Struct, frozen=True, rename="camel"):
     nat_ip: str | None = None
 
 
-class _Nics(msgspec.Struct, frozen=True):
-    contents: list[_Nic]
-
-
 class _Image(msgspec.Struct, frozen=True, rename="camel"):
     image_id: str
     image_name: str
     os_type: str
-
-
-class _Images(msgspec.Struct, frozen=True):
-    contents: list[_Image]
-
-
-class _Made(msgspec.Struct, frozen=True, rename="camel"):
-    resource_id: str
 
 
 class Scp(RestVendor):
@@ -98,7 +87,7 @@ class Scp(RestVendor):
 
     def __init__(self, setting: Setting, *, call_every_s: float = 0.2) -> None:
         super().__init__(setting, "SCP_API_URL", URL, words, every_s=call_every_s)
-        self._images: dict[tuple[str, bool], str] = {}
+        self._images: Once[tuple[str, bool], str] = Once()
         self._addresses: dict[str, str] = {}  # by the id of a server that runs
         self._network = Network(self._http, MANIFEST.title)
 
@@ -109,13 +98,9 @@ class Scp(RestVendor):
             environ.get("SCP_SECRET_KEY", ""),
             environ.get("SCP_PROJECT_ID", ""),
         )
-        found = told if all(told) else _access_in(Path(environ.get("HOME", "/nonexistent")))
+        found = told if all(told) else _access_in(home_text(environ, ".scp/scp_credential"))
         if not all(found):
-            raise border.CredentialsRejected(
-                "Samsung Cloud Platform has no access key, secret key and project to use, neither in "
-                "SCP_ACCESS_KEY, SCP_SECRET_KEY and SCP_PROJECT_ID nor in ~/.scp/scp_credential; "
-                f"{MANIFEST.sign_in}"
-            )
+            raise lacks(MANIFEST, "access key, secret key and project")
         return found
 
     async def _sign(self, ask: Ask) -> dict[str, str]:
@@ -164,7 +149,7 @@ class Scp(RestVendor):
                 "initialScriptContent": base64.b64encode(_script(order.opens).encode()).decode(),
             },
             "blockStorage": {
-                "blockStorageName": f"argosy {claim.count} {claim.tag}"[:_NAME_MAX].strip(),
+                "blockStorageName": words_of(claim)[:_NAME_MAX].strip(),
                 "diskSize": wanted_gb,
                 "encryptEnabled": False,
                 "productId": _DISK_PRODUCT,
@@ -174,22 +159,24 @@ class Scp(RestVendor):
             "deletionProtectionEnabled": False,
         }
         path = "/virtual-server/v4/virtual-servers"
-        return (await self._http.call("POST", path, json=asked, into=_Made, scope=order.scope)).resource_id
+        return await self._http.call(
+            "POST", path, json=asked, into=str, scope=order.scope, under="resourceId"
+        )
 
     async def _image(self, order: MachineOrder, zone_id: str) -> str:
         """The task's, else the newest Ubuntu of its zone; one for GPUs where there are GPUs."""
         gpu = bool(order.claim.choice.offer.shape.accelerator)
-        if asked := asked_image(order.claim):
-            return asked
-        if (zone_id, gpu) not in self._images:
-            query: Query = [("serviceZoneId", zone_id), ("size", 999)]
-            answer = await self._http.call("GET", "/image/v2/standard-images", into=_Images, query=query)
-            ids = {each.image_name: each.image_id for each in answer.contents if each.os_type == "UBUNTU"}
+
+        async def found() -> str:
+            path, query = "/image/v2/standard-images", [("serviceZoneId", zone_id), ("size", "999")]
+            images = await self._http.call("GET", path, into=list[_Image], query=query, under="contents")
+            ids = {each.image_name: each.image_id for each in images if each.os_type == "UBUNTU"}
             fit = [name for name in ids if ("GPU" in name.upper()) == gpu] or list(ids)
             if not fit:
                 raise border.RequestRefused("image", "Samsung Cloud Platform has no image of Ubuntu there")
-            self._images[zone_id, gpu] = ids[newest(fit)]
-        return self._images[zone_id, gpu]
+            return ids[newest(fit)]
+
+        return asked_image(order.claim) or await self._images.get((zone_id, gpu), found)
 
     async def listed(self, region: str) -> Sequence[Machine]:
         seen = [0]
@@ -229,8 +216,9 @@ class Scp(RestVendor):
 
     async def _address(self, told: _Server) -> str:
         if told.virtual_server_id not in self._addresses:
-            answer = await self._http.call("GET", f"{_SERVERS}/{told.virtual_server_id}/nics", into=_Nics)
-            found = (each.nat_ip for each in answer.contents if each.subnet_type == "PUBLIC" and each.nat_ip)
+            path = f"{_SERVERS}/{told.virtual_server_id}/nics"
+            nics = await self._http.call("GET", path, into=list[_Nic], under="contents")
+            found = (each.nat_ip for each in nics if each.subnet_type == "PUBLIC" and each.nat_ip)
             if address := next(found, ""):
                 self._addresses[told.virtual_server_id] = address
         return self._addresses.get(told.virtual_server_id, "")
@@ -276,11 +264,7 @@ def words(said: Said) -> border.BorderError | None:
     return None
 
 
-def _access_in(home: Path) -> Access:
+def _access_in(text: str) -> Access:
     """`key = value`, line by line."""
-    try:
-        text = (home / ".scp/scp_credential").read_text()
-    except OSError:
-        return Access("", "", "")
     told = dict(re.findall(r"^\s*(?:scp_)?(\w+)\s*=\s*(\S+)", text, re.MULTILINE))
     return Access(told.get("access_key", ""), told.get("secret_key", ""), told.get("project_id", ""))

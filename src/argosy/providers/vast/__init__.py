@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from argosy.infra.machine_create import vendor_driver
 from argosy.infra.provider import Capabilities, Manifest
 from argosy.model.priced import PriceSource
-
-if TYPE_CHECKING:
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="vast",
@@ -19,7 +14,8 @@ MANIFEST = Manifest(
     extra="clouds",
     settings=("VAST_API_KEY", "ARGOSY_VAST_URL"),
     credentials=("VAST_API_KEY", "~/.config/vastai/vast_api_key", "~/.vast_api_key"),
-    sign_in="vastai set api-key KEY",
+    sign_in="make a key at https://cloud.vast.ai/manage-keys/ and set VAST_API_KEY, or "
+    "`vastai set api-key KEY`",
     task_fields=("datacenter_only", "min_reliability", "create_instance_kwargs"),
     reads_task_fields=True,
     prices=PriceSource(),
@@ -27,10 +23,5 @@ MANIFEST = Manifest(
     tested="a fake of its API, which its own SDK speaks to",
 )
 
-
-def create(setting: Setting) -> MachineDriver:
-    """The driver. ARGOSY_VAST_URL: another address of the API, for tests."""
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.providers.vast.provider import Vast
-
-    return MachineDriver(Vast(setting), setting)
+#: ARGOSY_VAST_URL: another address of the API, for tests.
+create = vendor_driver(__name__, "Vast")

@@ -4,15 +4,14 @@ so an order tries the next one. There is no token; the environment carries the m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask as Signed
 from argosy.infra.http_json import How
 from argosy.infra.http_words import Said
+from argosy.infra.machine_access import home_text
 from argosy.infra.machine_container import open_ports
 from argosy.infra.machine_vendor import MachineOrder, RestVendor, findings_of
 from argosy.infra.machines import Machine
@@ -37,17 +36,10 @@ if TYPE_CHECKING:
     from argosy.catalog.refresh.book import Book
 
 URL: Final = "https://console.vast.ai"
-SIGN_IN: Final = (
-    "make a key at https://cloud.vast.ai/manage-keys/ and set VAST_API_KEY, or `vastai set api-key KEY`"
-)
 _TRIES: Final = 5  # offers that are tried for one machine
 _PAGE: Final = 25
 _KNOWN_S: Final = 60.0  # searches are counted by the day
 _STALE_S: Final = 900.0
-
-
-class _Found(msgspec.Struct, frozen=True):
-    offers: list[Ask]
 
 
 class _Done(msgspec.Struct, frozen=True):
@@ -55,10 +47,6 @@ class _Done(msgspec.Struct, frozen=True):
     new_contract: int | None = None
     error: str = ""
     msg: str = ""
-
-
-class _User(msgspec.Struct, frozen=True):
-    credit: float | None = None
 
 
 class Vast(RestVendor):
@@ -69,32 +57,26 @@ class Vast(RestVendor):
     end_command = "vastai destroy instance {id}"
 
     def __init__(self, setting: Setting, *, every_s: float = 0.3) -> None:
-        super().__init__(setting, "ARGOSY_VAST_URL", URL, words, sign_in=SIGN_IN, every_s=every_s, burst=5)
+        super().__init__(setting, "ARGOSY_VAST_URL", URL, words, every_s=every_s, burst=5)
         self._searched: dict[bytes, tuple[float, list[Ask]]] = {}
         self._book: Book | None = None
 
-    async def _sign(self, ask: Signed) -> dict[str, str]:
-        home = Path(self._setting.environ.get("HOME") or "/nonexistent")
-        key = self._setting.environ.get("VAST_API_KEY") or next(
-            (
-                text
-                for each in (".config/vastai/vast_api_key", ".vast_api_key")
-                if (text := _text(home / each))
-            ),
-            "",
+    def key(self) -> str:
+        environ = self._setting.environ
+        files = (".config/vastai/vast_api_key", ".vast_api_key")
+        return environ.get("VAST_API_KEY") or next(
+            filter(None, (home_text(environ, each) for each in files)), ""
         )
-        if not key:
-            raise border.CredentialsRejected(f"Vast.ai has no key to use; {SIGN_IN}")
-        return {"authorization": f"Bearer {key}"}
 
     async def check(self) -> Sequence[Diagnostic]:
         async def credit() -> str:
-            user = await self._http.call("GET", "/api/v0/users/current/", into=_User)
-            if user.credit is not None and user.credit <= 0:
+            path = "/api/v0/users/current/"
+            usd = await self._http.call("GET", path, into=float | None, under="credit")  # type: ignore[arg-type]
+            if usd is not None and usd <= 0:
                 raise border.QuotaExceeded(
                     "balance", "0", "the account has no credit; add some at https://cloud.vast.ai/billing/"
                 )
-            return f"the key is accepted; {user.credit or 0:.2f} $ of credit"
+            return f"the key is accepted; {usd or 0:.2f} $ of credit"
 
         return await findings_of(MANIFEST, credit)
 
@@ -134,17 +116,16 @@ class Vast(RestVendor):
         if not fresh and now_s - at_s < _KNOWN_S:
             return known
         try:
-            answer = await self._http.call(
-                "POST", "/api/v0/bundles/", json=query, into=_Found, how=How(safe=True)
-            )
+            path, how = "/api/v0/bundles/", How(safe=True)
+            offers = await self._http.call("POST", path, json=query, into=list[Ask], how=how, under="offers")
         except border.Transient:
             if now_s - at_s < _STALE_S:
                 return known
             raise
         self._searched = {
             each: value for each, value in self._searched.items() if now_s - value[0] < _STALE_S
-        } | {key: (now_s, answer.offers)}
-        return answer.offers
+        } | {key: (now_s, offers)}
+        return offers
 
     def _names(self) -> Book:
         """How the catalog calls what hosts have."""
@@ -243,7 +224,12 @@ class Vast(RestVendor):
 def refused(done: _Done, status: int, scope: str) -> border.BorderError:
     """The error of an answer that says `success: false`."""
     said = Said(
-        title=MANIFEST.title, sign_in=SIGN_IN, status=status, code=done.error, text=done.msg, scope=scope
+        title=MANIFEST.title,
+        sign_in=MANIFEST.how_to_sign_in,
+        status=status,
+        code=done.error,
+        text=done.msg,
+        scope=scope,
     )
     own = words(said)
     return own or border.RequestRefused("request", f"Vast.ai says: {said.words}")
@@ -266,10 +252,3 @@ def words(said: Said) -> border.BorderError | None:
     ):
         return border.OutOfCapacity(said.scope, f"the offer of {said.scope} is gone: {said.words}")
     return None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

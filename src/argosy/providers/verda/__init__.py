@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from argosy.infra.machine_create import vendor_driver
 from argosy.infra.provider import Capabilities, Limits, Manifest
 from argosy.model.priced import PriceSource
-
-if TYPE_CHECKING:
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="verda",
@@ -40,10 +35,5 @@ MANIFEST = Manifest(
     prices=PriceSource(keys=("VERDA_CLIENT_ID", "VERDA_CLIENT_SECRET"), login=True),
 )
 
-
-def create(setting: Setting) -> MachineDriver:
-    """The driver. VERDA_API_URL: another address of the API, for tests."""
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.providers.verda.provider import Verda
-
-    return MachineDriver(Verda(setting), setting)
+#: VERDA_API_URL: another address of the API, for tests.
+create = vendor_driver(__name__, "Verda")

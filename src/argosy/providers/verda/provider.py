@@ -4,10 +4,8 @@ There is no user data: machines let in a key object of the account and make thei
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -15,16 +13,17 @@ import msgspec
 from argosy.infra import border
 from argosy.infra.http_json import Ask, How, HttpJson, Service
 from argosy.infra.http_words import Said
+from argosy.infra.machine_access import Bearer, Token, home_text, lacks
 from argosy.infra.machine_images import asked_image, newest
 from argosy.infra.machine_vendor import MachineOrder, RestVendor, closed_offer, findings_of
-from argosy.infra.machines import Machine, MachineState, of_name
+from argosy.infra.machines import Machine, MachineState, mark_in_words, words_of
+from argosy.infra.once import Once
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Capacity, Offer
 from argosy.providers.verda import MANIFEST
 
 URL: Final = "https://api.verda.com"
 DISK_GB: Final = 100
-_MARK: Final = re.compile(r"argosy (?P<nodes>\d+)(?: (?P<tag>\S+))?")
 _STATES: Final = {
     "running": MachineState.RUNNING,
     "offline": MachineState.STOPPED,
@@ -38,7 +37,6 @@ _STATES: Final = {
     "installation_failed": MachineState.FAILED,
     "no_capacity": MachineState.FAILED,
 }  # any other word: it is being made
-_EARLY_S: Final = 60.0  # a token is renewed so long before it ends
 
 
 class _Token(msgspec.Struct, frozen=True):
@@ -96,24 +94,20 @@ class Verda(RestVendor):
 
     def __init__(self, setting: Setting, *, call_every_s: float = 0.2) -> None:
         super().__init__(setting, "VERDA_API_URL", URL, words, every_s=call_every_s)
-        service = Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words)
+        service = Service(title=MANIFEST.title, sign_in=MANIFEST.how_to_sign_in, words=words)
         self._door = HttpJson(setting.environ.get("VERDA_API_URL") or URL, service, clock=setting.clock)
-        self._token, self._ends_s = "", 0.0
-        self._key = ""  # the id of ours, when the account has it
-        self._images: dict[str, str] = {}  # by type of machine
-        self._one, self._one_key = asyncio.Lock(), asyncio.Lock()
+        self._bearer = Bearer(self._new_token, setting.clock, early_s=60.0)
+        self._keys: Once[str, str] = Once()  # our key -> its id, when the account has it
+        self._images: Once[str, str] = Once()  # by type of machine
 
-    async def _sign(self, ask: Ask) -> dict[str, str]:
-        async with self._one:
-            if ask.again or not self._token or self._clock.monotonic_s() > self._ends_s:
-                client, secret = self._credentials()
-                body = {"grant_type": "client_credentials", "client_id": client, "client_secret": secret}
-                answer = await self._door.call(
-                    "POST", "/v1/oauth2/token", json=body, into=_Token, how=How(safe=True)
-                )
-                self._token = answer.access_token
-                self._ends_s = self._clock.monotonic_s() + answer.expires_in - _EARLY_S
-        return {"authorization": f"Bearer {self._token}"}
+    async def _sign(self, ask: Ask) -> Mapping[str, str]:
+        return await self._bearer.sign(ask)
+
+    async def _new_token(self) -> Token:
+        client, secret = self._credentials()
+        body = {"grant_type": "client_credentials", "client_id": client, "client_secret": secret}
+        told = await self._door.call("POST", "/v1/oauth2/token", json=body, into=_Token, how=How(safe=True))
+        return Token(told.access_token, told.expires_in)
 
     def _credentials(self) -> tuple[str, str]:
         environ = self._setting.environ
@@ -121,15 +115,12 @@ class Verda(RestVendor):
             client, secret = environ.get(f"{name}_CLIENT_ID"), environ.get(f"{name}_CLIENT_SECRET")
             if client and secret:
                 return client, secret
-        path = Path(environ.get("HOME", "/nonexistent")) / ".verda/config.json"
+        text = home_text(environ, ".verda/config.json")
         try:
-            told = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
+            told = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
             found = [msgspec.json.decode(told[key], type=str) for key in ("client_id", "client_secret")]
-        except (OSError, msgspec.MsgspecError, KeyError):
-            raise border.CredentialsRejected(
-                "Verda has no credentials to use, neither in VERDA_CLIENT_ID and VERDA_CLIENT_SECRET nor in "
-                f"~/.verda/config.json; {MANIFEST.sign_in}"
-            ) from None
+        except (msgspec.MsgspecError, KeyError):
+            raise lacks(MANIFEST, "credentials") from None
         return found[0], found[1]
 
     async def check(self) -> Sequence[Diagnostic]:
@@ -178,7 +169,7 @@ class Verda(RestVendor):
             "instance_type": order.kind,
             "image": await self._image(order),
             "hostname": name,
-            "description": f"argosy {claim.count} {claim.tag}".strip(),
+            "description": words_of(claim),
             "location_code": order.region,
             "ssh_key_ids": [await self._our_key(order.opens)],
             "os_volume": volume,
@@ -189,22 +180,20 @@ class Verda(RestVendor):
         return _id_in(reply.body)
 
     async def _our_key(self, opens: str) -> str:
-        async with self._one_key:
-            if not self._key:
-                keys = await self._http.call("GET", "/v1/sshkeys", into=list[_Key])
-                ours = opens.split()[1]
-                self._key = next((each.id for each in keys if ours in each.key.split()), "")
-            if not self._key:
-                body = {"name": "argosy", "key": opens}
-                self._key = _id_in((await self._http.send("POST", "/v1/sshkeys", json=body)).body)
-        return self._key
+        async def found() -> str:
+            keys = await self._http.call("GET", "/v1/sshkeys", into=list[_Key])
+            known = [each.id for each in keys if opens.split()[1] in each.key.split()]
+            body = {"name": "argosy", "key": opens}
+            path = "/v1/sshkeys"
+            return known[0] if known else _id_in((await self._http.send("POST", path, json=body)).body)
+
+        return await self._keys.get(opens, found)
 
     async def _image(self, order: MachineOrder) -> str:
         """The task's, else the newest Ubuntu that its type can start from, with CUDA where it has GPUs."""
         kind = order.kind
-        if asked := asked_image(order.claim):
-            return asked
-        if kind not in self._images:
+
+        async def found() -> str:
             query = [("instance_type", kind)]
             images = await self._http.call("GET", "/v1/images", into=list[_Image], query=query)
             cuda = not kind.startswith("CPU.")
@@ -212,8 +201,9 @@ class Verda(RestVendor):
             fit = [name for name in names if ("cuda" in name) == cuda and "cluster" not in name] or names
             if not fit:
                 raise border.RequestRefused("instance_type", f"Verda has no image of Ubuntu for {kind}")
-            self._images[kind] = newest(fit)
-        return self._images[kind]
+            return newest(fit)
+
+        return asked_image(order.claim) or await self._images.get(kind, found)
 
     async def listed(self, region: str) -> Sequence[Machine]:
         told = await self._http.call("GET", "/v1/instances", into=list[_Instance])
@@ -260,8 +250,8 @@ def _id_in(body: bytes) -> str:
 
 
 def _machine(told: _Instance) -> Machine | None:
-    named, mark = of_name(told.hostname or ""), _MARK.fullmatch(told.description or "")
-    if named is None or mark is None:
+    mark = mark_in_words(told.hostname or "", told.description or "")
+    if mark is None:
         return None
     state, error = _STATES.get(told.status or "", MachineState.STARTING), None
     if told.status == "no_capacity":
@@ -271,10 +261,10 @@ def _machine(told: _Instance) -> Machine | None:
         state = MachineState.PREEMPTED
     return Machine(
         id=told.id,
-        claim_id=named[0],
-        index=named[1],
-        count=int(mark["nodes"]),
-        tag=mark["tag"] or "",
+        claim_id=mark.claim_id,
+        index=mark.index,
+        count=mark.count,
+        tag=mark.tag,
         state=state,
         region=told.location or "",
         kind=told.instance_type or "",

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from argosy.infra.machine_create import vendor_driver
 from argosy.infra.provider import Capabilities, Manifest
-
-if TYPE_CHECKING:
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.infra.provider import Setting
 
 MANIFEST = Manifest(
     name="vsphere",
@@ -30,11 +25,6 @@ MANIFEST = Manifest(
     tested="a fake of its REST API with real hosts",
 )
 
-
-def create(setting: Setting) -> MachineDriver:
-    """The driver. VSPHERE_FOLDER: the folder of machines (default `argosy`); VSPHERE_TEMPLATES: the folder
-    with what is cloned (default `argosy-templates`); VSPHERE_CA_FILE: who signs the vCenter's certificate."""
-    from argosy.infra.machine_driver import MachineDriver
-    from argosy.providers.vsphere.provider import Vsphere
-
-    return MachineDriver(Vsphere(setting), setting)
+#: VSPHERE_FOLDER: the folder of machines (default `argosy`); VSPHERE_TEMPLATES: the folder with what is
+#: cloned (default `argosy-templates`); VSPHERE_CA_FILE: who signs the vCenter's certificate.
+create = vendor_driver(__name__, "Vsphere")

@@ -28,7 +28,7 @@ class Session:
         self._told = {name: _told(setting.environ, name) for name in _FIELDS}
         server = self._told["VSPHERE_SERVER"]
         base = server if server.startswith("http") else f"https://{server}"
-        service = Service(title=MANIFEST.title, sign_in=MANIFEST.sign_in, words=words)
+        service = Service(title=MANIFEST.title, sign_in=MANIFEST.how_to_sign_in, words=words)
         ca_file = setting.environ.get("VSPHERE_CA_FILE")
         tls = ssl.create_default_context(cafile=ca_file) if ca_file else None
         self.http = HttpJson(f"{base}/api", service, clock=setting.clock, sign=self._sign, tls=tls)
@@ -47,7 +47,7 @@ class Session:
         if missing:
             what = f"{MANIFEST.title} lacks {', '.join(missing)}"
             where = "~/.vsphere/credential.yaml does not have it"
-            raise border.CredentialsRejected(f"{what}, and {where}; {MANIFEST.sign_in}")
+            raise border.CredentialsRejected(f"{what}, and {where}; {MANIFEST.how_to_sign_in}")
         user = f"{self._told['VSPHERE_USER']}:{self._told['VSPHERE_PASSWORD']}"
         return {"authorization": f"Basic {base64.b64encode(user.encode()).decode()}"}
 
