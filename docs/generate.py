@@ -414,16 +414,11 @@ def render_infrastructure() -> str:
     for each in found:
         if each.name in able:
             ways = "; ".join(f"`{way}`" for way in each.credentials) or "nothing is needed"
-            lines.append(f"| `{each.name}` | {ways} | {_made_by(each)} | {each.limits.text} |")
+            lines.append(f"| `{each.name}` | {ways} | {each.how_to_sign_in} | {each.limits.text} |")
     priced = [f"`{each.name}` ({each.title})" for each in found if each.name not in able]
     if priced:
         lines += ["", "## Shown with prices, and not launched on", "", ", ".join(priced) + "."]
     return "\n".join(lines) + "\n"
-
-
-def _made_by(manifest: Any) -> str:
-    text = manifest.sign_in
-    return text if " " in text and ("`" in text or "http" in text) else f"`{text}`" if text else ""
 
 
 def _prices(manifest: Any) -> str:

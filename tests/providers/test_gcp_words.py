@@ -149,7 +149,7 @@ def test_without_credentials(google: tuple[FakeGcp, MovedClock], tmp_path: Path)
             '{"type": "authorized_user", "refresh_token": "old", "client_id": "x"}',
             "Google Cloud does not accept the credentials: Token has been expired or "
             "revoked. (invalid_grant); "
-            "gcloud auth application-default login",
+            "`gcloud auth application-default login`",
         ),
     ],
 )

@@ -88,7 +88,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def how_to_sign_in(self) -> str:
         """`sign_in` as a clause: commands stand in backticks."""
-        is_sentence = not self.sign_in or self.sign_in.startswith("make ")
+        is_sentence = not self.sign_in or self.sign_in.startswith(("make ", "set "))
         return self.sign_in if is_sentence else f"`{self.sign_in}`"
 
 
