@@ -15,7 +15,7 @@ from agent_process import AgentProcess
 
 from argosy.infra import border
 from argosy.infra.agent_client import AgentClient
-from argosy.model.tree import CHUNK_BYTES, Entry, Tree, needed_chunks
+from argosy.model.tree import CHUNK_BYTES, Entry, Tree, needed_chunks, pack_of
 
 
 def digest(data: bytes) -> str:
@@ -31,9 +31,9 @@ def tree_of(files: dict[str, bytes]) -> tuple[Tree, dict[str, bytes]]:
     return Tree(entries=tuple(sorted(entries, key=lambda entry: entry.path))), chunks
 
 
-async def gives(chunks: Iterable[tuple[str, bytes]]) -> AsyncIterator[tuple[str, bytes]]:
-    for each in chunks:
-        yield each
+async def gives(chunks: Iterable[tuple[str, bytes]]) -> AsyncIterator[bytes]:
+    for block in pack_of(chunks):
+        yield block
 
 
 async def send(client: AgentClient, files: dict[str, bytes], target: str = "~/w") -> list[str]:
@@ -116,9 +116,9 @@ def test_a_connection_that_breaks_leaves_whole_files_and_the_next_one_goes_on(ag
         sizes = needed_chunks(tree)
         stopped = asyncio.Event()
 
-        async def half() -> AsyncIterator[tuple[str, bytes]]:
-            for name in list(sizes)[:40]:
-                yield name, chunks[name]
+        async def half() -> AsyncIterator[bytes]:
+            async for block in gives((name, chunks[name]) for name in list(sizes)[:40]):
+                yield block
             stopped.set()
             await asyncio.Event().wait()
 
@@ -142,10 +142,11 @@ def test_a_slow_line_keeps_nobody_else_from_placing(agent: AgentProcess) -> None
         begun, go_on = asyncio.Event(), asyncio.Event()
         tree, _ = tree_of({"a": b"1"})
 
-        async def slowly() -> AsyncIterator[tuple[str, bytes]]:
+        async def slowly() -> AsyncIterator[bytes]:
             begun.set()
             await go_on.wait()
-            yield digest(b"1"), b"1"
+            async for block in gives([(digest(b"1"), b"1")]):
+                yield block
 
         text = msgspec.json.encode(tree)
         sending = asyncio.ensure_future(client.send_tree(text, "~/slow", "d1", {digest(b"1"): 1}, slowly()))

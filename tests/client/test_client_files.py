@@ -8,8 +8,10 @@ import os
 import socket
 import stat
 import subprocess
+import threading
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -573,11 +575,37 @@ def test_packs_stay_small(server: FakeServer, client: Client, tmp_path: Path) ->
         (tmp_path / f"f{number}").write_bytes(os.urandom(CHUNK_BYTES))
     client.send_files(Task(workdir=".", run="x"), cwd=tmp_path)
     sizes = [len(request.body) for request in server.seen("put_chunks")]
-    assert len(sizes) == 3 and max(sizes) <= (16 << 20) + 2 * 100
+    assert len(sizes) == 4 and max(sizes) <= (16 << 20) + 2 * 100
+
+
+def test_a_file_is_read_once(
+    server: FakeServer, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, *(f"w/{number}" for number in range(30)))
+
+    def again(*_: object) -> NoReturn:
+        raise AssertionError("it was read already")
+
+    monkeypatch.setattr(
+        "argosy.client.sending.read_chunks", lambda _, wanted: again() if wanted else iter(())
+    )
+    sent = client.send_files(Task(workdir="w", run="x"), cwd=tmp_path)
+    assert sent.sent_bytes == sum(map(len, server.chunks.values())) > 0
+    assert sent.task.workdir_tree in server.trees
+
+
+def test_what_the_server_refuses_ends_the_scan(server: FakeServer, client: Client, tmp_path: Path) -> None:
+    for number in range(60):
+        (tmp_path / f"f{number}").write_bytes(os.urandom(1 << 20))
+    server.failures["put_chunks"] = [ArgosyError("disk-full", "the disk is full")]
+    with pytest.raises(ArgosyError, match="the disk is full"):
+        client.send_files(Task(workdir=".", run="x"), cwd=tmp_path)
+    assert not [thread for thread in threading.enumerate() if thread.name == "scan"]
 
 
 def test_a_file_that_changes_before_it_is_sent(server: FakeServer, client: Client, tmp_path: Path) -> None:
     make(tmp_path, "w/a", "w/b")
+    scan(tmp_path / "w", home=client.location.home, now_ns=now_ns())  # they are known, and not read now
     changed: list[bool] = []
 
     def change(progress: Progress) -> None:

@@ -38,6 +38,18 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+def chunk_files(folder: Path) -> list[Path]:
+    """Files with chunks, without the index."""
+    return [path for path in files(folder / "blobs") if not path.name.startswith("index.db")]
+
+
+def spoil(folder: Path, data: bytes, other: bytes) -> None:
+    """On the disk, a chunk is not any more what it was."""
+    for path in chunk_files(folder):
+        if data in path.read_bytes():
+            path.write_bytes(path.read_bytes().replace(data, other))
+
+
 @pytest.mark.parametrize("size", [1, 7, 64 << 10])
 def test_a_pack_is_stored_however_it_is_cut(tmp_path: Path, size: int) -> None:
     async def run() -> None:
@@ -81,7 +93,7 @@ def test_what_is_no_pack_is_refused_and_leaves_nothing(tmp_path: Path, body: byt
             await blobs.put_pack(pieces(good + body, 16), limit_bytes=LIMIT)
         assert code_of(error) == code
         assert await blobs.read(sha(b"good")) == b"good"  # what was complete stays
-        assert len(files(tmp_path)) == 1
+        assert [path.read_bytes() for path in chunk_files(tmp_path)] == [pack(b"good")]
 
     asyncio.run(run())
 
@@ -100,12 +112,100 @@ def test_a_damaged_chunk_counts_as_missing(tmp_path: Path) -> None:
         blobs = BlobStore(tmp_path)
         for chunk in (b"abc", b"def"):
             await blobs.put(sha(chunk), chunk)
-        blobs.path(sha(b"abc")).write_bytes(b"abd")
-        blobs.path(sha(b"def")).write_bytes(b"")
+        spoil(tmp_path, b"abc", b"abd")
+        spoil(tmp_path, b"def", b"")
         assert await blobs.missing([sha(b"def")]) == (sha(b"def"),)
         with pytest.raises(KeyError):
             await blobs.read(sha(b"abc"))
         assert await blobs.missing([sha(b"abc")]) == (sha(b"abc"),)
+
+    asyncio.run(run())
+
+
+def test_chunks_come_back_as_a_pack_in_any_order(tmp_path: Path) -> None:
+    async def run() -> None:
+        blobs = BlobStore(tmp_path)
+        few = [os.urandom(1000 + number) for number in range(300)]
+        large = [os.urandom(100_000), os.urandom(CHUNK_BYTES)]
+        await blobs.put_pack(pieces(pack(*few[:200], large[0]), 70_001), limit_bytes=LIMIT)
+        await blobs.put_pack(pieces(pack(*few[200:], b"", large[1]), 70_001), limit_bytes=LIMIT)
+        for wanted in (few, few[::-1], [large[1], *few[100:250], b"", large[0]], []):
+            blocks = [block async for block in blobs.packed([sha(chunk) for chunk in wanted])]
+            assert b"".join(blocks) == pack(*wanted)
+        with pytest.raises(KeyError):
+            [block async for block in blobs.packed([sha(few[0]), sha(b"nowhere")])]
+        # what follows each other is read in one piece
+        assert len([block async for block in blobs.packed([sha(chunk) for chunk in few[:100]])]) == 1
+
+    asyncio.run(run())
+
+
+def test_packs_have_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("argosy.storage.chunk_packs._PACK_BYTES", 10_000)
+
+    async def run() -> None:
+        blobs = BlobStore(tmp_path)
+        chunks = [os.urandom(1000) for _ in range(50)]
+        await blobs.put_pack(pieces(pack(*chunks), 777), limit_bytes=LIMIT)
+        assert 5 <= len(chunk_files(tmp_path)) <= 10
+        digests = [sha(chunk) for chunk in chunks]
+        assert [data async for _, data in blobs.chunks(digests)] == chunks
+        assert b"".join([block async for block in blobs.packed(digests)]) == pack(*chunks)
+
+    asyncio.run(run())
+
+
+def test_the_sweep_makes_packs_smaller_of_which_little_is_used(tmp_path: Path) -> None:
+    async def run() -> None:
+        blobs = BlobStore(tmp_path)
+        chunks = [os.urandom(1000) for _ in range(20)]
+        await blobs.put_pack(pieces(pack(*chunks), 10_000), limit_bytes=LIMIT)
+        kept = await blobs.put_tree(msgspec.json.encode(tree_of(a=chunks[3], b=chunks[7])))
+        for path in chunk_files(tmp_path):
+            os.utime(path, (1, 1))
+        sweeping = {"older_than_s": 3600.0, "now_s": time.time()}
+        assert blobs.sweep({kept}, **sweeping, dry_run=True) == 18
+        assert len(await blobs.missing([sha(chunk) for chunk in chunks[:1]])) == 0  # and it is confirmed
+        assert blobs.sweep({kept}, **sweeping) == 0
+        for path in chunk_files(tmp_path):
+            os.utime(path, (1, 1))
+        assert blobs.sweep({kept}, **sweeping) == 18
+        assert sum(path.stat().st_size for path in chunk_files(tmp_path)) < 2500
+        assert [await blobs.read(sha(chunks[at])) for at in (3, 7)] == [chunks[3], chunks[7]]
+        assert len(await blobs.missing([sha(chunk) for chunk in chunks])) == 18
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("what", ["index", "packs"])
+def test_without_its_index_or_a_pack_what_is_gone_comes_again(tmp_path: Path, what: str) -> None:
+    async def run() -> None:
+        await BlobStore(tmp_path).put(sha(b"abc"), b"abc")
+        for path in files(tmp_path / "blobs"):
+            if path.name == "index.db" and what == "index":
+                path.write_bytes(b"no database at all" * 1000)
+            elif what == ("packs" if path.parent.name == "packs" else "index"):
+                path.unlink()
+        blobs = BlobStore(tmp_path)
+        assert await blobs.missing([sha(b"abc")]) == (sha(b"abc"),)
+        with pytest.raises(KeyError):
+            await blobs.read(sha(b"abc"))
+        await blobs.put(sha(b"abc"), b"abc")
+        assert await blobs.read(sha(b"abc")) == b"abc"
+        assert await BlobStore(tmp_path).read(sha(b"abc")) == b"abc"
+
+    asyncio.run(run())
+
+
+def test_chunks_of_an_earlier_version_are_found(tmp_path: Path) -> None:
+    async def run() -> None:
+        path = tmp_path / "blobs" / sha(b"abc")[:2] / sha(b"abc")[2:]
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"abc")
+        blobs = BlobStore(tmp_path)
+        assert await blobs.missing([sha(b"abc")]) == ()
+        assert await blobs.read(sha(b"abc")) == b"abc"
+        assert [block async for block in blobs.packed([sha(b"abc")])] == [pack(b"abc")]
 
     asyncio.run(run())
 
@@ -174,7 +274,7 @@ def test_the_sweep_takes_only_what_is_old_and_unused(tmp_path: Path) -> None:
             await blobs.put(sha(chunk), chunk)
         kept = await blobs.put_tree(msgspec.json.encode(tree_of(a=b"kept")))
         old = await blobs.put_tree(msgspec.json.encode(tree_of(a=b"of an old tree")))
-        for path in files(tmp_path):
+        for path in [*chunk_files(tmp_path), *files(tmp_path / "trees")]:
             os.utime(path, (1, 1))
         await blobs.missing([sha(b"confirmed")])
         assert blobs.sweep({kept}, older_than_s=3600, now_s=time.time()) == 3
@@ -225,7 +325,7 @@ def test_a_tree_without_its_chunks_is_dropped_and_uploaded_again(tmp_path: Path)
         blobs = BlobStore(tmp_path)
         await blobs.put(sha(b"1"), b"1")
         digest = await blobs.put_tree(msgspec.json.encode(tree_of(a=b"1")))
-        blobs.path(sha(b"1")).write_bytes(b"x")
+        spoil(tmp_path, b"1", b"x")
         with pytest.raises(KeyError):
             [data async for data in blobs.chunks([sha(b"1")])]
         await blobs.drop_tree(digest)

@@ -42,6 +42,8 @@ FOLDERS_AGAIN: Final = 500  # of which more differ, all of them are scanned
 READ_TRIES: Final = 5
 #: A file touched this shortly before it was hashed may change again without a new time stamp: not cached.
 SETTLED_NS: Final = 1_000_000_000
+Take = Callable[[str, bytes], None]  # a chunk: digest and bytes
+Hear = Callable[[int, int], None]  # entries so far, and bytes that were read
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True):
@@ -141,30 +143,27 @@ def scan(
     what: str = "workdir",
     home: Path | None = None,
     now_ns: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Hear | None = None,
+    take: Take | None = None,
 ) -> Scanned:
     """The tree of a folder or a single file, reading only files that the cache in `home` does not know.
 
-    `what` names the field in errors; `progress(files, bytes hashed)` is told now and then.
+    `what` names the field in errors; `progress(files, bytes hashed)` is told now and then; `take` gets each
+    chunk that is read.
     Errors: "workdir-missing", "spec-unreadable" (a file that may not be read, a name that is not UTF-8),
     "conflict" (a file that never holds still).
     """
     if stat.S_ISDIR(check_source(source, what).st_mode):
         root = Path(os.path.realpath(source))
         given = os.path.abspath(source)  # noqa: PTH100  absolute links may be written with it
-        return _Scanner(root, given, HashCache(home, root), what, now_ns, progress).folder()
+        return _Scanner(root, given, HashCache(home, root), what, now_ns, progress, take).folder()
     real = Path(os.path.realpath(source))
-    scanner = _Scanner(real.parent, "", HashCache(home, real), what, now_ns, progress)
+    scanner = _Scanner(real.parent, "", HashCache(home, real), what, now_ns, progress, take)
     return scanner.single(real, source.name)
 
 
 def rescan(
-    seen: Look,
-    given: Path,
-    *,
-    what: str = "workdir",
-    now_ns: int,
-    progress: Callable[[int, int], None] | None = None,
+    seen: Look, given: Path, *, what: str = "workdir", now_ns: int, progress: Hear | None = None
 ) -> Rescanned | None:
     """What has changed in a folder (`given` names it) since the notes were written; None: it has to be
     scanned as a whole. Errors: as of `scan`."""
@@ -189,7 +188,8 @@ class _Scanner:
         cache: HashCache,
         what: str,
         now_ns: int,
-        progress: Callable[[int, int], None] | None,
+        progress: Hear | None,
+        take: Take | None = None,
     ) -> None:
         self._root = root
         self._root_text = os.fspath(root)
@@ -197,7 +197,7 @@ class _Scanner:
         self._cache = cache
         self._what = what
         self._now_ns = now_ns
-        self._progress = progress
+        self._progress, self._take = progress, take
         self._entries: list[Entry] = []
         self._visited = 0  # entries
         self._warnings: list[str] = []
@@ -215,7 +215,7 @@ class _Scanner:
             ("", self._load_top_rules())
         ]  # a list, not recursion: folders may be deeper than Python's stack
         while left:
-            left += self._visit(*left.pop())
+            left += reversed(self._visit(*left.pop()))
         self._entries.sort(key=lambda entry: entry.path)
         return self._finish(Tree(entries=tuple(self._entries)), self._root)
 
@@ -311,7 +311,7 @@ class _Scanner:
         folders: list[tuple[str, list[Rules]]] = []
         try:
             with os.scandir(f"{self._root_text}/{below}" if below else self._root_text) as found:
-                items = list(found)
+                items = sorted(found, key=lambda item: item.name)  # as nodes want them
         except FileNotFoundError:
             return folders  # it went while we looked
         except OSError as error:
@@ -387,6 +387,8 @@ class _Scanner:
                     if not data:
                         break  # it became shorter
                     chunks.append(hashlib.sha256(data).hexdigest())
+                    if self._take is not None:
+                        self._take(chunks[-1], data)
                     left -= len(data)
                     self._hashed_bytes += len(data)
                     if self._progress and before.st_size > CHUNK_BYTES:

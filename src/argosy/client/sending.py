@@ -1,32 +1,42 @@
 """Sending the files of tasks: flows, which the blocking and the async client share.
 
-Order of things: scan, ask which chunks are missing, send only those, then the tree. Nothing refers to a tree
-before all of it is there, so stopping anywhere leaves only chunks that the server may forget.
+Order of things: while files are read, ask which chunks are missing and send only those; then those of files
+that need not be read again; then the tree. Nothing refers to a tree before all of it is there, so stopping
+anywhere leaves only chunks that the server may forget.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
 import msgspec
 
 from argosy.api.files import FileCalls
-from argosy.client.files import READ_TRIES, Rescanned, Scanned, check_source, read_chunks, rescan, scan
+from argosy.client.files import (
+    READ_TRIES,
+    Hear,
+    Rescanned,
+    Scanned,
+    Take,
+    check_source,
+    read_chunks,
+    rescan,
+    scan,
+)
 from argosy.client.looking import cache_file, load_notes, look, save_notes
 from argosy.client.progress import OnProgress, Progress, Sent, is_local
+from argosy.client.reading_ahead import PACK_BYTES, Pack, ReadAhead
 from argosy.model.errors import ArgosyError
 from argosy.model.patterns import travels
 from argosy.model.task import FileMount, SyncRules, Task
 from argosy.model.tree import CHUNK_BYTES
 
-PACK_BYTES: Final = 16 << 20  # two of them are in memory
 ASK_AT_ONCE: Final = 20_000  # digests in one question
 
 
-_Pack = Sequence[tuple[str, bytes]]  # chunks
 _Tell = Callable[[str, int, int, int], None]  # stage, files, bytes done, bytes in all
 
 
@@ -136,16 +146,11 @@ async def _send_folder(
             return folder
     sent_bytes = 0
     for again in range(READ_TRIES):
-        scanned = scan(
-            path,
-            what=what,
-            home=None if again else home,  # what the cache says was not what was read
-            now_ns=now_ns,
-            progress=lambda files, size: tell("scan", files, size, 0),
-        )
-        scanned = _chosen(scanned, rules)
+        known = None if again else home  # what the cache says was not what was read
+        scanned, told, done_bytes = await _read_and_send(path, names, known, now_ns, tell)
+        sent_bytes += done_bytes
         files = len(scanned.tree.entries)
-        done_bytes, is_all = await _send_chunks(scanned, tell)
+        done_bytes, is_all = await _send_chunks(scanned, tell, told)
         sent_bytes += done_bytes
         if not is_all:
             continue  # a file changed since the scan: what it is now is found by the next one
@@ -159,12 +164,42 @@ async def _send_folder(
     )
 
 
+async def _read_and_send(
+    path: Path, names: _Names, home: Path | None, now_ns: int, tell: _Tell
+) -> tuple[Scanned, Collection[str], int]:
+    """What a folder holds, which chunks of it the server has now, and the bytes of those that were sent."""
+    what, _, rules = names
+    if rules.include or rules.exclude:  # not all that is read is sent
+
+        def told(files: int, size: int) -> None:
+            tell("scan", files, size, 0)
+
+        return _chosen(scan(path, what=what, home=home, now_ns=now_ns, progress=told), rules), (), 0
+    sent_bytes = 0
+
+    def read(take: Take, hear: Hear) -> Scanned:
+        return scan(path, what=what, home=home, now_ns=now_ns, progress=hear, take=take)
+
+    with ReadAhead(read) as ahead:
+        for pack in ahead.packs():
+            tell("scan", *ahead.seen, 0)
+            if pack:
+                lacks = set((await FileCalls.missing_chunks([digest for digest, _ in pack])).missing)
+                sending = [each for each in pack if each[0] in lacks]
+                if sending:
+                    await FileCalls.put_chunks(sending)
+                sent_bytes += sum(len(data) for _, data in sending)
+        scanned = ahead.scanned()
+    tell("scan", *ahead.seen, 0)
+    return scanned, ahead.given, sent_bytes
+
+
 async def _send_change(found: Rescanned, home: Path, tell: _Tell) -> _Folder | None:
     """None: it cannot be told as a change."""
     scanned, change, notes = found.scanned, found.change, found.notes
     digest, sent_bytes = change.since, 0
     if change.entries or change.removed:
-        sent_bytes, is_all = await _send_chunks(scanned, tell)
+        sent_bytes, is_all = await _send_chunks(scanned, tell, ())
         if not is_all:
             return None
         try:
@@ -178,9 +213,10 @@ async def _send_change(found: Rescanned, home: Path, tell: _Tell) -> _Folder | N
     return _Folder(digest, False, notes.entries, notes.warnings, sent_bytes)
 
 
-async def _send_chunks(scanned: Scanned, tell: _Tell) -> tuple[int, bool]:
-    """Bytes that were sent, and whether these are all that the server lacked: files may have changed."""
-    sizes = _chunk_sizes(scanned)
+async def _send_chunks(scanned: Scanned, tell: _Tell, told: Collection[str]) -> tuple[int, bool]:
+    """Bytes that were sent, and whether these are all that the server lacked: files may have changed. `told`:
+    chunks that it has."""
+    sizes = {digest: size for digest, size in _chunk_sizes(scanned).items() if digest not in told}
     digests = list(sizes)
     missing: set[str] = set()
     for start in range(0, len(digests), ASK_AT_ONCE):
@@ -198,7 +234,7 @@ async def _send_chunks(scanned: Scanned, tell: _Tell) -> tuple[int, bool]:
     return done_bytes, done_bytes == total_bytes
 
 
-def _ahead(packs: Iterator[_Pack]) -> Iterator[_Pack]:
+def _ahead(packs: Iterator[Pack]) -> Iterator[Pack]:
     """One pack is read while the server takes the one before it."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -209,7 +245,7 @@ def _ahead(packs: Iterator[_Pack]) -> Iterator[_Pack]:
             yield pack
 
 
-def _packs(chunks: Iterator[tuple[str, bytes]]) -> Iterator[_Pack]:
+def _packs(chunks: Iterator[tuple[str, bytes]]) -> Iterator[Pack]:
     pack: list[tuple[str, bytes]] = []
     size = 0
     for digest, data in chunks:

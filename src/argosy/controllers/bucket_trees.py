@@ -19,6 +19,7 @@ import msgspec
 
 from argosy.controllers.retention import retained
 from argosy.infra.buckets import Bucket, Extra, ObjectMissing
+from argosy.infra.tree_source import as_packed
 from argosy.model.kinds import kind_of, task_of
 from argosy.model.kinds.job import job_spec
 from argosy.model.kinds.kind import Checkpoint
@@ -111,6 +112,9 @@ class BucketTrees:
     async def chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
         for digest in digests:
             yield digest, await self.read(digest)
+
+    def packed(self, digests: Sequence[str]) -> AsyncIterator[bytes]:
+        return as_packed(self.chunks(digests))
 
     async def drop_tree(self, digest: str) -> None:
         await asyncio.to_thread(self._bucket.remove, [self._tree(digest)])

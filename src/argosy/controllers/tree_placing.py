@@ -104,7 +104,14 @@ async def whole_tree(agent: AgentPort, files: TreeSource, target: str, digest: s
     missing = needed if held.is_bare else await agent.missing_chunks(list(needed))
     if held.takes and not target.startswith("/"):  # other nodes wait while files outside of the home come
         sizes = {chunk: needed[chunk] for chunk in missing}
-        await agent.send_tree(text, target, digest, sizes, files.chunks(list(sizes)))
+        try:
+            await agent.send_tree(text, target, digest, sizes, files.packed(list(sizes)))
+        except RequestRefused as error:
+            if error.field != "chunks":
+                raise
+            async for _ in files.chunks(list(sizes)):
+                pass  # it finds the damaged one
+            raise
         return
     if missing:
         await agent.put_chunks(files.chunks(list(missing)))

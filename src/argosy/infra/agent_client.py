@@ -31,6 +31,7 @@ from argosy.infra.agent_port import (
     HeldTree,
     Kept,
     MountOrder,
+    Pack,
     PlacedChange,
     RankOrder,
     Report,
@@ -271,10 +272,10 @@ class AgentClient:
         await self._post("/tree", _TreeOrder(target, msgspec.Raw(tree_json), digest), _TREE_S)
 
     async def send_tree(
-        self, tree_json: bytes, target: str, digest: str, chunks: Mapping[str, int], data: Chunks
+        self, tree_json: bytes, target: str, digest: str, chunks: Mapping[str, int], packed: Pack
     ) -> None:
         order = msgspec.json.encode(_TreeOrder(target, msgspec.Raw(tree_json), digest))
-        body = TreeBody(order, chunks, data)
+        body = TreeBody(order, chunks, packed)
         async with self._places:
             try:
                 async with asyncio.timeout(_TREE_S) as limit:

@@ -206,6 +206,7 @@ class HeldTree(msgspec.Struct, frozen=True):
 
 #: Each chunk's digest and bytes.
 Chunks = AsyncIterator[tuple[str, bytes]]
+Pack = AsyncIterator[bytes]  # of chunks, as they travel
 
 
 class FetchOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -363,12 +364,12 @@ class AgentPort(Protocol):
         `RequestRefused` for a target that is not allowed."""
 
     async def send_tree(
-        self, tree_json: bytes, target: str, digest: str, chunks: Mapping[str, int], data: Chunks
+        self, tree_json: bytes, target: str, digest: str, chunks: Mapping[str, int], packed: Pack
     ) -> None:
         """As `put_chunks` and `place_tree` in one, where `held_tree` says that it can be: files are written
         while others are under way. `chunks`: those that are missing there, with their sizes, in the order of
-        `needed_chunks`; `data`: their bytes. Raises as `place_tree`, and `Transient` when others are
-        missing."""
+        `needed_chunks`; `packed`: they as a pack. Raises as `place_tree`, `Transient` when others are
+        missing, and `RequestRefused("chunks")` when they are not what they are called."""
 
     async def kept(self, target: str, settled_s: float) -> Kept:
         """What lies in a folder below the node's home; nothing where it is not. Files that changed less than

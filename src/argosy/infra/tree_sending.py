@@ -4,17 +4,15 @@ while others travel."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from argosy.infra import border
 from argosy.infra.agent_http import request_head
 from argosy.infra.agent_port import Channel, Chunks
-from argosy.model.tree import pack_of
 
 _PACK_BYTES: Final = 8 << 20
-_BLOCK_BYTES: Final = 512 << 10
-_BLOCKS: Final = 4  # in memory
+_BLOCKS: Final = 4  # are read before their turn
 
 
 async def send_packs(put: Callable[[Sequence[tuple[str, bytes]]], Awaitable[bytes]], chunks: Chunks) -> None:
@@ -46,13 +44,13 @@ async def send_packs(put: Callable[[Sequence[tuple[str, bytes]]], Awaitable[byte
 
 
 class TreeBody:
-    """`order`: JSON that says which tree goes where; `chunks`: what `data` gives, in the same order."""
+    """`order`: JSON that says which tree goes where; `chunks`: what is `packed`, with their sizes."""
 
-    def __init__(self, order: bytes, chunks: Mapping[str, int], data: Chunks) -> None:
+    def __init__(self, order: bytes, chunks: Mapping[str, int], packed: AsyncIterator[bytes]) -> None:
         self._head = b'{"order":%d}\n' % len(order) + order
         self._size = len(self._head) + sum(66 + len(str(size)) + size for size in chunks.values())
-        self._data = data
-        self._blocks: asyncio.Queue[tuple[bytes, ...] | Exception] = asyncio.Queue(_BLOCKS)
+        self._packed = packed
+        self._blocks: asyncio.Queue[bytes | Exception] = asyncio.Queue(_BLOCKS)
 
     async def send(self, channel: Channel, limit: asyncio.Timeout, patience_s: float) -> None:
         """`limit` is moved on whenever something was taken. Raises what reading the chunks raises."""
@@ -60,11 +58,10 @@ class TreeBody:
         left, clock = self._size - len(self._head), asyncio.get_running_loop()
         reading = asyncio.ensure_future(self._read())
         try:
-            while left and (block := await self._block()):
-                for piece in block:
-                    channel.writer.write(piece)
-                    left -= len(piece)
-                    await channel.writer.drain()
+            while left > 0 and (block := await self._block()):
+                left -= len(block)
+                channel.writer.write(block)
+                await channel.writer.drain()
                 limit.reschedule(clock.time() + patience_s)
         except ConnectionError:
             return  # it may have refused it and said why: who reads the answer finds out
@@ -74,7 +71,7 @@ class TreeBody:
         if left:
             raise border.Transient("the files are not what was said to come")
 
-    async def _block(self) -> tuple[bytes, ...]:
+    async def _block(self) -> bytes:
         """Empty: that was all. Raises what reading raises."""
         block = await self._blocks.get()
         if isinstance(block, Exception):
@@ -82,17 +79,9 @@ class TreeBody:
         return block
 
     async def _read(self) -> None:
-        held: list[tuple[str, bytes]] = []
-        size = 0
         try:
-            async for digest, data in self._data:
-                held.append((digest, data))
-                size += len(data)
-                if size >= _BLOCK_BYTES:
-                    await self._blocks.put(pack_of(held))
-                    held, size = [], 0
-            if held:
-                await self._blocks.put(pack_of(held))
-            await self._blocks.put(())
+            async for block in self._packed:
+                await self._blocks.put(block)
+            await self._blocks.put(b"")
         except Exception as error:  # noqa: BLE001  who sends raises it
             await self._blocks.put(error)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
-from argosy.model.tree import TreeChange
+from argosy.model.tree import TreeChange, pack_of
+
+
+async def as_packed(chunks: AsyncIterator[tuple[str, bytes]]) -> AsyncIterator[bytes]:
+    """Chunks as they travel."""
+    async for each in chunks:
+        for block in pack_of([each]):
+            yield block
 
 
 class TreeSource(Protocol):
@@ -14,6 +21,9 @@ class TreeSource(Protocol):
 
     def chunks(self, digests: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
         """Each chunk's digest and bytes. Raises KeyError when one is not there."""
+
+    def packed(self, digests: Sequence[str]) -> AsyncIterator[bytes]:
+        """The same as a pack (`model.tree.pack_of`), which may not be verified. Raises KeyError."""
 
     async def drop_tree(self, digest: str) -> None:
         """Forget a tree of which a chunk is gone, so that the next launch uploads what is missing."""

@@ -1,6 +1,6 @@
 """Content-addressed chunks and trees: what travels once is never sent again.
 
-    <state>/blobs/ab/cdef...     one chunk, named by its SHA-256 (at most 8 MiB)
+    <state>/blobs/               chunks, named by their SHA-256 (at most 8 MiB; `chunk_packs`)
     <state>/trees/<digest>.json  one `model.tree.Tree`
 
 Nothing is fsynced: chunks and trees are verified again when they are read, and a damaged one (power loss) is
@@ -20,20 +20,24 @@ import contextlib
 import hashlib
 import os
 import posixpath
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
 
 from argosy.model.errors import ArgosyError
-from argosy.model.tree import CHUNK_BYTES, Tree, TreeChange, change_between
-from argosy.storage.chunk_packs import GATHER_BYTES, ChunkFolder
+from argosy.model.tree import CHUNK_BYTES, Tree, TreeChange, change_between, pack_of
+from argosy.storage.chunk_packs import ChunkFolder, Incoming, age_before
 from argosy.storage.disk import is_digest, write_whole
 from argosy.storage.tree_text import Changes, TreeText
 
 _EMPTY: Final = hashlib.sha256(b"").hexdigest()
-_READ_AT_ONCE: Final = 64  # chunks
+_READ_AT_ONCE: Final = 128  # chunks
+#: Without these a path is as `normpath` writes it.
+_ODD: Final = re.compile(r"//|/\.|\./|/$")
 _TREE_ENTRIES_MAX: Final = 1_000_000
 
 
@@ -59,33 +63,21 @@ class BlobStore:
         self._trees.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._chunks = ChunkFolder(root / "blobs")
 
-    def path(self, digest: str) -> Path:
-        """Where the chunk is, if it is. Raises `spec-invalid` when `digest` is none."""
-        return self._chunks.path(digest)
-
     async def put_pack(self, stream: AsyncIterator[bytes], *, limit_bytes: int) -> int:
         """As `ChunkFolder.put_pack`."""
         return await self._chunks.put_pack(stream, limit_bytes=limit_bytes)
 
+    def taking_pack(self) -> AbstractContextManager[Incoming]:
+        """As `ChunkFolder.taking`, for a thread."""
+        return self._chunks.taking()
+
     async def missing(self, digests: Sequence[str]) -> tuple[str, ...]:
         """Those chunks that are not here. The others are safe from the sweep for its whole age."""
-        found = await asyncio.to_thread(self._missing, digests)
+        found = await asyncio.to_thread(self._chunks.missing, digests)
         if found and self.elsewhere is not None:
             await self.elsewhere.bring_chunks(found, self)
-            found = await asyncio.to_thread(self._missing, found)
+            found = await asyncio.to_thread(self._chunks.missing, found)
         return found
-
-    def _missing(self, digests: Iterable[str]) -> tuple[str, ...]:
-        missing = []
-        for digest in dict.fromkeys(digests):
-            path = self.path(digest)
-            try:
-                if os.stat(path).st_size == 0 and digest != _EMPTY:  # noqa: PTH116
-                    raise FileNotFoundError
-                os.utime(path)
-            except FileNotFoundError:
-                missing.append(digest)
-        return tuple(missing)
 
     def free_bytes(self) -> int:
         """Room on the disk."""
@@ -94,13 +86,7 @@ class BlobStore:
 
     async def put(self, digest: str, data: bytes) -> None:
         """Store one chunk that is in memory."""
-        incoming = self._chunks.incoming(f"{digest} {len(data)}".encode())
-        try:
-            await incoming.feed(data)
-            await incoming.close()
-        except BaseException:
-            incoming.drop()
-            raise
+        await asyncio.to_thread(self._chunks.put, digest, data)
 
     async def read(self, digest: str) -> bytes:
         """The chunk, verified. Raises KeyError, also for a damaged one, which is then deleted."""
@@ -114,18 +100,30 @@ class BlobStore:
 
     async def own_chunk(self, digest: str) -> bytes:
         """As `read`, of what is on this disk."""
-        return await asyncio.to_thread(_read, digest, self.path(digest))
+        return await asyncio.to_thread(self._chunks.read, digest)
 
     async def chunks(self, digests: Iterable[str]) -> AsyncIterator[tuple[str, bytes]]:
         """The chunks, small ones read several at a time: what `AgentPort.put_chunks` takes. Raises
         KeyError."""
         left, at = list(digests), 0
         while at < len(left):
-            some_paths = [(digest, self.path(digest)) for digest in left[at : at + _READ_AT_ONCE]]
-            some = await asyncio.to_thread(_read_some, some_paths)
+            some = await asyncio.to_thread(self._chunks.read_some, left[at : at + _READ_AT_ONCE])
             for each in some or [(left[at], await self.read(left[at]))]:
                 yield each
             at += max(1, len(some))
+
+    async def packed(self, digests: Sequence[str]) -> AsyncIterator[bytes]:
+        """The chunks as a pack, in blocks, not verified: who takes them does it. Raises KeyError."""
+        at = 0
+        while at < len(digests):
+            blocks, count = await asyncio.to_thread(
+                self._chunks.read_packed, digests[at : at + _READ_AT_ONCE]
+            )
+            if not count:
+                blocks, count = list(pack_of([(digests[at], await self.read(digests[at]))])), 1
+            for block in blocks:
+                yield block
+            at += count
 
     async def put_tree(self, body: bytes) -> str:
         """Check and store a tree; its digest. Raises `spec-invalid`, `path-escapes`, and `conflict` when
@@ -173,7 +171,7 @@ class BlobStore:
         return digest, full
 
     def _refuse_missing(self, chunks: Iterable[str]) -> None:
-        missing = self._missing(chunks)
+        missing = self._chunks.missing(list(chunks))
         if missing:
             raise ArgosyError(
                 "conflict",
@@ -243,13 +241,13 @@ class BlobStore:
         """Delete trees that are not in `keep_trees`, and chunks of no tree, unless younger than
         `older_than_s`.
 
-        Blocks: run it in a thread. Returns how many files went, or (`dry_run`) would go.
+        Blocks: run it in a thread. Returns how many of them went, or (`dry_run`) would go.
         """
         before = now_s - older_than_s
         used: set[bytes] = set()
         gone = 0
         for path in self._trees.glob("*.json"):
-            if path.stem not in keep_trees and _age_before(path, before):
+            if path.stem not in keep_trees and age_before(path, before):
                 if not dry_run:
                     path.unlink(missing_ok=True)
                 gone += 1
@@ -257,15 +255,7 @@ class BlobStore:
             with contextlib.suppress(KeyError, msgspec.MsgspecError):
                 tree = msgspec.json.decode(_read(path.stem, path), type=Tree)
                 used.update(bytes.fromhex(digest) for digest in tree.chunk_digests())
-        for folder in self._chunks.root.iterdir():
-            if len(folder.name) != 2:
-                continue
-            for path in folder.iterdir():
-                if bytes.fromhex(folder.name + path.name) not in used and _age_before(path, before):
-                    if not dry_run:
-                        path.unlink(missing_ok=True)
-                    gone += 1
-        return gone
+        return gone + self._chunks.sweep(used, before, dry_run=dry_run)
 
 
 def _read(digest: str, path: Path) -> bytes:
@@ -278,21 +268,6 @@ def _read(digest: str, path: Path) -> bytes:
         path.unlink(missing_ok=True)
         raise KeyError(digest)
     return data
-
-
-def _read_some(chunks: Sequence[tuple[str, Path]]) -> list[tuple[str, bytes]]:
-    """The first of these chunks, until they are many bytes or one is not here."""
-    found: list[tuple[str, bytes]] = []
-    size = 0
-    for digest, path in chunks:
-        try:
-            found.append((digest, _read(digest, path)))
-        except KeyError:
-            break
-        size += len(found[-1][1])
-        if size >= GATHER_BYTES:
-            break
-    return found
 
 
 def _change_between(old: bytes, new: bytes, since: str) -> TreeChange:
@@ -310,16 +285,16 @@ def check_tree(tree: Tree) -> None:
     links = {entry.path for entry in tree.entries if entry.kind != "d"}
     for entry in tree.entries:
         path = entry.path
-        above = posixpath.dirname(path)
+        above = path.rpartition("/")[0]
         if above in links:  # it would be written wherever the link leads
             raise ArgosyError("path-escapes", f"`{path}` is inside `{above}`, which is not a folder")
         if (
             not path
             or path.startswith("/")
             or "\0" in path
-            or posixpath.normpath(path) != path
-            or path.split("/", 1)[0] == ".."
-            or path == "."
+            or (_ODD.search(path) and posixpath.normpath(path) != path)
+            or path in (".", "..")
+            or path.startswith("../")
         ):
             raise ArgosyError("path-escapes", f"`{path}` is not a path inside a tree")
         if path in seen:
@@ -332,10 +307,3 @@ def check_tree(tree: Tree) -> None:
             raise ArgosyError("spec-invalid", f"`{path}` has {len(entry.chunks)} chunks, not {expected}")
         if entry.kind == "l" and (not entry.target or "\0" in entry.target):
             raise ArgosyError("spec-invalid", f"the link `{path}` leads nowhere")
-
-
-def _age_before(path: Path, moment_s: float) -> bool:
-    try:
-        return path.stat().st_mtime < moment_s
-    except FileNotFoundError:
-        return False

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import msgspec
 
+from argosy.infra.tree_source import as_packed
 from argosy.model.tree import Tree, TreeChange, change_between
 
 
@@ -31,6 +32,9 @@ class MemoryFiles:
         for digest in digests:
             self.sent_bytes += len(self.held[digest])
             yield digest, self.held[digest]
+
+    def packed(self, digests: Sequence[str]) -> AsyncIterator[bytes]:
+        return as_packed(self.chunks(digests))
 
     async def drop_tree(self, digest: str) -> None:
         self.dropped.append(digest)

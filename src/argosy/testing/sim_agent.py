@@ -14,7 +14,6 @@ from argosy.infra import border
 from argosy.infra.agent_port import (
     AgentPort,
     Answer,
-    Chunks,
     DataSink,
     DataSource,
     Duplex,
@@ -24,6 +23,7 @@ from argosy.infra.agent_port import (
     HeldTree,
     Kept,
     MountOrder,
+    Pack,
     PlacedChange,
     RankOrder,
     Report,
@@ -230,9 +230,13 @@ class SimAgent:
         await self._answer("place_tree", machine)
 
     async def send_tree(
-        self, tree_json: bytes, target: str, digest: str, chunks: Mapping[str, int], data: Chunks
+        self, tree_json: bytes, target: str, digest: str, chunks: Mapping[str, int], packed: Pack
     ) -> None:
-        await self.put_chunks(data)
+        machine = await self._call("put_chunks")
+        async for _ in packed:
+            pass
+        machine.chunks.update(chunks)
+        await self._answer("put_chunks", machine)
         await self.place_tree(tree_json, target, digest)
 
     async def kept(self, target: str, settled_s: float) -> Kept:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from argosy.api.endpoint import CHUNK_PACK_LIMIT_BYTES, Done
 from argosy.api.files import ChunksReply, ChunksRequest, TreeReply
 from argosy.model.tree import TreeChange
 from argosy.server.exchange import Exchange
+from argosy.server.raw_bodies import raw_body, take
 from argosy.server.services import Services
 
 
@@ -21,8 +25,13 @@ class FileFeature:
         return ChunksReply(missing=await self._blobs.missing(request.digests), trees=tuple(trees))
 
     async def put_chunks(self, exchange: Exchange) -> Done:
-        stream = exchange.stream(CHUNK_PACK_LIMIT_BYTES)
-        await self._blobs.put_pack(stream, limit_bytes=CHUNK_PACK_LIMIT_BYTES)
+        raw = raw_body(exchange) if exchange.length <= CHUNK_PACK_LIMIT_BYTES else None
+        if raw is None:
+            stream = exchange.stream(CHUNK_PACK_LIMIT_BYTES)
+            await self._blobs.put_pack(stream, limit_bytes=CHUNK_PACK_LIMIT_BYTES)
+        else:
+            exchange.headers.append((b"connection", b"close"))
+            await take(raw, 0, self._taking, None)
         return Done()
 
     async def put_tree(self, exchange: Exchange) -> TreeReply:
@@ -30,3 +39,8 @@ class FileFeature:
 
     async def change_tree(self, exchange: Exchange) -> TreeReply:
         return TreeReply(digest=await self._blobs.change_tree(await exchange.decode(TreeChange)))
+
+    @contextmanager
+    def _taking(self) -> Iterator[Callable[[memoryview], None]]:
+        with self._blobs.taking_pack() as incoming:
+            yield lambda piece: incoming.feed(bytes(piece))
