@@ -243,6 +243,15 @@ def test_nothing_fails_before_every_place_has_told_what_it_has() -> None:
     assert ended["job-a"].reason is Reason.NO_OFFER
 
 
+def test_what_waits_for_places_that_have_not_answered_yet_says_so() -> None:
+    job = gpu_job("a", 1000)
+    asked = a_view(job, offers=(), silent=frozenset(("farm",)))
+    assert tell(asked, "job-a") == "the server has just started: it does not know yet what all places have"
+    seen = pictured(asked).pending(Snapshot.of([job]), job, NOW)
+    assert seen is not None and seen.code == "later"
+    assert tell(a_view(job, offers=()), "job-a").startswith("no infrastructure is enabled")
+
+
 def test_limits_of_queues_hold_and_are_told() -> None:
     tree = Tenancy(queues=(Queue(path="red", limit={"gpus": 4000}),), rev=3)
     one = gpu_job("one", 4000, 1, project="red", user="ann")

@@ -248,6 +248,9 @@ def _elsewhere(each: Wanted, workload: Workload, now_ms: int) -> Waiting:
         return Waiting(ask_id=id, code="later", text=tried or "gets its nodes now")
     if each.dear:
         return Waiting(ask_id=id, code="later", text=each.dear)
+    if each.unsure:
+        text = "the server has just started: it does not know yet what all places have"
+        return Waiting(ask_id=id, code="later", text=text)
     text = each.rejected[0].text if each.rejected else "waits for offers"
     return Waiting(ask_id=id, code="never", text=text)
 
