@@ -337,7 +337,8 @@ def test_a_launch_says_in_one_line_what_clouds_could_do(client: Client) -> None:
         "  pool      –  accelerator  has no accelerator, asked for A100:8\n"
         "  5 clouds  –  not-in-use   fit, but are not in use on this server: `argosy check --all` says what "
         "each needs\n"
-        "hint: ask for less; `argosy launch --dryrun` and `argosy gpus` show what exists"
+        "hint: set up a cloud: `argosy check --all` says how, or ask for less; `argosy launch --dryrun` and "
+        "`argosy gpus` show what exists"
     )
     assert refused(client.jobs_launch, [EIGHT]) == text
     assert [each.code for each in client.plan(EIGHT).plan.rejected] == ["accelerator", "not-in-use"]
@@ -349,6 +350,7 @@ def test_a_launch_on_one_cloud_names_its_best_machine(client: Client) -> None:
         "lambda  –  not-in-use  gpu_8x_a100 in asia-northeast-1 fits at $15.92/h, but lambda is not in use "
         "on this server: `argosy check lambda` says what it needs" in text
     )
+    assert text.endswith("hint: set up lambda: `argosy check lambda` says how")
 
 
 @pytest.mark.parametrize("prices", [False, True])

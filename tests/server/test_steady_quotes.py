@@ -145,3 +145,18 @@ def test_requests_go_on_while_a_provider_hangs() -> None:
             assert {choice.offer.provider for choice in plan.choices} == {"pool", "nimbus"}
             assert {offer.provider for offer in client.gpus().offers} == {"pool", "nimbus"}
         assert client.launch(task, cluster="dev").cluster == "dev"
+
+
+class Silent(Cloud):
+    """Never answers."""
+
+    async def quote(self, want: Want) -> Sequence[Offer]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+def test_a_provider_that_is_still_asked_is_not_called_disabled() -> None:
+    with IdleServer(Silent()) as idle:
+        client = Client(Location(socket=idle.socket))
+        (rejection,) = client.plan(Task(run="x")).plan.rejected
+        assert (rejection.provider, rejection.code) == ("nimbus", "unreachable")

@@ -52,6 +52,9 @@ def _hint(task: Task, plan: Plan) -> str:
         hints.append("drop `use_spot`")
     if codes & {"credentials", "unreachable"}:
         hints.append("`argosy check` says what is wrong with an infrastructure")
+    if closed := [each.provider for each in plan.rejected if each.code == "not-in-use"]:
+        one = closed[0] if len(closed) == 1 and " " not in closed[0] else ""  # several are told as "5 clouds"
+        hints.append(f"set up {one or 'a cloud'}: `argosy check {one or '--all'}` says how")
     if codes & {"cpus", "memory", "accelerator", "accelerator-memory", "multi-node", "nodes", "disk"}:
         hints.append("ask for less; `argosy launch --dryrun` and `argosy gpus` show what exists")
     return ", or ".join(hints)

@@ -154,8 +154,9 @@ class Planner:
             ordered=ordered,
             limit=limit,
         )
-        if failed:
-            made = msgspec.structs.replace(made, rejected=made.rejected + failed)
+        if failed:  # then there are infrastructures: that none is enabled would be wrong
+            known = tuple(each for each in made.rejected if each.provider != "-")
+            made = msgspec.structs.replace(made, rejected=known + failed)
         return Offered(made, fitting)
 
     async def ordered(self, task: Task, made: Plan) -> tuple[Plan, str]:
