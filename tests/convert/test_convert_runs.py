@@ -86,6 +86,13 @@ def test_secrets_of_dstack_become_secrets_here() -> None:
     assert run(dstack("echo $URL", more=more), PASS="p").lines == ["https://u:p@host"]
 
 
+def test_secrets_in_commands_of_dstack_are_variables_here() -> None:
+    made = convert(dstack("echo x${{ secrets.hf }}", "echo ${{ run.args }}"))
+    assert "${{ secrets" not in made.yaml and made.secrets == ("HF",)
+    assert any("${{ run.args }}" in line for line in made.not_carried)
+    assert run(dstack("echo x${{ secrets.hf }}"), HF="7").lines == ["x7"]
+
+
 def test_tpus_vendors_and_memory_of_dstack_are_kept_or_told() -> None:
     def gpu(text: str) -> str:
         return convert(f"type: task\ncommands: [x]\nresources:\n  gpu: {text}\n").yaml
@@ -93,6 +100,7 @@ def test_tpus_vendors_and_memory_of_dstack_are_kept_or_told() -> None:
     assert "accelerators: tpu-v5litepod-8:1" in gpu("v5litepod-8")
     assert "accelerators: google:1GB+:1" in gpu("tpu:1")
     assert "accelerators: tenstorrent:1" in gpu("tenstorrent:1")
+    assert "resources.gpu.memory: 24GB" in gpu("{vendor: tenstorrent, memory: 24GB}")
     assert "more will do" in gpu("24GB")
 
 

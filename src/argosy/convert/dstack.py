@@ -281,6 +281,16 @@ class _Configuration:
             last = match.end()
         self.draft.prelude.append(f'export {name}="{text}{prelude.quoted(value[last:])}"')
 
+    def _with_named_secrets(self, body: str) -> str:
+        """Commands that refer to secrets: the shell knows them as variables."""
+        for name in dict.fromkeys(re.findall(_REFERENCE, body)):
+            self.draft.secret(name.upper())
+            self.draft.note("secrets", f"{name.upper()} was the secret `{name}` of dstack")
+        body = re.sub(_REFERENCE, lambda match: "${" + match[1].upper() + "}", body)
+        for other in dict.fromkeys(re.findall(r"\$\{\{.*?\}\}", body)):
+            self.draft.lose(excerpt(other), "", "the commands contain it; nothing here fills it in")
+        return body
+
     def _life(self) -> None:
         fields, draft = self.fields, self.draft
         limit = fields.text("max_duration")
@@ -325,7 +335,7 @@ class _Configuration:
         if directory:
             draft.run.append(f"cd {shlex.quote(directory)}")
         if commands:
-            body = joined(commands)
+            body = self._with_named_secrets(joined(commands))
         elif self.kind == "dev-environment":
             draft.run.clear()
             if directory:

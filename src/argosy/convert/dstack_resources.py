@@ -132,6 +132,10 @@ def _wish(draft: Draft, node: Node, names: list[str], vendor: str, memory: str, 
     vendor = {"tpu": "google"}.get(vendor, vendor)
     if vendor == "tenstorrent":  # nobody rents them out by another name
         draft.resources["accelerators"] = f"tenstorrent:{count}"
+        if memory:
+            draft.lose(
+                "resources.gpu.memory", memory, "name a model: no prices of Tenstorrent tell the memory"
+            )
         return
     try:
         size = amounts.bytes_text(least) if least else "1GB"
