@@ -234,6 +234,7 @@ def test_what_no_machine_could_hold_fails_with_the_nearest_in_words() -> None:
     assert [ended[id].reason for id in ("job-odd", "job-labelled")] == [Reason.NO_OFFER] * 2
     assert "farm: has 4 L4, asked for 4 for each of 3 nodes" in ended["job-odd"].detail
     assert "farm#0 comes nearest" in ended["job-labelled"].detail
+    assert ended["job-labelled"].detail.startswith("it can never start: ")  # people read `failed: it can …`
 
 
 def test_nothing_fails_before_every_place_has_told_what_it_has() -> None:
@@ -426,6 +427,7 @@ def test_a_job_that_no_node_could_hold_fails_at_once() -> None:
     )
     ended = puts(decide_jobs(a_view(cluster, node, job), cluster, new_id))["job-1"]
     assert (ended.outcome, ended.reason) == (Outcome.FAILED, Reason.NO_OFFER)
+    assert ended.detail.startswith("it can never start: ") and not ended.detail.endswith(".")
     booting = msgspec.structs.replace(node, ready_ms=0, phase=NodePhase.BOOTING)
     assert puts(decide_jobs(a_view(cluster, booting, job), cluster, new_id)) == {}
 

@@ -73,7 +73,7 @@ class Ending:
         await self.remove_groups(rank)
         if rank.phase == PREPARING and rank.stop_at_s is not None:
             code = 143
-        self.conclude(rank, code, "its processes are gone and left no exit code (killed from outside?)")
+        self.conclude(rank, code, "its processes are gone and left no exit code")
 
     async def _clean_up(self, rank: Rank) -> None:
         """Kill what the rank left behind; after a stop only when its grace is over, so that a program which

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from argosy.model.errors import ArgosyError
-from argosy.model.offer import Plan
+from argosy.model.offer import Plan, Rejection
 from argosy.model.task import Task
 from argosy.model.units import render_price
 
 
 def rejection_lines(plan: Plan) -> tuple[str, ...]:
     """One line per class of offers that does not fit: place, code, reason, in columns."""
-    rows = [(each.provider, each.region or "–", each.code, each.text) for each in plan.rejected]
+    rows = [(each.provider, each.region or "–", each.code, each.text) for each in _asked_for(plan.rejected)]
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
     return tuple("  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]) for row in rows)
+
+
+def _asked_for(rejected: Sequence[Rejection]) -> Sequence[Rejection]:
+    """Without places that were not asked for, where the others say enough."""
+    meant = [each for each in rejected if each.code != "infra"]
+    return meant or rejected
 
 
 def grouped_lines(plan: Plan) -> tuple[str, ...]:

@@ -382,7 +382,7 @@ def _tell_plan(session: Session, plan: Plan, deadline: str) -> None:
     screen.end_progress()
     if waits := waits_for(plan):
         screen.say(waits)
-    else:
+    elif plan.choices:
         _plan_table(session, plan, most=5, stream_out=False)
     if deadline:
         screen.say(deadline)

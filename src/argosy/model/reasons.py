@@ -99,7 +99,7 @@ REASONS: Final[dict[Reason, ReasonInfo]] = {
         _PL, Retry.SAME, "it goes on by itself on cheaper machines; its deadline allows it"
     ),
     Reason.RANK_VANISHED: ReasonInfo(
-        _PL, Retry.ELSEWHERE, "perhaps by the OOM killer: see `dmesg` on the node"
+        _PL, Retry.ELSEWHERE, "perhaps killed by the kernel for want of memory: see `dmesg` on the node"
     ),
     Reason.OUT_OF_CAPACITY: ReasonInfo(_PR, Retry.ELSEWHERE, "try other resources with `any_of`, or wait"),
     Reason.QUOTA: ReasonInfo(

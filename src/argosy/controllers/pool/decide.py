@@ -14,6 +14,7 @@ import msgspec
 from argosy.controllers.policies import evict, finish, new_attempt, new_claim, render_rejections
 from argosy.controllers.pool.caches import PoolCaches, caches_of
 from argosy.controllers.pool.wanted import Wanted
+from argosy.controllers.pool.words import clause
 from argosy.controllers.sharing import Shares
 from argosy.controllers.strategies import Lost, order_after_loss
 from argosy.controllers.view import Action, Expect, NewId, Put, View, WakeAt, event
@@ -70,7 +71,7 @@ def decide_owned(view: View, new_id: NewId) -> list[Action]:
     for id, text in books.hopeless():
         book.recheck(None, [id])
         if not wanted[id].hopes:
-            actions += _no_offer(view, wanted[id].workload, text)
+            actions += _no_offer(view, wanted[id].workload, clause(text))
     decision = book.cycle(books, view.now_ms)
     book.recheck(None, _touched(decision))
     takes, shares = False, Shares(view)
@@ -213,6 +214,6 @@ def _fail_impossible(view: View, book: PoolCaches, books: PoolCache, cluster: Wo
     machines."""
     actions: list[Action] = []
     for id, text in books.hopeless():
-        actions += finish(view, view.rows.workloads[id], Outcome.FAILED, Reason.NO_OFFER, text)
+        actions += finish(view, view.rows.workloads[id], Outcome.FAILED, Reason.NO_OFFER, clause(text))
         book.recheck(cluster.id, [id])
     return actions

@@ -75,5 +75,14 @@ def for_cluster(text: str) -> str:
         return f"{_FOR_CLUSTER}, which has no nodes yet"
     if text.startswith("waits "):
         return f"{_FOR_CLUSTER}, which {text}"
-    first = text[0].lower() if text[1:2].islower() or text[1:2] == " " else text[0]
-    return f"{_FOR_CLUSTER}; {first}{text[1:].removesuffix('.')}"
+    return f"{_FOR_CLUSTER}; {clause(text)}"
+
+
+def clause(text: str) -> str:
+    """A sentence as it stands behind a colon or a semicolon.
+
+    >>> clause("It can never start: it has no GPU."), clause("A100 is full"), clause("A node is silent.")
+    ('it can never start: it has no GPU', 'A100 is full', 'a node is silent')
+    """
+    first = text[:1].lower() if text[1:2].islower() or text[1:2] == " " else text[:1]
+    return f"{first}{text[1:].removesuffix('.')}"
