@@ -72,6 +72,10 @@ def test_moving_removes_the_source_last(argosy: CommandLine, held: dict[str, byt
             "there is no bucket `nowhere`\nhint: `argosy storage create nowhere`",
         ),
         (
+            ("ls", "argosy://No_Name"),
+            "there is no bucket `No_Name`\nhint: no bucket can be called `No_Name`: a",
+        ),
+        (
             ("rm", "argosy://data/a"),
             "there is no `argosy://data/a`\nhint: `argosy storage ls argosy://data/a`",
         ),

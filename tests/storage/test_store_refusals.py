@@ -39,6 +39,7 @@ from argosy.infra.buckets import (
     WrongRegion,
 )
 from argosy.infra.system import SystemClock, SystemIds
+from argosy.model.object_urls import NAME_RULE
 from argosy.server.transfers import Transfers
 from argosy.storage import s3_compatible
 from argosy.storage.buckets import open_bucket, sections_of
@@ -93,7 +94,9 @@ class Script:
     def fine(self, body: bytes = b"<ListBucketResult/>", **headers: str) -> None:
         self.answers.append((200, {name.replace("_", "-"): value for name, value in headers.items()}, body))
 
-    def bucket(self, encryption: Encryption = BY_ITSELF, keys: Keys | None = None) -> Bucket:
+    def bucket(
+        self, encryption: Encryption = BY_ITSELF, keys: Keys | None = None, name: str = "data"
+    ) -> Bucket:
         site = Site(
             title="Amazon S3",
             endpoint=self.endpoint,
@@ -102,7 +105,7 @@ class Script:
             sign_in="sign in: `aws configure`",
         )
         held = keys or Keys(id="AKIA", secret=SECRET)
-        return S3Bucket(Wire(site, "data", lambda: held, lambda: 1.8e9, self.waited.append), encryption)
+        return S3Bucket(Wire(site, name, lambda: held, lambda: 1.8e9, self.waited.append), encryption)
 
 
 @pytest.fixture
@@ -132,6 +135,8 @@ def page(bucket: Bucket) -> object:
     [
         (404, "NoSuchBucket", page, BucketMissing, "there is no bucket s3://data",
          "check its name; `argosy storage create` makes one"),
+        (400, "InvalidBucketName", page, RequestRefused, "s3://data cannot be a bucket",
+         f"a bucket's name has {NAME_RULE}"),
         (403, "AccessDenied", get, AccessRefused,
          "Amazon S3 does not let us do that with s3://data/a/b (told)",
          "ask the owner of s3://data for access, or use other credentials: sign in: `aws configure`"),
@@ -218,6 +223,18 @@ def test_a_copy_from_a_bucket_in_another_region_shows_that_region_s_egress(
     transfers = Transfers(lambda: Both(), tmp_path, tariff, SystemClock(), SystemIds(), lambda _: None)
     view = transfers.plan(TransferRequest(source="s3://data/", target="argosy://lab/")).view
     assert (view.source_place, view.egress_micro_usd) == ("aws/ap-south-1", 218_600)
+
+
+def test_a_bucket_that_cannot_be_is_not_to_be_made(script: Script, tmp_path: Path) -> None:
+    rule = "a name has 3 to 63 lower-case letters, digits, dots or -, a letter or digit first and last"
+    script.error(404, "NoSuchBucket")
+    shelf = ShelfFolder(tmp_path, SystemClock(), SystemIds())
+    for name in ("My_Data", "ab"):
+        for bucket in (script.bucket(name=name), ShelfBucket(shelf, name)):
+            with pytest.raises(BucketMissing) as error:
+                bucket.page()
+            assert error.value.what == f"there is no bucket {bucket.url}"
+            assert error.value.hint == f"no bucket can be called `{name}`: {rule}"
 
 
 def test_a_redirect_that_leads_nowhere_is_said(script: Script) -> None:

@@ -22,7 +22,7 @@ from argosy.client.connection import Broken, unreachable
 from argosy.client.landing import Landing, check_unchanged, pieces_of, replaced
 from argosy.client.links import Links, TakeView
 from argosy.model.errors import CODES, ArgosyError
-from argosy.model.object_urls import split_url
+from argosy.model.object_urls import missing_hint, split_url
 from argosy.model.syncing import is_digest
 
 SCHEME: Final = "argosy://"
@@ -326,7 +326,7 @@ def _refusal(status: int, body: bytes, place: Place) -> ArgosyError:
         )
         return ArgosyError("not-found", what, hint=hint)
     if code == "NoSuchBucket":
-        hint = f"`argosy storage create {place.bucket}` makes it"
+        hint = missing_hint(place.bucket, f"`argosy storage create {place.bucket}` makes it")
         return ArgosyError("not-found", f"there is no bucket `{place.bucket}`", hint=hint)
     if code == "InsufficientStorage":
         return ArgosyError("disk-full", text)

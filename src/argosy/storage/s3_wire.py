@@ -35,6 +35,7 @@ from argosy.infra.buckets import (
     StoreUnreachable,
     WrongRegion,
 )
+from argosy.model.object_urls import NAME_RULE, missing_hint
 from argosy.storage.s3_signing import (
     UNSIGNED,
     Asked,
@@ -288,10 +289,11 @@ class Wire:
         """The error for a status and S3's code ("": the reply had none, as those to HEAD)."""
         url, title = self.url, self.site.title
         whole = f"{url}/{key}" if key else url
+        if code == "InvalidBucketName":
+            return RequestRefused(f"{url} cannot be a bucket", f"a bucket's name has {NAME_RULE}")
         if code == "NoSuchBucket" or (status == 404 and not key):
-            return BucketMissing(
-                f"there is no bucket {url}", "check its name; `argosy storage create` makes one"
-            )
+            hint = missing_hint(self.bucket, "check its name; `argosy storage create` makes one")
+            return BucketMissing(f"there is no bucket {url}", hint)
         if status == 404:
             return ObjectMissing(f"there is no {whole}", f"`argosy storage ls {url}/` lists what there is")
         if code in ("ExpiredToken", "RequestExpired", "TokenRefreshRequired", "ExpiredTokenException"):

@@ -27,6 +27,8 @@ from argosy.storage.shelf_index import AccessKey
 T = TypeVar("T")
 P = ParamSpec("P")
 _GATHER_BYTES: Final = 1 << 20  # of a stream, until it goes to the disk
+_WRITERS: Final = 4  # threads that bring small objects to the disk
+_MANY: Final = 3  # so many wait before one more thread begins: few are quicker as one change of the index
 
 
 class Shelf:
@@ -209,20 +211,23 @@ class Shelf:
 
 
 class _Batches:
-    """Objects that are put at the same time go to the disk together: one thread, one change of the index."""
+    """Objects that are put at the same time go to the disk together: one change of the index for all that
+    came while the last one was made. Where many wait, several threads write and sum them: the disk may take
+    long to make a file."""
 
     def __init__(self, folder: ShelfFolder) -> None:
         self._folder = folder
         self._waiting: list[tuple[Put, asyncio.Future[ObjectInfo]]] = []
         self._lock = threading.Lock()
-        self._works = False
+        self._works = 0  # threads
 
     async def put(self, put: Put) -> ObjectInfo:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[ObjectInfo] = loop.create_future()
         with self._lock:
             self._waiting.append((put, future))
-            begins, self._works = not self._works, True
+            begins = not self._works or (self._works < _WRITERS and len(self._waiting) >= _MANY)
+            self._works += begins
         if begins:
             loop.run_in_executor(None, self._drain, loop)
         return await future
@@ -232,7 +237,7 @@ class _Batches:
             with self._lock:
                 batch, self._waiting = self._waiting, []
                 if not batch:
-                    self._works = False
+                    self._works -= 1
                     return
             try:
                 told: list[Made] = self._folder.put_many([put for put, _ in batch])

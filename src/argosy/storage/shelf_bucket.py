@@ -24,6 +24,7 @@ from argosy.infra.buckets import (
 )
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
+from argosy.model.object_urls import missing_hint
 from argosy.model.objects import ObjectInfo, ObjectPage, ObjectProblem
 from argosy.storage.s3_mounts import KEYS_S, Place, s3_mount
 from argosy.storage.shelf_folder import ShelfFolder
@@ -84,9 +85,8 @@ class ShelfBucket:
         whole = f"{self.url}/{key}"
         match problem.code:
             case "NoSuchBucket":
-                return BucketMissing(
-                    f"there is no bucket {self.url}", f"`argosy storage create {self._name}` makes it"
-                )
+                hint = missing_hint(self._name, f"`argosy storage create {self._name}` makes it")
+                return BucketMissing(f"there is no bucket {self.url}", hint)
             case "NoSuchKey":
                 return ObjectMissing(f"there is no {whole}", f"`argosy storage ls {self.url}/` lists them")
             case "PreconditionFailed":

@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import hmac
 import os
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Final, NamedTuple
 from argosy.infra.system import new_token
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock, Ids
+from argosy.model.object_urls import NAME_RULE, may_be_bucket
 from argosy.model.objects import (
     KEY_MAX_BYTES,
     PART_MIN_BYTES,
@@ -42,7 +42,6 @@ from argosy.storage.shelf_tokens import Allowed, name_of, token_of
 
 READ_BYTES: Final = 512 << 10
 ALWAYS: Final = Conditions()
-_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 ENCRYPTS: Final = "x-amz-server-side-encryption"
 _SECRETS_MAX: Final = 1000
 _YOUNG_S: Final = 3600.0  # a file of an upload under way is not swept
@@ -131,11 +130,9 @@ class ShelfFolder:
     # -- buckets and keys -----------------------------------------------------------------------------------
 
     def make_bucket(self, name: str) -> None:
-        if not _BUCKET.fullmatch(name) or ".." in name:
-            raise ObjectProblem(
-                "InvalidBucketName",
-                f"`{name}` cannot be a bucket's name: it has 3 to 63 lower-case letters, digits, dots or -",
-            )
+        if not may_be_bucket(name):
+            what = f"`{name}` cannot be a bucket's name: it has {NAME_RULE}"
+            raise ObjectProblem("InvalidBucketName", what)
         self.index.make_bucket(name, self._clock.now_ms())
 
     def remove_bucket(self, name: str) -> None:

@@ -59,15 +59,17 @@ class AccessKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShelfIndex:
-    """Raises ObjectProblem, and sqlite3.Error when the file cannot be used."""
+    """Raises ObjectProblem, and sqlite3.Error when the file cannot be used. Who reads has a connection of its
+    own, and does not wait for who writes to the disk; what was written before is seen."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
-        self._lock = threading.Lock()
+        self._db, self._reader = _connected(path), _connected(path)
+        self._lock, self._reading = threading.Lock(), threading.Lock()
         self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;" + _SCHEMA)
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, self._reading:
+            self._reader.close()
             self._db.close()
 
     @contextmanager
@@ -83,8 +85,8 @@ class ShelfIndex:
             cursor.execute("COMMIT")
 
     def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        with self._lock:
-            return self._db.execute(sql, values).fetchall()
+        with self._reading:
+            return self._reader.execute(sql, values).fetchall()
 
     # -- buckets and keys -----------------------------------------------------------------------------------
 
@@ -276,8 +278,8 @@ class ShelfIndex:
             return _EXTENTS.decode(old[0]) if old is not None else ()
 
     def parts(self, bucket: str, key: str, upload_id: str) -> list[tuple[ObjectPart, Extents]]:
-        with self._lock:
-            self._need_upload(self._db.cursor(), bucket, key, upload_id)
+        with self._reading:
+            self._need_upload(self._reader.cursor(), bucket, key, upload_id)
         rows = self._rows(
             "SELECT number, size, etag, modified_ms, extents FROM parts WHERE upload=? ORDER BY number",
             upload_id,
@@ -342,6 +344,10 @@ class ShelfIndex:
         ).fetchone()
         if found is None:
             raise ObjectProblem("NoSuchUpload", "the upload was completed or given up before")
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
 
 
 def _beyond(prefix: str) -> str | None:

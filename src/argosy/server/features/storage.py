@@ -22,6 +22,7 @@ from argosy.api.storage import (
 )
 from argosy.infra.buckets import parse_encryption
 from argosy.model.errors import ArgosyError
+from argosy.model.object_urls import missing_hint
 from argosy.model.objects import ObjectProblem
 from argosy.server.everywhere import only_here
 from argosy.server.exchange import Exchange
@@ -175,6 +176,5 @@ _HINTS = {
 
 
 def _no_bucket(name: str) -> ArgosyError:
-    return ArgosyError(
-        "not-found", f"there is no bucket `{name}`", hint=f"`argosy storage create {name}` makes it"
-    )
+    hint = missing_hint(name, f"`argosy storage create {name}` makes it")
+    return ArgosyError("not-found", f"there is no bucket `{name}`", hint=hint)
