@@ -168,6 +168,28 @@ def test_trash_restore_and_names(raw: Raw) -> None:
     assert missing["what"] == "there is no folder `nothing`" and "folder ls" in missing["hint"]
 
 
+def test_a_share_is_with_somebody_who_is_there(raw: Raw) -> None:
+    """Without accounts nobody has a name, and what is shared with one would open the folder to whoever gets
+    that account later."""
+    make(raw, "train")
+    for more in ({}, {"invite": True}):
+        answer = raw.ask("POST", "/folders/train/grants", {"to": "bob", "level": "rw", **more})
+        assert (answer.status, answer.json["what"]) == (
+            404,
+            "there is no user `bob`: this server has no accounts, and whoever reaches it has every folder",
+        )
+        assert answer.json["hint"] == "`argosy user add bob` makes the account; then share it"
+    given = raw.ask("PUT", "/folders/train", {"owner": "bob"})
+    assert given.status == 404 and "`argosy user add bob`" in given.json["hint"]
+    answer = raw.ask("POST", "/folders/train/grants", {"to": "project:vision"})
+    assert (answer.status, answer.json["what"]) == (404, "there is no project `vision`")
+    assert answer.json["hint"] == "`argosy project create vision` makes it; `argosy project ls` lists them"
+    assert raw.ask("GET", "/folders/train").json.get("grants", []) == []
+    assert raw.ask("POST", "/folders/train/grants", {"to": "project:default"}).status == 200
+    make(raw, "seen", project="vision")  # a project is also where something is
+    assert raw.ask("POST", "/folders/train/grants", {"to": "project:vision"}).status == 200
+
+
 def test_an_archive_holds_what_the_folder_does_and_no_links(raw: Raw, server: IdleServer) -> None:
     made = make(raw, "train")
     inside = server.home / "folders" / str(made["id"])

@@ -133,24 +133,21 @@ class Folders:
         return sorted(found, key=lambda pair: (pair[0].name, pair[0].created_ms))
 
     async def check_known(self, to: str) -> None:
-        """Raises "not-found" for somebody whom nobody knows. Where there are no accounts, names are not
-        checked."""
-        from argosy.model.people import Project
-
+        """Raises "not-found" for somebody whom nobody knows: who gets such a name later would have what was
+        given to it."""
         rows = await self._store.snapshot()
         kind, _, project = to.partition(":")
         if kind == "project" and project:
-            known = project == "default" or rows.entry_called(f"project:{project}") is not None
-            has_any = any(isinstance(each, Project) for each in rows.people.values())
-            if not known and has_any:
-                raise ArgosyError(
-                    "not-found", f"there is no project `{project}`", hint="`argosy project ls` lists them"
-                )
+            if not _has_project(rows, project):
+                hint = f"`argosy project create {project}` makes it; `argosy project ls` lists them"
+                raise ArgosyError("not-found", f"there is no project `{project}`", hint=hint)
             return
         if not to or ":" in to:
             raise ArgosyError("usage", f"`{to}` is nobody", hint="a user's name, or project:NAME")
         if not _has_accounts(rows):
-            return
+            why = "this server has no accounts, and whoever reaches it has every folder"
+            hint = f"`argosy user add {to}` makes the account; then share it"
+            raise ArgosyError("not-found", f"there is no user `{to}`: {why}", hint=hint)
         from argosy.identity.directory import user_called  # not before there is an account
 
         if user_called(rows, to) is None:
@@ -326,6 +323,18 @@ def _has_accounts(rows: Snapshot) -> bool:
     from argosy.model.people import User
 
     return any(isinstance(each, User) for each in rows.people.values())
+
+
+def _has_project(rows: Snapshot, name: str) -> bool:
+    """Whether it was made, or, where none was, whether something is in it."""
+    from argosy.model.people import Project
+
+    if name == "default" or rows.entry_called(f"project:{name}") is not None:
+        return True
+    if any(isinstance(each, Project) for each in rows.people.values()):
+        return False
+    folders = {each.project for each in rows.people.values() if isinstance(each, Folder)}
+    return name in folders or any(each.project == name for each in rows.workloads.values())
 
 
 def no_folder(name: str) -> ArgosyError:
