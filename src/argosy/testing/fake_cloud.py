@@ -40,6 +40,15 @@ _PAGE: Final = b"<!DOCTYPE html><html><body><h1>Sign in to the network</h1></bod
 _PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus}
 
 
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """`{}`"""
+
+
+class AddKey(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    public_key: str
+
+
 @dataclass(frozen=True)
 class Ask(Generic[B]):
     """One request, checked. `parts`: what stands in the path for its `{names}`."""
@@ -125,6 +134,11 @@ class FakeCloud:
     so long after an order listings do not show it."""
 
     url = ""
+    bearer = ""  # a bearer token, unless the fake knows its callers in another way
+    #: What the API says, as status, code and text, when there is no machine left and when there are too many.
+    none_left: tuple[int, str, str] = (503, "insufficient-capacity", "Not enough capacity: {}")
+    over_limit: tuple[int, str, str] = (403, "quota-exceeded", "Quota exceeded: limit {}")
+    missing = "not found"  # what it says of a machine that is not there
     keeps = False  # whether a reset leaves everything as it is
     _routes: tuple[tuple[str, _Route], ...] = ()  # with the names of their handlers
 
@@ -184,7 +198,7 @@ class FakeCloud:
 
     def knows(self, ask: Ask[Any]) -> bool:
         """Whether the credentials of a request are ours."""
-        raise NotImplementedError
+        return bool(self.bearer) and ask.headers.get("authorization") == f"Bearer {self.bearer}"
 
     def error(self, status: int, code: str, text: str, field: str = "") -> Answer:
         """An error in this API's shape. `code`: unauthorized | forbidden | not-found | invalid | busy |
@@ -192,10 +206,12 @@ class FakeCloud:
         return Answer(status, {"error": {"code": code, "message": text}})
 
     def shortage(self, text: str) -> Answer:
-        return self.error(503, "insufficient-capacity", f"Not enough capacity: {text}")
+        status, code, words = self.none_left
+        return self.error(status, code, words.format(text))
 
     def over_quota(self, limit: str) -> Answer:
-        return self.error(403, "quota-exceeded", f"Quota exceeded: limit {limit}")
+        status, code, words = self.over_limit
+        return self.error(status, code, words.format(limit))
 
     # -- knobs ----------------------------------------------------------------------------------------------
 
@@ -313,6 +329,13 @@ class FakeCloud:
             self.settle()
             found = self.made.get(id)
             return found if found is not None and found.state != "ended" else None
+
+    def found(self, ask: Ask[Any]) -> FakeMachine:
+        """The machine that a path names by its `{id}`."""
+        machine = self.find(ask.parts["id"])
+        if machine is None:
+            raise self.error(404, "not-found", self.missing)
+        return machine
 
     def called(self, handler: str) -> list[Ask[Any]]:
         return [ask for name, ask in self.calls if name == handler]

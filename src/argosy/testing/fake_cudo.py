@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from argosy.testing.fake_cloud import Answer, Ask, FakeCloud, FakeMachine, route
+from argosy.testing.fake_cloud import Answer, Ask, FakeCloud, FakeMachine, Nothing, route
 
 KEY, PROJECT = "key-of-the-fake", "research"
 _STATE: Final = {
@@ -53,11 +53,11 @@ class Create(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     ttl: str = ""
 
 
-class Nothing(msgspec.Struct, forbid_unknown_fields=True):
-    """`{}`"""
-
-
 class FakeCudo(FakeCloud):
+    bearer = KEY
+    none_left = (400, "9", "no host available with the requested resources")
+    over_limit = (429, "8", "project quota exceeded: limit of {} machines")
+
     def begin(self) -> None:
         self.types = {
             ("se-stockholm-1", "ice-lake-a40"): (96, 384, 8),
@@ -69,19 +69,10 @@ class FakeCudo(FakeCloud):
     def environ(self) -> dict[str, str]:
         return {"CUDO_API_KEY": KEY, "CUDO_PROJECT": PROJECT, "CUDO_API_URL": self.url}
 
-    def knows(self, ask: Ask[Any]) -> bool:
-        return ask.headers.get("authorization") == f"Bearer {KEY}"
-
     def error(self, status: int, code: str, text: str, field: str = "") -> Answer:
         codes = {"unauthorized": 16, "forbidden": 7, "not-found": 5, "invalid": 3, "rate": 8}
         number = int(code) if code.isdigit() else codes.get(code, 2)
         return Answer(status, {"code": number, "message": text, "details": []})
-
-    def shortage(self, text: str) -> Answer:
-        return self.error(400, "9", "no host available with the requested resources")
-
-    def over_quota(self, limit: str) -> Answer:
-        return self.error(429, "8", f"project quota exceeded: limit of {limit} machines")
 
     @route("POST", "/v1/projects/{project}/vm", body=Create)
     def create(self, ask: Ask[Create]) -> object:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from argosy.testing.fake_cloud import Answer, Ask, FakeCloud, FakeMachine, route
+from argosy.testing.fake_cloud import AddKey, Answer, Ask, FakeCloud, FakeMachine, route
 
 KEY: Final = "dop_v1_token_of_the_fake"
 _STATUS: Final = {
@@ -42,16 +42,16 @@ class Create(msgspec.Struct, forbid_unknown_fields=True):
     vpc_uuid: str = ""
 
 
-class AddKey(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    public_key: str
-
-
 class Act(msgspec.Struct, forbid_unknown_fields=True):
     type: str
 
 
 class FakeDigitalOcean(FakeCloud):
+    bearer = KEY
+    none_left = (422, "invalid", "Size is not available in this region.")
+    over_limit = (422, "invalid", "creating this/these droplet(s) will exceed your droplet limit")
+    missing = "The resource you were accessing could not be found."
+
     def begin(self) -> None:
         self.sizes = {"s-2vcpu-4gb": ("nyc3", "fra1"), "gpu-h100x1-80gb": ("nyc3", "tor1"), "gpu-none": ()}
         self.keys: dict[str, AddKey] = {}
@@ -64,20 +64,11 @@ class FakeDigitalOcean(FakeCloud):
     def new_id(self, number: int) -> str:
         return str(402_000_000 + number)
 
-    def knows(self, ask: Ask[Any]) -> bool:
-        return ask.headers.get("authorization") == f"Bearer {KEY}"
-
     def error(self, status: int, code: str, text: str, field: str = "") -> Answer:
         return Answer(
             422 if code == "invalid" else status,
             {"id": _ERRORS.get(code, "unprocessable_entity"), "message": text, "request_id": "0-0"},
         )
-
-    def shortage(self, text: str) -> Answer:
-        return self.error(422, "invalid", "Size is not available in this region.")
-
-    def over_quota(self, limit: str) -> Answer:
-        return self.error(422, "invalid", "creating this/these droplet(s) will exceed your droplet limit")
 
     @route("POST", "/v2/droplets", body=Create)
     def create(self, ask: Ask[Create]) -> object:
@@ -131,11 +122,11 @@ class FakeDigitalOcean(FakeCloud):
 
     @route("GET", "/v2/droplets/{id}")
     def droplet(self, ask: Ask[None]) -> object:
-        return {"droplet": self._told(self._found(ask))}
+        return {"droplet": self._told(self.found(ask))}
 
     @route("GET", "/v2/droplets/{id}/actions", query=("per_page", "page"))
     def actions(self, ask: Ask[None]) -> object:
-        machine = self._found(ask)
+        machine = self.found(ask)
         status = {"failed": "errored", "starting": "in-progress"}.get(machine.state, "completed")
         return {
             "actions": [{"id": 1, "status": status, "type": "create", "resource_id": int(machine.id)}],
@@ -145,7 +136,7 @@ class FakeDigitalOcean(FakeCloud):
 
     @route("POST", "/v2/droplets/{id}/actions", body=Act)
     def act(self, ask: Ask[Act]) -> object:
-        machine = self._found(ask)
+        machine = self.found(ask)
         if ask.body.type != "power_on" or machine.state == "starting":
             raise self.error(422, "invalid", "Droplet already has a pending event.")
         self.wake(machine)
@@ -153,7 +144,7 @@ class FakeDigitalOcean(FakeCloud):
 
     @route("DELETE", "/v2/droplets/{id}")
     def destroy(self, ask: Ask[None]) -> object:
-        self.end(self._found(ask))
+        self.end(self.found(ask))
         return Answer(204)
 
     @route("GET", "/v2/account/keys/{key}")
@@ -206,12 +197,6 @@ class FakeDigitalOcean(FakeCloud):
             for name, regions in self.sizes.items()
         ]
         return {"sizes": sizes, "links": {}, "meta": {"total": len(sizes)}}
-
-    def _found(self, ask: Ask[Any]) -> FakeMachine:
-        machine = self.find(ask.parts["id"])
-        if machine is None:
-            raise self.error(404, "not-found", "The resource you were accessing could not be found.")
-        return machine
 
     def _told(self, machine: FakeMachine) -> dict[str, Any]:
         started = machine.state not in ("starting", "failed")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from argosy.testing.fake_cloud import Answer, Ask, FakeCloud, FakeMachine, Shortage, route
+from argosy.testing.fake_cloud import AddKey, Answer, Ask, FakeCloud, FakeMachine, Shortage, route
 
 KEY: Final = "fake0key0of0the0fake"
 TOKEN: Final = "eyJ.fake-token-of.the-fake"
@@ -25,12 +25,11 @@ class Order(msgspec.Struct, forbid_unknown_fields=True):
     operating_system_label: str = "ubuntu_20_04_lts_nvidia"
 
 
-class AddKey(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    public_key: str
-
-
 class FakeFluidstack(FakeCloud):
+    none_left = (400, "capacity", "{} is out of stock")
+    over_limit = (403, "quota", "Quota exceeded: limit {}")
+    missing = "there is no such instance"
+
     def begin(self) -> None:
         self.types = {"H100_NVLINK_80GB": ("FINLAND", "CANADA"), "RTX_A6000_48GB": ("CANADA",)}
         self.keys: list[AddKey] = []
@@ -52,12 +51,6 @@ class FakeFluidstack(FakeCloud):
             problem = {"loc": ["body", field], "msg": text, "type": "value_error"}
             return Answer(422, {"detail": [problem]})
         return Answer(status, {"message": text})
-
-    def shortage(self, text: str) -> Answer:
-        return self.error(400, "capacity", f"{text} is out of stock")
-
-    def over_quota(self, limit: str) -> Answer:
-        return self.error(403, "quota", f"Quota exceeded: limit {limit}")
 
     @route("GET", "/clusters")
     def list_clusters(self, ask: Ask[None]) -> object:
@@ -92,9 +85,7 @@ class FakeFluidstack(FakeCloud):
 
     @route("DELETE", "/instances/{id}")
     def delete(self, ask: Ask[None]) -> object:
-        machine = self.find(ask.parts["id"])
-        if machine is None:
-            raise self.error(404, "not-found", "there is no such instance")
+        machine = self.found(ask)
         if machine.state == "failed":
             machine.state = "stopped"
         self.end(machine)

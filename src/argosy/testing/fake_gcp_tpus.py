@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from argosy.testing.fake_cloud import Answer, Ask, FakeMachine, OverQuota, Shortage, route
+from argosy.testing.fake_cloud import Answer, Ask, FakeMachine, Nothing, OverQuota, Shortage, route
 from argosy.testing.fake_gcp_account import PROJECT
 from argosy.testing.fake_gcp_network import FakeGcpNetwork
 
@@ -67,10 +67,6 @@ class TpuSpec(_Body):
 
 class TpuSpecs(_Body):
     node_spec: list[TpuSpec]
-
-
-class Nothing(_Body):
-    pass
 
 
 class Until(_Body):

@@ -59,6 +59,9 @@ class AddKey(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class FakeHyperstack(FakeCloud):
+    none_left = (400, "not_enough_stock", "Not enough stock available for this flavor")
+    over_limit = (400, "invalid", "Quota exceeded for instances: limit {}")
+
     def begin(self) -> None:
         self.flavors = {
             "n3-H100x1": ("H100-80G-PCIe", ("CANADA-1", "NORWAY-1")),
@@ -83,12 +86,6 @@ class FakeHyperstack(FakeCloud):
         reasons = {"invalid": "bad_request", "not-found": "not_found", "rate": "too_many_requests"}
         reason = reasons.get(code, code)
         return Answer(status, {"status": False, "error_reason": reason, "message": text})
-
-    def shortage(self, text: str) -> Answer:
-        return self.error(400, "not_enough_stock", "Not enough stock available for this flavor")
-
-    def over_quota(self, limit: str) -> Answer:
-        return self.error(400, "invalid", f"Quota exceeded for instances: limit {limit}")
 
     @route("POST", "/v1/core/virtual-machines", body=Create)
     def create(self, ask: Ask[Create]) -> object:

@@ -99,6 +99,9 @@ class Act(_Strict):
 
 
 class FakeIbm(FakeCloud):
+    none_left = (409, "insufficient_capacity", "There is no capacity for {}")
+    over_limit = (400, "over_quota", "The quota of instances is reached: limit {}")
+
     def begin(self) -> None:
         self.things: dict[str, tuple[str, Thing]] = {}  # id -> (region and kind, what was asked)
         self.rules: list[Rule] = []
@@ -114,12 +117,6 @@ class FakeIbm(FakeCloud):
 
     def error(self, status: int, code: str, text: str, field: str = "") -> Answer:
         return Answer(status, {"errors": [{"code": _CODES.get(code, code), "message": text}], "trace": "t"})
-
-    def shortage(self, text: str) -> Answer:
-        return self.error(409, "insufficient_capacity", f"There is no capacity for {text}")
-
-    def over_quota(self, limit: str) -> Answer:
-        return self.error(400, "over_quota", f"The quota of instances is reached: limit {limit}")
 
     def preempt(self, machine: FakeMachine) -> None:
         super().preempt(machine)

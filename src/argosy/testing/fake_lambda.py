@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from argosy.testing.fake_cloud import Answer, Ask, FakeCloud, FakeMachine, route
+from argosy.testing.fake_cloud import AddKey, Answer, Ask, FakeCloud, FakeMachine, route
 
 KEY: Final = "secret_fake_key.of-the-fake"
 _STATUS: Final = {"starting": "booting", "running": "active", "ending": "terminating"}
@@ -34,21 +34,16 @@ class Terminate(msgspec.Struct, forbid_unknown_fields=True):
     instance_ids: list[str]
 
 
-class AddKey(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
-    public_key: str
-
-
 class FakeLambda(FakeCloud):
+    bearer = KEY
+    over_limit = (400, "global/quota-exceeded", "Quota exceeded: limit {}")
+
     def begin(self) -> None:
         self.types = {"gpu_1x_a10": ("us-east-1", "us-west-1"), "gpu_8x_h100_sxm5": ("us-west-1",)}
         self.keys: list[AddKey] = []
 
     def environ(self) -> dict[str, str]:
         return {"LAMBDA_API_KEY": KEY, "LAMBDA_API_URL": self.url}
-
-    def knows(self, ask: Ask[Any]) -> bool:
-        return ask.headers.get("authorization") == f"Bearer {KEY}"
 
     def error(self, status: int, code: str, text: str, field: str = "") -> Answer:
         codes = {
@@ -62,9 +57,6 @@ class FakeLambda(FakeCloud):
     def shortage(self, text: str) -> Answer:
         code = "instance-operations/launch/insufficient-capacity"
         return self.error(400, code, "Not enough capacity to fulfill launch request.")
-
-    def over_quota(self, limit: str) -> Answer:
-        return self.error(400, "global/quota-exceeded", f"Quota exceeded: limit {limit}")
 
     @route("POST", "/api/v1/instance-operations/launch", body=Launch)
     def launch(self, ask: Ask[Launch]) -> object:

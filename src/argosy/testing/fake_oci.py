@@ -115,6 +115,9 @@ def _key() -> Any:
 
 
 class FakeOci(FakeCloud):
+    none_left = (500, "InternalError", "Out of host capacity.")
+    over_limit = (400, "LimitExceeded", "The following service limits were exceeded: limit {}.")
+
     def begin(self) -> None:
         self.subscribed = ["eu-frankfurt-1", "us-ashburn-1"]
         self.things: dict[str, tuple[str, Thing]] = {}  # id -> (path, what was asked)
@@ -167,12 +170,6 @@ class FakeOci(FakeCloud):
 
     def error(self, status: int, code: str, text: str, field: str = "") -> Answer:
         return Answer(status, {"code": _CODES.get(code, code), "message": text})
-
-    def shortage(self, text: str) -> Answer:
-        return self.error(500, "InternalError", "Out of host capacity.")
-
-    def over_quota(self, limit: str) -> Answer:
-        return self.error(400, "LimitExceeded", f"The following service limits were exceeded: limit {limit}.")
 
     def _once(self, ask: Ask[Any], make: Any) -> object:
         token = ask.headers.get("opc-retry-token", "")

@@ -42,6 +42,11 @@ class AddNetwork(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class FakePaperspace(FakeCloud):
+    bearer = KEY
+    none_left = (400, "invalid", "We are currently out of capacity for the selected VM type")
+    over_limit = (403, "FORBIDDEN", "Your team has reached its limit of machines of this type")
+    missing = "Machine not found"
+
     def begin(self) -> None:
         self.types = {"H100": ("East Coast (NY2)",), "C5": ("East Coast (NY2)", "Europe (AMS1)")}
         self.scripts: dict[str, AddScript] = {}
@@ -54,9 +59,6 @@ class FakePaperspace(FakeCloud):
     def new_id(self, number: int) -> str:
         return f"ps{number:06x}"
 
-    def knows(self, ask: Ask[Any]) -> bool:
-        return ask.headers.get("authorization") == f"Bearer {KEY}"
-
     def error(self, status: int, code: str, text: str, field: str = "") -> Answer:
         codes = {
             "unauthorized": "UNAUTHORIZED",
@@ -65,12 +67,6 @@ class FakePaperspace(FakeCloud):
             "rate": "TOO_MANY_REQUESTS",
         }
         return Answer(status, {"code": codes.get(code, code), "message": text})
-
-    def shortage(self, text: str) -> Answer:
-        return self.error(400, "invalid", "We are currently out of capacity for the selected VM type")
-
-    def over_quota(self, limit: str) -> Answer:
-        return self.error(403, "FORBIDDEN", "Your team has reached its limit of machines of this type")
 
     @route("POST", "/v1/machines", body=Create)
     def create(self, ask: Ask[Create]) -> object:
@@ -101,14 +97,14 @@ class FakePaperspace(FakeCloud):
 
     @route("DELETE", "/v1/machines/{id}")
     def delete(self, ask: Ask[None]) -> object:
-        machine = self._found(ask)
+        machine = self.found(ask)
         self.stuck.pop(machine.id, None)
         self.end(machine)
         return {"event": {"id": "e2", "name": "destroy", "state": "new", "machineId": machine.id}}
 
     @route("PATCH", "/v1/machines/{id}/stop")
     def stop(self, ask: Ask[None]) -> object:
-        machine = self._found(ask)
+        machine = self.found(ask)
         if machine.state == "starting":
             raise self.error(400, "invalid", "This machine is currently starting.")
         self.rest(machine)
@@ -116,7 +112,7 @@ class FakePaperspace(FakeCloud):
 
     @route("PATCH", "/v1/machines/{id}/start")
     def start(self, ask: Ask[None]) -> object:
-        machine = self._found(ask)
+        machine = self.found(ask)
         if machine.state != "stopped":
             raise self.error(400, "invalid", f"This machine is currently {_STATE[machine.state]}.")
         self.wake(machine)
@@ -200,12 +196,6 @@ class FakePaperspace(FakeCloud):
         some, end = found[after : after + limit], after + limit
         more = {"hasMore": True, "nextPage": str(end)} if end < len(found) else {"hasMore": False}
         return {"items": some, **more}
-
-    def _found(self, ask: Ask[Any]) -> FakeMachine:
-        machine = self.find(ask.parts["id"])
-        if machine is None:
-            raise self.error(404, "not-found", "Machine not found")
-        return machine
 
     def _is_stuck(self, machine: FakeMachine) -> bool:
         return machine.id in self.stuck or machine.state == "starting"

@@ -117,6 +117,10 @@ class NewVolume(msgspec.Struct, forbid_unknown_fields=True):
 class FakeRunPod(FakeCloud):
     """`kind` of a machine is the GPU's id. `floor`: the lowest bid that is taken, in dollars for a GPU."""
 
+    bearer = KEY
+    over_limit = (403, "forbidden", "You have reached the maximum number of pods, limit {}")
+    missing = "pod not found"
+
     def begin(self) -> None:
         self.gpus = {
             "NVIDIA A40": ("A40", 48, ("EU-SE-1", "US-KS-2")),
@@ -130,18 +134,12 @@ class FakeRunPod(FakeCloud):
     def environ(self) -> dict[str, str]:
         return {"RUNPOD_API_KEY": KEY, "ARGOSY_RUNPOD_URL": self.url}
 
-    def knows(self, ask: Ask[Any]) -> bool:
-        return ask.headers.get("authorization") == f"Bearer {KEY}"
-
     def error(self, status: int, code: str, text: str, field: str = "") -> Answer:
         body = {"title": code.replace("-", " ").title(), "status": status, "detail": text}
         return Answer(status, body, {"content-type": "application/problem+json"})
 
     def shortage(self, text: str) -> Answer:
         return self.error(500, "internal-server-error", _NONE)
-
-    def over_quota(self, limit: str) -> Answer:
-        return self.error(403, "forbidden", f"You have reached the maximum number of pods, limit {limit}")
 
     # -- pods -----------------------------------------------------------------------------------------------
 
@@ -220,9 +218,7 @@ class FakeRunPod(FakeCloud):
 
     @route("DELETE", "/v2/pods/{id}")
     def delete_pod(self, ask: Ask[None]) -> object:
-        machine = self.find(ask.parts["id"])
-        if machine is None:
-            raise self.error(404, "not-found", "pod not found")
+        machine = self.found(ask)
         if machine.extra.get("cluster"):
             raise self.error(409, "conflict", "the pod belongs to a cluster")
         self._end(machine)

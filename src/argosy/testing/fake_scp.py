@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from argosy.testing.fake_cloud import Answer, Ask, FakeCloud, FakeMachine, route
+from argosy.testing.fake_cloud import Answer, Ask, FakeCloud, FakeMachine, Nothing, route
 
 KEY, SECRET, PROJECT = "access-of-the-fake", "secret-of-the-fake", "PROJECT-fake"
 ZONE, ZONE_ID = "KOREA-WEST-1-SCP-B001", "ZONE-fake"
@@ -79,11 +79,11 @@ class AddRule(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     rule_description: str = ""
 
 
-class Nothing(msgspec.Struct, forbid_unknown_fields=True):
-    """`{}`"""
-
-
 class FakeScp(FakeCloud):
+    none_left = (500, "common.error", "Insufficient resources for the server type")
+    over_limit = (400, "quota", "The quota of virtual servers is exceeded: limit {}")
+    missing = "the virtual server does not exist"
+
     def begin(self) -> None:
         self.types = ("s1v2m4", "g1v16a1")
         self.groups: dict[str, tuple[str, float]] = {}  # name -> (VPC, when it is active)
@@ -112,12 +112,6 @@ class FakeScp(FakeCloud):
 
     def error(self, status: int, code: str, text: str, field: str = "") -> Answer:
         return Answer(status, {"errorCode": code, "message": text})
-
-    def shortage(self, text: str) -> Answer:
-        return self.error(500, "common.error", "Insufficient resources for the server type")
-
-    def over_quota(self, limit: str) -> Answer:
-        return self.error(400, "quota", f"The quota of virtual servers is exceeded: limit {limit}")
 
     @route("POST", "/virtual-server/v4/virtual-servers", body=Create)
     def create(self, ask: Ask[Create]) -> object:
@@ -152,13 +146,13 @@ class FakeScp(FakeCloud):
 
     @route("GET", "/virtual-server/v2/virtual-servers/{id}/nics", query=("size",))
     def nics(self, ask: Ask[None]) -> object:
-        machine = self._found(ask)
+        machine = self.found(ask)
         nic = {"ip": "192.168.0.5", "subnetType": "PUBLIC", "natIp": machine.ip or None, "nicState": "ACTIVE"}
         return {"totalCount": 1, "contents": [nic]}
 
     @route("DELETE", "/virtual-server/v2/virtual-servers/{id}")
     def delete(self, ask: Ask[None]) -> object:
-        machine = self._found(ask)
+        machine = self.found(ask)
         if machine.state == "starting":
             raise self.error(400, "busy", "There is an ongoing request for this virtual server")
         self.end(machine)
@@ -166,13 +160,13 @@ class FakeScp(FakeCloud):
 
     @route("POST", "/virtual-server/v2/virtual-servers/{id}/stop", body=Nothing)
     def stop(self, ask: Ask[Nothing]) -> object:
-        machine = self._found(ask)
+        machine = self.found(ask)
         self.rest(machine)
         return Answer(202, {"requestId": "r-3", "resourceId": machine.id})
 
     @route("POST", "/virtual-server/v2/virtual-servers/{id}/start", body=Nothing)
     def start(self, ask: Ask[Nothing]) -> object:
-        machine = self._found(ask)
+        machine = self.found(ask)
         self.wake(machine)
         return Answer(202, {"requestId": "r-4", "resourceId": machine.id})
 
@@ -262,12 +256,6 @@ class FakeScp(FakeCloud):
             ("IMAGE-GPU", "Ubuntu 20.04 for GPU", "UBUNTU"),
             ("IMAGE-W", "Windows 2022", "WINDOWS"),
         )
-
-    def _found(self, ask: Ask[Any]) -> FakeMachine:
-        machine = self.find(ask.parts["id"])
-        if machine is None:
-            raise self.error(404, "not-found", "the virtual server does not exist")
-        return machine
 
     def _told(self, machine: FakeMachine) -> dict[str, Any]:
         told = {

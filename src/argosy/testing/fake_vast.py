@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from argosy.testing.container_hosts import user_data_of
-from argosy.testing.fake_cloud import Answer, Ask, FakeCloud, FakeMachine, Shortage, route
+from argosy.testing.fake_cloud import Answer, Ask, FakeCloud, FakeMachine, Nothing, Shortage, route
 
 KEY: Final = "fakekeyofthefake0123456789abcdef"
 _OPERATORS: Final = {
@@ -57,10 +57,6 @@ class Change(msgspec.Struct, forbid_unknown_fields=True):
     state: str
 
 
-class Nothing(msgspec.Struct, forbid_unknown_fields=True):
-    pass
-
-
 def an_ask(id: int, **more: Any) -> dict[str, Any]:
     return {
         "id": id,
@@ -87,6 +83,10 @@ class FakeVast(FakeCloud):
     """`asks`: what hosts offer, by id; one that is taken is gone. `outbid`: bids up to it make a container
     that stands still."""
 
+    bearer = KEY
+    none_left = (400, "no_such_ask", "error 404/3603: no_such_ask Instance type is not available.")
+    over_limit = (400, "insufficient_credit", "Your account lacks credit; see the billing page.")
+
     def begin(self) -> None:
         self.asks = {1000 + number: an_ask(1000 + number) for number in range(40)}
         self.outbid = 0.0
@@ -95,18 +95,9 @@ class FakeVast(FakeCloud):
     def environ(self) -> dict[str, str]:
         return {"VAST_API_KEY": KEY, "ARGOSY_VAST_URL": self.url}
 
-    def knows(self, ask: Ask[Any]) -> bool:
-        return ask.headers.get("authorization") == f"Bearer {KEY}"
-
     def error(self, status: int, code: str, text: str, field: str = "") -> Answer:
         codes = {"unauthorized": "auth_error", "invalid": "invalid_args", "rate": "rate_limit"}
         return Answer(status, {"success": False, "error": codes.get(code, code), "msg": text})
-
-    def shortage(self, text: str) -> Answer:
-        return self.error(400, "no_such_ask", "error 404/3603: no_such_ask Instance type is not available.")
-
-    def over_quota(self, limit: str) -> Answer:
-        return self.error(400, "insufficient_credit", "Your account lacks credit; see the billing page.")
 
     @route("GET", "/api/v0/users/current/")
     def user(self, ask: Ask[None]) -> object:

@@ -65,6 +65,10 @@ class Act(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class FakeVerda(FakeCloud):
+    none_left = (503, "service_unavailable", "No capacity available")
+    over_limit = (402, "insufficient_funds", "Not enough funds on the account")
+    missing = "Invalid instance id"
+
     def begin(self) -> None:
         self.types = {"1H100.80S.30V": ("FIN-01", "ICE-01"), "CPU.4V.16G": ("FIN-01",)}
         self.spots: set[str] = set()  # types that are there as spot machines
@@ -89,12 +93,6 @@ class FakeVerda(FakeCloud):
             "rate": "rate_limit_exceeded",
         }
         return Answer(status, {"code": codes.get(code, code), "message": text})
-
-    def shortage(self, text: str) -> Answer:
-        return self.error(503, "service_unavailable", "No capacity available")
-
-    def over_quota(self, limit: str) -> Answer:
-        return self.error(402, "insufficient_funds", "Not enough funds on the account")
 
     def preempt(self, machine: FakeMachine) -> None:
         super().preempt(machine)
@@ -164,9 +162,7 @@ class FakeVerda(FakeCloud):
 
     @route("GET", "/v1/instances/{id}")
     def instance(self, ask: Ask[None]) -> object:
-        machine = self.find(ask.parts["id"])
-        if machine is None:
-            raise self.error(404, "not-found", "Invalid instance id")
+        machine = self.found(ask)
         return self._told(machine)
 
     @route("PUT", "/v1/instances", body=Act)
