@@ -167,8 +167,8 @@ def test_a_store_that_fails_is_asked_again_and_then_the_server_is(
 
 
 def test_a_node_that_reaches_no_store_gets_all_through_the_server(agent: AgentProcess) -> None:
-    store = SignedStore({f"{number}": b"x" * number for number in range(50)})
-    store.close()  # nobody listens at its addresses
+    with SignedStore({f"{number}": b"x" * number for number in range(50)}) as store:
+        pass  # from now on nobody listens at its addresses
     source = Source(store)
     began_s = time.monotonic()
     got = fetch(agent, source, source.order("~/data"))

@@ -15,29 +15,25 @@ answers, a clock that is off. With `hosts` a real host stands behind each machin
 
 from __future__ import annotations
 
-import email.utils
-import http
-import http.server
 import itertools
 import re
-import socketserver
 import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from argosy.testing.cloud_hosts import CloudHosts
+from argosy.testing.http_fake import Answer as Answer
+from argosy.testing.http_fake import HttpFake
 
 B = TypeVar("B")
 F = TypeVar("F", bound=Callable[..., Any])
 _PAGE: Final = b"<!DOCTYPE html><html><body><h1>Sign in to the network</h1></body></html>"
-
-_PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus}
 
 
 class Nothing(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,14 +59,6 @@ class Ask(Generic[B]):
     @property
     def path(self) -> str:
         return self.target.partition("?")[0]
-
-
-class Answer(Exception):
-    """A reply with a status of its own; raised or returned."""
-
-    def __init__(self, status: int, body: object = None, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(f"{status} {body}")
-        self.status, self.body, self.headers = status, body, dict(headers or {})
 
 
 class Shortage(Exception):
@@ -129,11 +117,10 @@ def route(
     return mark
 
 
-class FakeCloud:
+class FakeCloud(HttpFake):
     """One account. `now`: its clock in seconds; `boot_s`, `end_s`: how long machines start and end; `lag_s`:
     so long after an order listings do not show it."""
 
-    url = ""
     bearer = ""  # a bearer token, unless the fake knows its callers in another way
     #: What the API says, as status, code and text, when there is no machine left and when there are too many.
     none_left: tuple[int, str, str] = (503, "insufficient-capacity", "Not enough capacity: {}")
@@ -159,8 +146,6 @@ class FakeCloud:
         self.now, self.hosts = now, hosts
         self.lock = threading.RLock()
         self._delays = (boot_s, end_s, lag_s)
-        self._server: _Server | None = None
-        self._closed = threading.Event()
         self.made: dict[str, FakeMachine] = {}
         self.reset()
 
@@ -342,19 +327,14 @@ class FakeCloud:
 
     # -- the server -----------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Self:
-        self._server = _Server(("127.0.0.1", 0), self)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+        super().__exit__(kind, error, trace)
         self.reset()
+
+    def date_s(self) -> float:
+        return self.now() + self.skew_s
 
     def serve(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
         """The answer to a request; None: it does not arrive."""
@@ -385,7 +365,6 @@ class FakeCloud:
             return answer if isinstance(answer, Answer) else Answer(200, answer)
 
     def hangs(self) -> bool:
-        """Whether the reply of the present call shall not come: who waits for it is about to be killed."""
         with self.lock:
             self.answered += 1
             hangs = self.answered == self.hangs_at
@@ -431,50 +410,3 @@ class FakeCloud:
         self._asked_s[limited] = [*asked, self.now()]
         if len(asked) >= most:
             raise self.error(429, "rate", "too many requests")
-
-
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self, address: tuple[str, int], cloud: FakeCloud) -> None:
-        self.cloud = cloud
-        super().__init__(address, _Handler)
-
-    def server_bind(self) -> None:  # without asking for a name of the address
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
-
-    def handle_error(self, request: Any, client_address: Any) -> None: ...
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def log_message(self, *said: object) -> None: ...
-
-    def answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", "0")))
-        cloud = self.server.cloud
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        answer = cloud.serve(self.command, self.path, headers, body)
-        if cloud.hangs():
-            answer = None
-            self.rfile.read(1)  # until who asked is gone
-        if answer is None:  # the reply is lost
-            self.close_connection = True
-            return
-        data = answer.body if isinstance(answer.body, bytes) else b""
-        if not isinstance(answer.body, bytes) and answer.body is not None:
-            data = msgspec.json.encode(answer.body)
-        date = email.utils.formatdate(cloud.now() + cloud.skew_s, usegmt=True)
-        lines = {"content-type": "application/json", "date": date, "content-length": str(len(data))}
-        lines |= answer.headers
-        head = f"HTTP/1.1 {answer.status} {_PHRASES.get(answer.status, 'X')}\r\n"
-        head += "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        self.wfile.write(
-            head.encode("latin-1") + b"\r\n" + data
-        )  # at once: two writes would wait for each other
-
-    do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = answer

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import threading
 import time
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from argosy.catalog.refresh.recorded import HERE, Asked, Recorded, Refused
 from argosy.providers import find_providers
+from argosy.testing.http_fake import Answer, HttpFake
 
 
-class FakePrices:
+class FakePrices(HttpFake):
     """`with FakePrices() as service: ... service.url`.
 
     Change what a sample holds before asking: `service["ibm"].profiles = [...]`. `faults` are HTTP statuses
@@ -34,20 +33,6 @@ class FakePrices:
         self.secret: str | None = None  # what the header must hold
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self._samples = _samples()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> FakePrices:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def __getitem__(self, provider: str) -> Any:  # Any: the sample has what its service has
         """What the service of a provider tells."""
@@ -67,59 +52,29 @@ class FakePrices:
                 return "application/json", json.dumps(told).replace(HERE, self.url)
         raise KeyError(asked.path)
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def _serve(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                parts = urlsplit(self.path)
-                headers = {key.lower(): value for key, value in self.headers.items()}
-                fake.requests.append((self.command, self.path, headers))
-                if fake.slow_s:
-                    time.sleep(fake.slow_s)
-                if fake.redirect:
-                    return self._reply(302, "text/plain", "", location=fake.redirect)
-                if fake.faults:
-                    return self._reply(fake.faults.pop(0), "application/json", "{}")
-                if fake.secret is not None and fake.secret not in headers.values():
-                    return self._reply(401, "application/json", "{}")
-                if fake.garbage:
-                    return self._reply(200, "text/html", "<html>maintenance</html>")
-                query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-                try:
-                    kind, text = fake._answer(Asked(parts.path, query, body, headers))
-                except KeyError:
-                    return self._reply(404, "application/json", "{}")
-                except Refused as error:
-                    return self._reply(error.status, "application/json", "{}")
-                return self._reply(200, kind, text)
-
-            def _reply(self, status: int, kind: str, text: str, location: str = "") -> None:
-                data = text.encode()
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(data)))
-                if status == 429:
-                    self.send_header("Retry-After", "7")
-                if location:
-                    self.send_header("Location", location)
-                self.end_headers()
-                if fake.cut and status == 200:
-                    self.wfile.write(data[: len(data) // 2])
-                    self.close_connection = True
-                    return
-                self.wfile.write(data)
-
-            do_GET: Callable[[Handler], None] = _serve
-            do_POST: Callable[[Handler], None] = _serve
-
-            def log_message(self, format: str, *args: object) -> None:
-                return
-
-        return Handler
+    def serve(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        parts = urlsplit(target)
+        self.requests.append((method, target, dict(headers)))
+        if self.slow_s:
+            time.sleep(self.slow_s)
+        if self.redirect:
+            return Answer(302, b"", {"content-type": "text/plain", "location": self.redirect})
+        if self.faults:
+            status = self.faults.pop(0)
+            return Answer(status, {}, {"retry-after": "7"} if status == 429 else {})
+        if self.secret is not None and self.secret not in headers.values():
+            return Answer(401, {})
+        if self.garbage:
+            return Answer(200, b"<html>maintenance</html>", {"content-type": "text/html"})
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        try:
+            kind, text = self._answer(Asked(parts.path, query, body, dict(headers)))
+        except KeyError:
+            return Answer(404, {})
+        except Refused as error:
+            return Answer(error.status, {})
+        data = text.encode()
+        return Answer(200, data, {"content-type": kind}, cut=len(data) // 2 if self.cut else -1)
 
 
 def _samples() -> dict[str, Recorded]:
