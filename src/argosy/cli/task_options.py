@@ -262,41 +262,9 @@ def _overrides(session: Session, flags: dict[str, Any], job_recovery: str | None
             found |= parse_env_text(read_text(session, file), source=file, environ=session.env)
         return found | parse_assignments(assignments, flag=flag, environ=session.env)
 
-    plain = {
-        name: flags[name]
-        for name in (
-            "name",
-            "workdir",
-            "git_url",
-            "git_ref",
-            "num_nodes",
-            "infra",
-            "cloud",
-            "region",
-            "zone",
-            "gpus",
-            "cpus",
-            "memory",
-            "instance_type",
-            "use_spot",
-            "disk_size",
-            "disk_tier",
-            "local_disk",
-            "network_tier",
-            "ports",
-            "image_id",
-            "max_hourly_cost",
-            "priority",
-            "priority_class",
-            "preset",
-        )
-    }
+    named = {*Overrides.__struct_fields__} - {"envs", "secrets"}
     return Overrides(
-        **plain,
-        objective=flags.get("objective"),
-        deadline=flags.get("deadline"),
-        max_duration=flags.get("max_duration"),
-        estimated_hours=flags.get("estimated_hours"),
+        **{name: value for name, value in flags.items() if name in named},
         job_recovery=job_recovery,
         scheduling={"queue": flags["queue"]} if flags["queue"] is not None else {},
         envs=pairs(flags["env_file"], flags["envs"], "--env"),

@@ -98,40 +98,12 @@ class Resources:
         preset: str | None = None,
         hedge: bool | None = None,
     ) -> None:
-        given: dict[str, object] = {
-            "cloud": str(cloud() if isinstance(cloud, type) else cloud) if cloud is not None else None,
-            "instance_type": instance_type,
-            "infra": infra,
-            "cpus": cpus,
-            "memory": memory,
-            "accelerators": accelerators,
-            "accelerator_args": accelerator_args,
-            "use_spot": use_spot,
-            "job_recovery": job_recovery,
-            "spot_recovery": spot_recovery,
-            "region": region,
-            "zone": zone,
-            "image_id": image_id,
-            "disk_size": disk_size,
-            "disk_tier": disk_tier,
-            "local_disk": local_disk,
-            "network_tier": network_tier,
-            "ports": ports,
-            "labels": labels,
-            "autostop": autostop,
-            "priority": priority,
-            "max_hourly_cost": max_hourly_cost,
-            "regions": regions,
-            "not": exclude,
-            "location": location,
-            "edge_config": edge_config,
-            "networking": networking,
-            "quantum_backend": quantum_backend,
-            "priority_class": priority_class,
-            "preset": preset,
-            "hedge": hedge,
-        }
-        self.fields: dict[str, object] = {name: value for name, value in given.items() if value is not None}
+        given = _given(locals())
+        if cloud is not None:
+            given["cloud"] = str(cloud() if isinstance(cloud, type) else cloud)
+        if exclude is not None:
+            given["not"] = given.pop("exclude")
+        self.fields: dict[str, object] = given
         check_fields({"resources": self.fields}, "Resources(...)")
 
     def copy(self, **changes: object) -> Resources:
@@ -210,29 +182,10 @@ class Task:
         scheduling: Mapping[str, object] | None = None,
         checkpoints: Mapping[str, object] | None = None,
     ) -> None:
-        given: dict[str, object] = {
-            "name": name,
-            "setup": as_text(setup),
-            "run": as_text(run),
-            "envs": envs,
-            "secrets": secrets,
-            "workdir": os.fspath(workdir) if isinstance(workdir, os.PathLike) else workdir,
-            "num_nodes": num_nodes,
-            "file_mounts": file_mounts,
-            "volumes": volumes,
-            "service": dict(service) if service is not None else None,
-            "config": config,
-            "max_duration": max_duration,
-            "deadline": deadline,
-            "estimated_hours": estimated_hours,
-            "progress": progress,
-            "objective": objective,
-            "inputs": inputs,
-            "outputs": outputs,
-            "scheduling": scheduling,
-            "checkpoints": checkpoints,
-        }
-        self._fields: dict[str, object] = {key: value for key, value in given.items() if value is not None}
+        if isinstance(workdir, os.PathLike):
+            workdir = os.fspath(workdir)
+        service = dict(service) if service is not None else None
+        self._fields = _given({**locals(), "setup": as_text(setup), "run": as_text(run), "resources": None})
         self._text: tuple[str, str] | None = None  # YAML and where it comes from
         self._envs: dict[str, str] = {}
         self._secrets: dict[str, str] = {}
@@ -472,6 +425,11 @@ class Task:
             raise ArgosyError("usage", "`>>` needs an open Dag", hint="write `with argosy.Dag() as dag:`")
         dag.add_edge(self, other)
         return other
+
+
+def _given(arguments: Mapping[str, object]) -> dict[str, object]:
+    """Fields of the YAML from the arguments of `__init__`, without what was left out."""
+    return {name: value for name, value in arguments.items() if name != "self" and value is not None}
 
 
 def _resources_field(resources: AnyResources) -> dict[str, object]:

@@ -80,40 +80,10 @@ class Overrides(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"Overrides({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
-#: (attribute of Overrides, flag in messages, field of the YAML)
-_TASK_FLAGS: Final = (
-    ("name", "--name", "name"),
-    ("workdir", "--workdir", "workdir"),
-    ("num_nodes", "--num-nodes", "num_nodes"),
-    ("max_duration", "--max-duration", "max_duration"),
-    ("deadline", "--deadline", "deadline"),
-    ("estimated_hours", "--estimated-hours", "estimated_hours"),
-    ("objective", "--objective", "objective"),
-    ("scheduling", "--queue", "scheduling"),
-)
-_RESOURCE_FLAGS: Final = (
-    ("infra", "--infra", "infra"),
-    ("cloud", "--cloud", "cloud"),
-    ("region", "--region", "region"),
-    ("zone", "--zone", "zone"),
-    ("gpus", "--gpus", "accelerators"),
-    ("cpus", "--cpus", "cpus"),
-    ("memory", "--memory", "memory"),
-    ("instance_type", "--instance-type", "instance_type"),
-    ("use_spot", "--use-spot", "use_spot"),
-    ("disk_size", "--disk-size", "disk_size"),
-    ("disk_tier", "--disk-tier", "disk_tier"),
-    ("local_disk", "--local-disk", "local_disk"),
-    ("network_tier", "--network-tier", "network_tier"),
-    ("ports", "--ports", "ports"),
-    ("image_id", "--image-id", "image_id"),
-    ("labels", "--label", "labels"),
-    ("max_hourly_cost", "--max-hourly-cost", "max_hourly_cost"),
-    ("priority", "--priority", "priority"),
-    ("priority_class", "--priority-class", "priority_class"),
-    ("preset", "--preset", "preset"),
-    ("job_recovery", "--job-recovery", "job_recovery"),
-)
+#: What is read by itself; the others are called as fields of the task or of its resources.
+_BY_ITSELF: Final = ("git_url", "git_ref", "envs", "secrets")
+#: Flags that are not called as their field.
+_FLAGS: Final = {"labels": "--label", "scheduling": "--queue"}
 
 
 class Parsed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -391,20 +361,18 @@ def _read_overrides(overrides: Overrides, findings: Findings) -> tuple[Section, 
     """The flags as a section with fields of the task and of its resources."""
     reader = Reader(findings)
     section = Section(Place("flags"))
-    for flags, table in ((_TASK_FLAGS, TASK), (_RESOURCE_FLAGS, RESOURCES)):
-        for attribute, flag, name in flags:
-            given = getattr(overrides, attribute)
-            field = table.field(name)
-            if given is None or given in ((), {}) or field is None:
-                continue
-            place = Place(flag)
-            is_text = isinstance(field.shape, Text) or name in ("workdir", "image_id")
-            node: Node = (
-                scalar(given, place) if isinstance(given, str) and not is_text else from_python(given, place)
-            )
-            key = Scalar(name, name, place)
-            read = reader.section(Pairs(((key, node),), place), table, "")
-            section = section.under(read)
+    for name in Overrides.__struct_fields__:
+        given = getattr(overrides, name)
+        if given is None or given in ((), {}) or name in _BY_ITSELF:
+            continue
+        table = RESOURCES if TASK.field(name) is None else TASK
+        field = table.field(name)
+        assert field is not None
+        place = Place(_FLAGS.get(name, f"--{name.replace('_', '-')}"))
+        is_text = isinstance(field.shape, Text) or name in ("workdir", "image_id")
+        node = scalar(given, place) if isinstance(given, str) and not is_text else from_python(given, place)
+        key = Scalar(field.name, field.name, place)
+        section = section.under(reader.section(Pairs(((key, node),), place), table, ""))
     if overrides.git_url is not None:
         pairs = [("url", overrides.git_url), ("ref", overrides.git_ref)]
         node = from_python({"workdir": {key: text for key, text in pairs if text}}, Place("--git-url"))

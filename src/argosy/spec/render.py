@@ -165,7 +165,7 @@ def _workdir(task: Task) -> object:
 
 
 def _resources(candidates: tuple[Resources, ...], *, ordered: bool) -> Document:
-    documents = [_candidate(one) for one in candidates]
+    documents = [resources_document(one) for one in candidates]
     first = documents[0] if documents else {}
     if len(documents) < 2:
         return first
@@ -178,7 +178,8 @@ def _resources(candidates: tuple[Resources, ...], *, ordered: bool) -> Document:
     return {**common, ("ordered" if ordered else "any_of"): listed}
 
 
-def _candidate(resources: Resources) -> Document:
+def resources_document(resources: Resources) -> Document:
+    """One candidate as plain values with the field names of the YAML."""
     memory: object = None
     if resources.memory is not None:
         memory = render_bound_size(resources.memory)
@@ -212,11 +213,6 @@ def _candidate(resources: Resources) -> Document:
         known = document.get(name)
         document[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
     return document
-
-
-def resources_document(resources: Resources) -> Document:
-    """One candidate as plain values with the field names of the YAML."""
-    return _candidate(resources)
 
 
 def _scheduling(scheduling: Scheduling) -> Document:

@@ -23,7 +23,6 @@ from typing import Final
 import msgspec
 
 from argosy.model.errors import CODES, ArgosyError, suggest
-from argosy.model.resources import Resources
 from argosy.model.tenancy import Amounts, Group, Preset, Queue, Resting, SharePolicy, Tenancy
 from argosy.model.units import render_milli
 from argosy.spec.build import build_candidates
@@ -284,7 +283,7 @@ def render_tenancy(tenancy: Tenancy) -> str:
     document: dict[str, object] = {
         "queues": {queue.path: _queue_document(queue) or None for queue in tenancy.queues},
         "groups": {group.name: given(_group_document(group)) for group in tenancy.groups},
-        "presets": {preset.name: _preset_document(preset.resources) for preset in tenancy.presets},
+        "presets": {preset.name: resources_document(preset.resources) for preset in tenancy.presets},
         "policy": _policy_document(tenancy.policy),
         "sessions": _resting_document(tenancy.sessions),
     }
@@ -324,10 +323,6 @@ def _resting_document(rule: Resting | None) -> dict[str, object]:
 
 def _group_document(group: Group) -> dict[str, object]:
     return {"nodes": list(group.nodes), "kinds": list(group.kinds), "queues": list(group.queues)}
-
-
-def _preset_document(resources: Resources) -> dict[str, object]:
-    return resources_document(resources)
 
 
 def _policy_document(policy: SharePolicy) -> dict[str, object]:
