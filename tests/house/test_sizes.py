@@ -61,7 +61,6 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("function", "catalog/overlay.py:_read_terms"): 68,
         ("function", "cli/launching.py:launch"): 66,
         ("function", "client/local_server.py:ensure_running"): 62,
-        ("function", "client/tasks.py:Resources.__init__"): 70,
         ("function", "convert/ray.py:ray_job"): 97,
         ("function", "planning/deadline.py:next_step"): 68,
         ("function", "planning/market.py:cheapest_in_regions"): 65,
