@@ -15,7 +15,7 @@ import pytest
 
 from argosy.catalog import Catalog
 from argosy.catalog.catalog import SHIPPED
-from argosy.catalog.listing import gpu_rows, offer_rows, region_rows
+from argosy.catalog.listing import gpu_rows, region_rows
 from argosy.catalog.table import CorruptTable, Table, write_table
 from argosy.model.market import DAY_MS
 from argosy.model.offer import Capacity
@@ -24,6 +24,8 @@ from argosy.model.units import GIB, Bound
 from argosy.planning.ability import Ability
 from argosy.planning.choose import plan
 from argosy.planning.market import rank
+from argosy.planning.objective import Known, evaluate
+from argosy.server.price_rows import offer_view
 
 PRICES = os.environ.get("ARGOSY_PRICES", "")
 needs_files = pytest.mark.skipif(
@@ -293,9 +295,10 @@ def test_rows_for_people(catalog: Catalog) -> None:
     assert estimated.on_demand.render().startswith("~$")
 
     wish = Resources(accelerator=Accelerator(model="L4", milli=1000), use_spot=True)
-    shown = offer_rows(catalog, rank([wish], 2, catalog.market, limit=5).plan.choices)
+    choices = rank([wish], 2, catalog.market, limit=5).plan.choices
+    shown = [offer_view(catalog, evaluate(each, 2, Known()), 1, (), ()) for each in choices]
     assert len(shown) == 5
-    assert all(row.source and row.total_micro_usd == 2 * row.price.micro_usd for row in shown)
+    assert all(row.source and row.hourly_micro_usd == 2 * row.price.micro_usd for row in shown)
     assert any(row.interrupted_pct_high is not None for row in shown if row.provider == "aws")
 
 

@@ -10,10 +10,11 @@ from command_line import CommandLine
 
 from argosy.api.jobs import JobView
 from argosy.api.launching import ExecRequest, JobsLaunchRequest, LaunchRequest
-from argosy.api.pool import DeviceView, ExplainReply, HolderView, MachineView, PoolList, PoolView, ShareView
+from argosy.api.pool import DeviceView, ExplainReply, MachineView, PoolList, PoolView, ShareView
 from argosy.api.quota import QueueRequest, TenancyReply
 from argosy.cli.pool_drawing import draw_rows
 from argosy.model.facts import Device
+from argosy.model.pooled import HolderView
 from argosy.model.resources import Accelerator, Resources
 from argosy.model.task import Task
 from argosy.model.tenancy import Group, Preset, Queue, Tenancy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from argosy.api.planning import CompareView
+from argosy.model.priced import CompareView
 from argosy.pages.comparison import render_comparison
 
 ROWS = [

@@ -13,10 +13,11 @@ from urllib.parse import urlencode
 
 import pytest
 
-from argosy.api.pool import DeviceView, HolderView, MachineView, PoolView, ShareView, WaitingView
+from argosy.api.pool import DeviceView, MachineView, PoolView, ShareView, WaitingView
 from argosy.client.client import Client
 from argosy.client.folders import FolderFiles
 from argosy.model.facts import Device
+from argosy.model.pooled import HolderView
 from argosy.pages.pool_map import render_html, render_svg
 from argosy.server.apps.pages import refused
 from argosy.server.apps.rules import Refusal

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from argosy.api.endpoint import Reply, Request, endpoint
 from argosy.model.offer import Plan
-from argosy.model.priced import PriceView, Refused
+from argosy.model.priced import CompareView, PriceView, Refused
 from argosy.model.task import Task
 
 
@@ -51,23 +51,6 @@ class OfferView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     launchable: bool = False
     places: int = 1  # `distinct`: at how many places it is among the best
     refused: tuple[Refused, ...] = ()  # capacity that was not there when it was asked for, newest first
-
-
-class CompareView(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    """The best of one capacity. None: not known, as no runtime was given."""
-
-    kind: str  # owned, reserved, spot, on-demand, queued
-    place: str
-    instance_type: str
-    num_nodes: int
-    price_micro_usd: int  # per hour, of all nodes
-    estimated: bool = False
-    total_micro_usd: int | None = None  # expected, with what losses cost
-    finish_s: int | None = None
-    losses: float | None = None  # expected number
-    in_time: float | None = None  # chance of meeting the deadline
-    against_on_demand: float | None = None  # 0.6: costs 60 % less than on-demand
-    note: str = ""
 
 
 class PlanReply(Reply, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,23 +7,7 @@ from argosy.api.events import EventView
 from argosy.api.quota import QueueView
 from argosy.model.facts import Device
 from argosy.model.offer import Tried
-
-
-class HolderView(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    """Who holds a part of a machine."""
-
-    id: str
-    kind: str = "job"  # job | cluster
-    number: int = 0
-    label: str = ""  # the number as commands take it: `7/3` for a job of a group
-    name: str = ""
-    user: str = ""
-    project: str = ""
-    queue: str = ""
-    started_ms: int = 0
-    ends_at_ms: int | None = None  # when it probably ends
-    preemptible: bool = False
-    leaving: bool = False
+from argosy.model.pooled import HolderView, PendingWorkload
 
 
 class ShareView(Reply, frozen=True, kw_only=True, omit_defaults=True):
@@ -56,21 +40,9 @@ class MachineView(Reply, frozen=True, kw_only=True, omit_defaults=True):
     taints: tuple[str, ...] = ()
 
 
-class WaitingView(Reply, frozen=True, kw_only=True, omit_defaults=True):
-    id: str
-    kind: str = "job"
-    number: int = 0
-    label: str = ""  # the number as commands take it: `7/3` for a job of a group
-    name: str = ""
-    user: str = ""
-    project: str = ""
-    queue: str = ""
-    position: int = 0
-    num_nodes: int = 1
-    gpu_milli: int = 0  # per node, as the next two
-    cpus_milli: int = 0
-    memory_bytes: int = 0
-    models: tuple[str, ...] = ()
+class WaitingView(PendingWorkload, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that waits, and why."""
+
     code: str = ""
     text: str = ""
     starts_at_ms: int | None = None

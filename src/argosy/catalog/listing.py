@@ -3,38 +3,14 @@ as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import msgspec
-
 from argosy.catalog.catalog import Catalog
 from argosy.model.areas import EEA, EU, Where, is_within
-from argosy.model.market import DAY_MS, Block
-from argosy.model.offer import Capacity, Choice, Offer
+from argosy.model.market import Block
+from argosy.model.offer import Capacity
 from argosy.model.priced import GpuView, PriceView, RegionView
 from argosy.model.resources import Infra
 from argosy.model.slices import hosts_of
 from argosy.model.units import render_date
-
-
-class OfferRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One choice of a plan."""
-
-    provider: str
-    region: str = ""
-    zone: str = ""
-    capacity: Capacity
-    instance_type: str = ""
-    accelerator: str = ""
-    accelerators_milli: int = 0
-    cpus_milli: int = 0
-    memory_bytes: int = 0
-    price: PriceView  # per node
-    total_micro_usd: int = 0  # all nodes
-    interrupted_pct_low: int | None = None  # of spot machines, in a month; None: not known
-    interrupted_pct_high: int | None = None
-    source: str = ""
-    rule: str = ""
 
 
 def gpu_rows(
@@ -135,42 +111,6 @@ def _gpu_row(catalog: Catalog, block: Block, kind: int, place: Infra) -> GpuView
         on_demand=best.get(Capacity.ON_DEMAND),
         spot=best.get(Capacity.SPOT),
         regions=tuple(sorted(regions)),
-    )
-
-
-def offer_rows(catalog: Catalog, choices: Iterable[Choice]) -> tuple[OfferRow, ...]:
-    """Rows for the choices of a plan, in their order, with source and hazard."""
-    return tuple(_offer_row(catalog, choice.offer, choice.price_micro_usd) for choice in choices)
-
-
-def _offer_row(catalog: Catalog, offer: Offer, total_micro_usd: int) -> OfferRow:
-    priced = offer.provider in catalog.providers and offer.capacity in (Capacity.ON_DEMAND, Capacity.SPOT)
-    source, rule = catalog.source_of(offer) if priced else ("", "")
-    hazard = None
-    if offer.capacity is Capacity.SPOT:
-        hazard = catalog.hazard(offer.provider, offer.region, offer.shape.instance_type)
-    return OfferRow(
-        provider=offer.provider,
-        region=offer.region,
-        zone=offer.zone,
-        capacity=offer.capacity,
-        instance_type=offer.shape.instance_type,
-        accelerator=offer.shape.accelerator or "",
-        accelerators_milli=offer.shape.accelerators_milli,
-        cpus_milli=offer.shape.cpus_milli,
-        memory_bytes=offer.shape.memory_bytes,
-        price=PriceView(
-            micro_usd=offer.price_micro_usd,
-            region=offer.region,
-            zone=offer.zone,
-            estimated=offer.estimated,
-            as_of=render_date(offer.quoted_at_ms // DAY_MS),
-        ),
-        total_micro_usd=total_micro_usd,
-        interrupted_pct_low=hazard.low_pct if hazard else None,
-        interrupted_pct_high=hazard.high_pct if hazard else None,
-        source=source,
-        rule=rule,
     )
 
 

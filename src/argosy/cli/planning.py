@@ -13,7 +13,8 @@ from argosy.cli.task_options import parse_all, parse_described, task_options, we
 from argosy.model.units import render_bytes, render_duration, render_milli, render_price
 
 if TYPE_CHECKING:
-    from argosy.api.planning import CompareView, OfferView, PlanReply
+    from argosy.api.planning import OfferView, PlanReply
+    from argosy.model.priced import CompareView
     from argosy.model.task import Task
 
 _OFFERS_MAX: Final = 2000

@@ -83,3 +83,20 @@ class RegionView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     carbon_g_per_kwh: float | None = None  # of its grid; None: not known
     carbon_estimated: bool = False
     carbon_source: str = ""
+
+
+class CompareView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The best of one capacity. None: not known, as no runtime was given."""
+
+    kind: str  # owned, reserved, spot, on-demand, queued
+    place: str  # provider/region/zone
+    instance_type: str
+    num_nodes: int
+    price_micro_usd: int  # per hour, of all nodes
+    estimated: bool = False  # the price is an estimate
+    total_micro_usd: int | None = None  # expected, with what losses cost
+    finish_s: int | None = None  # expected, from now
+    losses: float | None = None  # expected number
+    in_time: float | None = None  # chance of meeting the deadline
+    against_on_demand: float | None = None  # 0.6: costs 60 % less than on-demand
+    note: str = ""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
-from argosy.api.planning import CompareView
+from argosy.model.priced import CompareView
 from argosy.model.units import render_chance, render_duration, render_price
 
 _COLOURS: Final = {

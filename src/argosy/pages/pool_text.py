@@ -9,7 +9,8 @@ from argosy.model.kinds import is_named
 from argosy.model.units import do, many, render_duration, render_milli
 
 if TYPE_CHECKING:
-    from argosy.api.pool import DeviceView, HolderView, MachineView, PoolView, WaitingView
+    from argosy.api.pool import DeviceView, MachineView, PoolView, WaitingView
+    from argosy.model.pooled import HolderView
 
 WHOLE_MILLI: Final = 1000
 _LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from argosy.model.offer import Capacity, Choice
+from argosy.model.priced import CompareView
 from argosy.planning.outlook import DeadlineAsk, Policy, plan_deadline
 
 _KINDS: Final = (
@@ -19,23 +20,6 @@ _KINDS: Final = (
 )
 
 
-class CompareRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The best of one capacity. None: not known, as no runtime was given."""
-
-    kind: str  # owned, reserved, spot, on-demand, queued
-    place: str  # provider/region/zone
-    instance_type: str
-    num_nodes: int
-    price_micro_usd: int  # per hour, of all nodes
-    estimated: bool = False  # the price is an estimate
-    total_micro_usd: int | None = None  # expected, with what losses cost
-    finish_s: int | None = None  # expected, from now
-    losses: float | None = None  # expected number
-    in_time: float | None = None  # chance of meeting the deadline
-    against_on_demand: float | None = None  # 0.6: costs 60 % less than on-demand
-    note: str = ""
-
-
 def compare(
     choices: Sequence[Choice],
     *,
@@ -44,13 +28,13 @@ def compare(
     hazard: Callable[[Choice], float | None] | None = None,
     durations: Callable[[Choice], int] | None = None,
     deadline_given: bool = True,
-) -> tuple[CompareRow, ...]:
+) -> tuple[CompareView, ...]:
     """One row for each capacity that is there, cheapest first.
 
     Without `ask` the best of a capacity has the lowest price per hour; with it, the lowest expected total.
     `deadline_given` False: the deadline in `ask` is only a horizon, no chance is told.
     """
-    rows: list[CompareRow] = []
+    rows: list[CompareView] = []
     for capacity, kind in _KINDS:
         mine = [choice for choice in choices if choice.offer.capacity is capacity]
         if not mine:
@@ -71,7 +55,7 @@ def compare(
             )
         )
 
-    def money(row: CompareRow) -> int:
+    def money(row: CompareView) -> int:
         return row.price_micro_usd if row.total_micro_usd is None else row.total_micro_usd
 
     usual = next((money(row) for row in rows if row.kind == "on-demand"), None)
@@ -80,9 +64,9 @@ def compare(
     return tuple(sorted(rows, key=money))
 
 
-def _row(kind: str, choice: Choice, num_nodes: int) -> CompareRow:
+def _row(kind: str, choice: Choice, num_nodes: int) -> CompareView:
     offer = choice.offer
-    return CompareRow(
+    return CompareView(
         kind=kind,
         place="/".join(part for part in (offer.provider, offer.region, offer.zone) if part),
         instance_type=offer.shape.instance_type,

@@ -8,25 +8,14 @@ import msgspec
 
 from argosy.model.kinds import kind_of_id
 from argosy.model.offer import Placement
+from argosy.model.pooled import HolderView, PendingWorkload
 from argosy.scheduler.ask import Machine, Waiting
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one workload holds."""
+class Held(HolderView, frozen=True, kw_only=True, omit_defaults=True):
+    """What one workload holds, and where."""
 
-    id: str  # of the workload
-    kind: str = "job"  # job | cluster
-    number: int = 0
-    label: str = ""  # the number as commands take it: `7/3` for a job of a group
-    name: str = ""
-    user: str = ""
-    project: str = ""
-    queue: str = ""  # path of the leaf that it counts in
     placements: tuple[Placement, ...] = ()
-    started_ms: int = 0
-    ends_at_ms: int | None = None  # when it probably ends
-    preemptible: bool = False
-    leaving: bool = False  # is being ended
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,23 +27,9 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     starts_at_ms: int | None = None  # when it probably starts; None: not known
 
 
-class Queued(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Queued(PendingWorkload, frozen=True, kw_only=True, omit_defaults=True):
     """What one workload waits for."""
 
-    id: str  # of the workload
-    kind: str = "job"  # job | cluster
-    number: int = 0
-    label: str = ""  # the number as commands take it: `7/3` for a job of a group
-    name: str = ""
-    user: str = ""
-    project: str = ""
-    queue: str = ""
-    position: int = 0  # 1: the next in the order of the pool
-    num_nodes: int = 1
-    gpu_milli: int = 0  # per node, as the next two
-    cpus_milli: int = 0
-    memory_bytes: int = 0
-    models: tuple[str, ...] = ()  # any of these; (): any model
     waiting: Waiting | None = None  # why, and until when
 
 

@@ -7,20 +7,12 @@ from typing import Final
 
 import msgspec
 
-from argosy.api.pool import (
-    AttemptView,
-    DeviceView,
-    GangView,
-    HolderView,
-    MachineView,
-    PoolView,
-    ShareView,
-    WaitingView,
-)
+from argosy.api.pool import AttemptView, DeviceView, GangView, MachineView, PoolView, ShareView, WaitingView
 from argosy.identity.deciding import Scopes
 from argosy.model.kinds import KINDS, gang_of, gangs, kind_of, label, title
 from argosy.model.offer import DeviceShare, Placement, Tried
 from argosy.model.phases import Desired, WorkloadPhase
+from argosy.model.pooled import HolderView
 from argosy.model.reasons import explained, hint_for
 from argosy.model.rows import Attempt, Node, Workload
 from argosy.model.units import render_duration
@@ -104,26 +96,10 @@ def _share(holder: int, share: DeviceShare) -> ShareView:
 
 
 def _waiting(queued: Queued) -> WaitingView:
-    waiting = queued.waiting
-    return WaitingView(
-        id=queued.id,
-        kind=queued.kind,
-        number=queued.number,
-        label=queued.label,
-        name=queued.name,
-        user=queued.user,
-        project=queued.project,
-        queue=queued.queue,
-        position=queued.position,
-        num_nodes=queued.num_nodes,
-        gpu_milli=queued.gpu_milli,
-        cpus_milli=queued.cpus_milli,
-        memory_bytes=queued.memory_bytes,
-        models=queued.models,
-        code=waiting.code if waiting is not None else "",
-        text=waiting.text if waiting is not None else "",
-        starts_at_ms=waiting.starts_at_ms if waiting is not None else None,
-    )
+    view, why = msgspec.convert(queued, WaitingView, from_attributes=True), queued.waiting
+    if why is None:
+        return view
+    return msgspec.structs.replace(view, code=why.code, text=why.text, starts_at_ms=why.starts_at_ms)
 
 
 # -- why --------------------------------------------------------------------------------------------

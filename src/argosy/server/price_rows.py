@@ -10,11 +10,12 @@ import msgspec
 from argosy.api.planning import OfferView
 from argosy.api.prices import ModelView
 from argosy.model.errors import ArgosyError
+from argosy.model.market import DAY_MS
 from argosy.model.offer import Capacity, Choice, Offer, Rejection
 from argosy.model.priced import GpuView, PriceView, Refused
 from argosy.model.resources import Infra, Resources, serves
 from argosy.model.task import Task
-from argosy.model.units import parse_milli, render_milli, render_price
+from argosy.model.units import parse_milli, render_date, render_milli, render_price
 from argosy.spec.notation import parse_infra
 
 if TYPE_CHECKING:
@@ -249,32 +250,40 @@ def offer_view(
     catalog: Catalog, ranked: Ranked, places: int, standing: Sequence[Refusal], drivers: Collection[str]
 ) -> OfferView:
     """One row of a plan. `places`: for how many places it stands, `drivers`: providers in use."""
-    from argosy.catalog.listing import offer_rows
-
-    (row,) = offer_rows(catalog, [ranked.choice])
+    choice, offer = ranked.choice, ranked.choice.offer
+    is_spot, shape = offer.capacity is Capacity.SPOT, offer.shape
+    priced = offer.provider in catalog.providers and (is_spot or offer.capacity is Capacity.ON_DEMAND)
+    source, rule = catalog.source_of(offer) if priced else ("", "")
+    hazard = catalog.hazard(offer.provider, offer.region, shape.instance_type) if is_spot else None
     return OfferView(
-        provider=row.provider,
-        region=row.region,
-        zone=row.zone,
-        capacity=row.capacity.value,
-        instance_type=row.instance_type,
-        accelerator=row.accelerator,
-        accelerators_milli=row.accelerators_milli,
-        cpus_milli=row.cpus_milli,
-        memory_bytes=row.memory_bytes,
-        price=row.price,
-        hourly_micro_usd=row.total_micro_usd,
+        provider=offer.provider,
+        region=offer.region,
+        zone=offer.zone,
+        capacity=offer.capacity.value,
+        instance_type=shape.instance_type,
+        accelerator=shape.accelerator or "",
+        accelerators_milli=shape.accelerators_milli,
+        cpus_milli=shape.cpus_milli,
+        memory_bytes=shape.memory_bytes,
+        price=PriceView(
+            micro_usd=offer.price_micro_usd,
+            region=offer.region,
+            zone=offer.zone,
+            estimated=offer.estimated,
+            as_of=render_date(offer.quoted_at_ms // DAY_MS),
+        ),
+        hourly_micro_usd=choice.price_micro_usd,
         runtime_s=ranked.runtime.seconds,
         basis=ranked.runtime.basis,
         total_micro_usd=ranked.cost_micro_usd,
         carbon_g=ranked.carbon_g,
-        interrupted_pct_low=row.interrupted_pct_low,
-        interrupted_pct_high=row.interrupted_pct_high,
-        source=row.source,
-        rule=row.rule,
-        launchable=row.provider in drivers,
+        interrupted_pct_low=hazard.low_pct if hazard else None,
+        interrupted_pct_high=hazard.high_pct if hazard else None,
+        source=source,
+        rule=rule,
+        launchable=offer.provider in drivers,
         places=places,
-        refused=refused(standing, row.provider, row.instance_type, offer=ranked.choice.offer),
+        refused=refused(standing, offer.provider, shape.instance_type, offer=offer),
     )
 
 

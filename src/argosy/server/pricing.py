@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from argosy.api.planning import CompareView, OfferView, PipelineReply, PipelineRequest, PlanReply, PlanRequest
+from argosy.api.planning import OfferView, PipelineReply, PipelineRequest, PlanReply, PlanRequest
 from argosy.model.errors import ArgosyError
 from argosy.model.ids import Clock
 from argosy.model.offer import Choice, Offer, Plan, Rejection, offer_key, waits_for
+from argosy.model.priced import CompareView
 from argosy.model.task import Task
 from argosy.server.catalog_offers import CatalogOffers
 from argosy.server.price_list import PriceList
@@ -24,7 +25,6 @@ from argosy.server.task_facts import hazard_of, known_of
 
 if TYPE_CHECKING:
     from argosy.planning.ability import Ability
-    from argosy.planning.compare import CompareRow
     from argosy.planning.deadline import Weighed
     from argosy.planning.objective import Known, Ranked, Run
     from argosy.planning.offered import Offered
@@ -261,7 +261,7 @@ class Pricing:
         runtimes = {each: runtime_of(each, task.num_nodes, known).seconds for each in choices}
         known_s = [seconds for seconds in runtimes.values() if seconds is not None]
         if not known_s or len(known_s) < len(runtimes):
-            return _seen(compare(choices, num_nodes=task.num_nodes))
+            return compare(choices, num_nodes=task.num_nodes)
         left_s = seconds_left(task, now_ms=now_ms, submitted_ms=now_ms)
         rows = compare(
             choices,
@@ -271,7 +271,7 @@ class Pricing:
             durations=lambda choice: runtimes[choice] or 1,
             deadline_given=left_s is not None,
         )
-        return _seen(rows)
+        return rows
 
     def _all_capacities(self, task: Task, own: Plan, request: PlanRequest) -> list[Choice]:
         """The cheapest of spot and of the rest: neither hides the other. A cluster does not recover: its spot
@@ -298,11 +298,6 @@ def _plain(choice: Choice, task: Task, known: Known) -> Ranked:
 def _in_order_of(choices: Sequence[Choice], own: Plan) -> Plan:
     mine = set(own.choices)
     return msgspec.structs.replace(own, choices=tuple(each for each in choices if each in mine))
-
-
-def _seen(rows: Sequence[CompareRow]) -> tuple[CompareView, ...]:
-    """The API's type of each: the same fields."""
-    return tuple(msgspec.convert(row, CompareView, from_attributes=True) for row in rows)
 
 
 def _page(rows: Sequence[CompareView], task: Task, said: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ from typing import Final
 import msgspec
 
 from argosy.api.planning import (
-    CompareView,
     MoveView,
     OfferView,
     PipelineReply,
@@ -20,7 +19,7 @@ from argosy.api.planning import (
 from argosy.api.prices import CatalogAge, GpuList, ModelView, RefreshReply, RegionList
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Offer, Rejection
-from argosy.model.priced import GpuView, PriceView, RegionView
+from argosy.model.priced import CompareView, GpuView, PriceView, RegionView
 from argosy.model.units import GIB
 
 STALE: Final = "prices of aws are 125 days old (2026-07-20); `argosy catalog refresh aws` gets present ones"

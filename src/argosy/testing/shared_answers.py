@@ -12,7 +12,6 @@ from argosy.api.pool import (
     DeviceView,
     ExplainReply,
     GangView,
-    HolderView,
     MachineView,
     PoolView,
     ShareView,
@@ -21,6 +20,7 @@ from argosy.api.pool import (
 from argosy.api.quota import QueueExplanation, QueueRequest, QueueView, TenancyReply
 from argosy.model.errors import ArgosyError
 from argosy.model.facts import Device
+from argosy.model.pooled import HolderView
 from argosy.model.tenancy import Queue, Tenancy
 from argosy.model.units import GIB
 
