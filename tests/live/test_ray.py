@@ -54,6 +54,7 @@ class RealRay:
             "HOME": str(self.folder),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "disabled",
+            "RAY_raylet_start_wait_time_s": "120",  # on a machine that has much else to do
         }
         common = ["--num-cpus=8", "--object-store-memory=100000000", "--disable-usage-stats"]
         try:

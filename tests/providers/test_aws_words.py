@@ -193,7 +193,7 @@ def test_what_a_listing_means(state: str, code: str, means: MachineState) -> Non
 
 def test_a_machine_is_told_from_its_tags_and_its_place_in_the_launch() -> None:
     machine = listed(InstanceLifecycle="spot")
-    assert (machine.claim_id, machine.index, machine.count, machine.tag) == (CLAIM_ID, 1, 2, "sto")
+    assert (machine.claim_id, machine.index, machine.mark.count, machine.mark.tag) == (CLAIM_ID, 1, 2, "sto")
     assert (machine.host, machine.ip, machine.user, machine.spot) == ("1.2.3.4", "10.0.0.4", "admin", True)
     assert (machine.address, machine.kind) == ("us-east-1/i-1", "g6.xlarge")
     assert listed(PublicIpAddress="").host == "10.0.0.4"

@@ -55,7 +55,7 @@ def test_a_clock_that_is_off_by_ten_minutes(tmp_path: Path) -> None:
         said = await refused(kube, provider, a_pod_claim(), border.CredentialsRejected)
         assert said == (
             "lab does not accept the credentials (Unauthorized), and this machine's clock is 10 minutes "
-            "behind the API server's: set it, for example with `timedatectl set-ntp true`"
+            "behind its clock: set it, for example with `timedatectl set-ntp true`"
         )
 
     with_cluster(tmp_path, act)

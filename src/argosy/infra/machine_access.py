@@ -44,9 +44,14 @@ class Bearer:
         self._making = asyncio.Lock()
 
     async def sign(self, ask: Ask) -> Mapping[str, str]:
+        return {"authorization": f"Bearer {await self.token(again=ask.again)}"}
+
+    async def token(self, *, again: bool = False) -> str:
+        """`again`: the last one was not accepted."""
+        refused = self._token if again else None
         async with self._making:
             now_s = self._clock.monotonic_s()
-            if ask.again or not self._token or now_s > self._until_s:
+            if self._token in ("", refused) or now_s > self._until_s:  # nobody renewed it while we waited
                 self._token, lasts_s = await self._make()
-                self._until_s = now_s + lasts_s - self._early_s
-        return {"authorization": f"Bearer {self._token}"}
+                self._until_s = now_s + max(lasts_s - self._early_s, 1.0)
+            return self._token

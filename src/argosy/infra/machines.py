@@ -44,15 +44,22 @@ ENDS: Final = frozenset((MachineState.PREEMPTED, MachineState.ENDED, MachineStat
 RESTS: Final = frozenset((MachineState.STOPPING, MachineState.STOPPED))
 
 
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose a machine is, as its cloud keeps it with the machine."""
+
+    claim_id: str
+    index: int  # of the node
+    count: int = 1  # machines of its claim, as was ordered
+    tag: str = ""
+    user: str = ""  # who logs in
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One machine that carries the mark of a claim."""
 
     id: str
-    claim_id: str
-    index: int  # of the node
+    mark: Mark
     state: MachineState
-    count: int = 1  # machines of its claim, as was ordered
-    tag: str = ""
     region: str = ""
     zone: str = ""
     kind: str = ""  # type of machine
@@ -66,6 +73,14 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: border.BorderError | None = None  # of FAILED
     own_key: bool = False  # it has made its host key itself
     stays: bool = False  # although it has ended: somebody has to delete it
+
+    @property
+    def claim_id(self) -> str:
+        return self.mark.claim_id
+
+    @property
+    def index(self) -> int:
+        return self.mark.index
 
     @property
     def is_live(self) -> bool:
@@ -114,8 +129,7 @@ def promised(note: Note) -> list[Machine]:
     return [
         Machine(
             id=id,
-            claim_id=note.claim_id,
-            index=index,
+            mark=Mark(claim_id=note.claim_id, index=index),
             state=MachineState.STARTING,
             region=note.region,
             zone=note.zone,
@@ -152,32 +166,22 @@ def tagged_name_of(claim_id: str, index: int, tag: str) -> str:
     return name_of(claim_id, index) + (f"-{short}" if short else "")
 
 
-def of_tagged_name(name: str) -> tuple[str, int, str] | None:
-    """The claim, the node and the tag of a name that `tagged_name_of` made.
+def of_tagged_name(name: str) -> Mark | None:
+    """The mark in a name that `tagged_name_of` made.
 
-    >>> of_tagged_name("clm-0000000000000000000z-1-00000000000000000007")
-    ('clm-0000000000000000000z', 1, 'sto-00000000000000000007')
+    >>> of_tagged_name("clm-0000000000000000000z-1-00000000000000000007").tag
+    'sto-00000000000000000007'
     """
     found = _TAGGED.fullmatch(name)
     if found is None or not is_claim_id(found[1]):
         return None
-    return found[1], int(found[2]), f"{_TAG}{found[3]}" if found[3] else ""
+    return Mark(claim_id=found[1], index=int(found[2]), tag=f"{_TAG}{found[3]}" if found[3] else "")
 
 
 def labels_of(claim_id: str, index: int, count: int, tag: str, user: str = "") -> dict[str, str]:
     """The marks of one machine: keys and values of lower-case letters, digits and `-`."""
     labels = {CLAIM: claim_id, NODE: str(index), NODES: str(count), TAG: tag, USER: user}
     return {key: value for key, value in labels.items() if value}
-
-
-class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """What labels tell of a machine."""
-
-    claim_id: str
-    index: int
-    count: int
-    tag: str
-    user: str
 
 
 def mark_in(labels: Mapping[str, str]) -> Mark | None:
@@ -189,13 +193,16 @@ def mark_in(labels: Mapping[str, str]) -> Mark | None:
     claim_id, index, count = labels.get(CLAIM, ""), labels.get(NODE, "0"), labels.get(NODES, "1")
     if not is_claim_id(claim_id) or not index.isdigit() or not count.isdigit():
         return None
-    return Mark(
-        claim_id=claim_id,
-        index=int(index),
-        count=int(count),
-        tag=labels.get(TAG, ""),
-        user=labels.get(USER, ""),
-    )
+    tag, user = labels.get(TAG, ""), labels.get(USER, "")
+    return Mark(claim_id=claim_id, index=int(index), count=int(count), tag=tag, user=user)
+
+
+def mark_by_name(labels: Mapping[str, str], name: str) -> Mark | None:
+    """As `mark_in`, where machines of one order have the same labels: which node one is tells its name."""
+    mark, named = mark_in(labels), of_name(name)
+    if mark is None or named is None or named[0] != mark.claim_id:
+        return None
+    return msgspec.structs.replace(mark, index=named[1])
 
 
 #: Where marks are a list of tags. These stay in an account without their machines: so none names a claim.
@@ -241,7 +248,7 @@ def _mark(name: str, count: str, tag: str) -> Mark | None:
     named = of_name(name)
     if named is None or not count.isdigit():
         return None
-    return Mark(claim_id=named[0], index=named[1], count=int(count), tag=tag, user="")
+    return Mark(claim_id=named[0], index=named[1], count=int(count), tag=tag)
 
 
 def by_claim(machines: Iterable[Machine]) -> dict[str, list[Machine]]:
@@ -271,7 +278,7 @@ def fact_of(
         machines: all that are listed of it, as `by_claim` orders them.
         lag_s: so long after an order a listing may not show it yet.
     """
-    tag = next((each.tag for each in machines if each.tag), note.tag if note is not None else "")
+    tag = next((each.mark.tag for each in machines if each.mark.tag), note.tag if note is not None else "")
 
     def fact(state: ClaimState, detail: str = "", nodes: tuple[NodeSighting, ...] = ()) -> ClaimFact:
         return ClaimFact(claim_id=claim_id, state=state, tag=tag, detail=detail, nodes=nodes)
@@ -289,7 +296,7 @@ def fact_of(
     if taken or ended:
         state = ClaimState.PREEMPTED if taken else ClaimState.GONE
         return fact(state, end_text((taken or ended)[0], title))
-    count = note.count if note is not None else max(each.count for each in machines)
+    count = note.count if note is not None else max(each.mark.count for each in machines)
     if note is not None and note.rests and not note.ids and not live:
         return fact(ClaimState.STOPPED)
     missing = [index for index in range(count) if index not in live]

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.once import Once
 from argosy.model.ids import Clock
 from argosy.providers.aws.account import Account
 from argosy.providers.aws.wishes import Wishes
@@ -38,19 +39,21 @@ class Images:
     """Images of an account, kept for an hour."""
 
     def __init__(self, account: Account, clock: Clock) -> None:
-        self._account, self._clock = account, clock
-        self._newest: dict[tuple[str, str], tuple[float, str]] = {}
-        self._known: dict[tuple[str, str], tuple[Image, str, str]] = {}  # -> (image, architecture, name)
+        self._account = account
+        self._newest: Once[tuple[str, str], str] = Once(clock, FRESH_S)
+        self._known: Once[tuple[str, str], tuple[Image, str, str]] = Once()  # image, architecture, name
 
     async def find(self, wishes: Wishes) -> Image:
         """The image of an order. Raises `RequestRefused` for one that does not exist or is for another kind
         of processor."""
-        asked = wishes.image_id or await self._named(wishes.region, parameter_of(wishes))
+        region, name = wishes.region, parameter_of(wishes)
+        asked = wishes.image_id or await self._newest.get((region, name), lambda: self._named(region, name))
         if not asked.startswith("ami-"):
             raise border.RequestRefused(
                 "image_id", f"`{asked}` is not the id of an image of AWS: those begin with `ami-`"
             )
-        image, arch, name = await self._described(wishes.region, asked)
+        described = self._known.get((region, asked), lambda: self._described(region, asked))
+        image, arch, name = await described
         if arch != wishes.arch:
             raise border.RequestRefused(
                 "image_id",
@@ -60,48 +63,38 @@ class Images:
         return msgspec.structs.replace(image, user=wishes.ssh_user) if wishes.ssh_user else image
 
     async def _named(self, region: str, name: str) -> str:
-        now_s = self._clock.monotonic_s()
-        at_s, image_id = self._newest.get((region, name), (0.0, ""))
-        if not image_id or now_s - at_s > FRESH_S:
-            answer = await self._account.call(
-                "ssm", region, "get_parameter", fine=("ParameterNotFound",), Name=name
-            )
-            if answer is None:
-                raise border.RequestRefused(
-                    "image_id",
-                    f"AWS publishes no image {name} in {region}; give one with `image_id: ami-...`",
-                )
-            image_id = str(answer["Parameter"]["Value"])
-            self._newest[region, name] = (now_s, image_id)
-        return image_id
+        fine = ("ParameterNotFound",)
+        answer = await self._account.call("ssm", region, "get_parameter", fine=fine, Name=name)
+        if answer is None:
+            text = f"AWS publishes no image {name} in {region}; give one with `image_id: ami-...`"
+            raise border.RequestRefused("image_id", text)
+        return str(answer["Parameter"]["Value"])
 
     async def _described(self, region: str, image_id: str) -> tuple[Image, str, str]:
-        if (region, image_id) not in self._known:
-            answer = await self._account.call(
-                "ec2",
-                region,
-                "describe_images",
-                fine=("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable"),
-                ImageIds=[image_id],
+        answer = await self._account.call(
+            "ec2",
+            region,
+            "describe_images",
+            fine=("InvalidAMIID.NotFound", "InvalidAMIID.Malformed", "InvalidAMIID.Unavailable"),
+            ImageIds=[image_id],
+        )
+        listed = answer["Images"] if answer is not None else ()
+        if not listed:
+            raise border.RequestRefused(
+                "image_id",
+                f"there is no image {image_id} in {region}: ids of images are of one region; give it as "
+                f"`image_id: {{{region}: ami-...}}`, or leave it out",
             )
-            listed = answer["Images"] if answer is not None else ()
-            if not listed:
-                raise border.RequestRefused(
-                    "image_id",
-                    f"there is no image {image_id} in {region}: ids of images are of one region; give it as "
-                    f"`image_id: {{{region}: ami-...}}`, or leave it out",
-                )
-            one = listed[0]
-            device = one.get("RootDeviceName") or "/dev/sda1"
-            sizes = [
-                int(each.get("Ebs", {}).get("VolumeSize", 0))
-                for each in one.get("BlockDeviceMappings", ())
-                if each.get("DeviceName") == device
-            ]
-            name = one.get("Name", "")
-            image = Image(id=image_id, device=device, gb=max(sizes, default=0), user=user_of(name))
-            self._known[region, image_id] = (image, one.get("Architecture", ""), name)
-        return self._known[region, image_id]
+        one = listed[0]
+        device = one.get("RootDeviceName") or "/dev/sda1"
+        sizes = [
+            int(each.get("Ebs", {}).get("VolumeSize", 0))
+            for each in one.get("BlockDeviceMappings", ())
+            if each.get("DeviceName") == device
+        ]
+        name = one.get("Name", "")
+        image = Image(id=image_id, device=device, gb=max(sizes, default=0), user=user_of(name))
+        return image, one.get("Architecture", ""), name
 
 
 def parameter_of(wishes: Wishes) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.once import Once
 from argosy.model.ids import Clock
 from argosy.providers.aws.account import Account
 from argosy.providers.aws.wishes import Wishes
@@ -38,25 +39,22 @@ class Network:
     by ssh."""
 
     def __init__(self, account: Account, clock: Clock, ssh_from: str) -> None:
-        self._account, self._clock, self._ssh_from = account, clock, ssh_from
-        self._known: dict[tuple[object, ...], tuple[float, Place]] = {}
+        self._account, self._ssh_from = account, ssh_from
+        self._known: Once[tuple[object, ...], Place] = Once(clock, FRESH_S)
 
     async def find(self, wishes: Wishes) -> Place:
         """Raises `RequestRefused` for names that do not exist, and where there is no default VPC."""
         key = (wishes.region, wishes.vpc, wishes.subnets, wishes.groups, wishes.ports)
-        now_s = self._clock.monotonic_s()
-        if key in self._known and now_s - self._known[key][0] < FRESH_S:
-            return self._known[key][1]
+        return await self._known.get(key, lambda: self._find(wishes))
+
+    async def _find(self, wishes: Wishes) -> Place:
         vpc = await self._vpc(wishes)
         subnets = await self._subnets(wishes, vpc)
-        groups = await self._groups(wishes, vpc)
-        place = Place(vpc=vpc, subnets=subnets, groups=groups)
-        self._known[key] = (now_s, place)
-        return place
+        return Place(vpc=vpc, subnets=subnets, groups=await self._groups(wishes, vpc))
 
     def forget(self, region: str) -> None:
         """Something of it has changed: it is asked anew."""
-        self._known = {key: value for key, value in self._known.items() if key[0] != region}
+        self._known.forget(lambda key: key[0] == region)
 
     async def has_default_vpc(self, region: str) -> bool:
         return bool(await self._list("describe_vpcs", region, "Vpcs", **{"is-default": "true"}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argosy.infra import border
+from argosy.infra.once import Once
 from argosy.providers.aws.account import Account
 from argosy.providers.aws.launching import Kind, Reservation, kind_of
 from argosy.providers.aws.network import Place
@@ -14,28 +15,27 @@ class Places:
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._kinds: dict[str, Kind] = {}
-        self._offered: dict[tuple[str, str], frozenset[str]] = {}
+        self._kinds: Once[str, Kind] = Once()
+        self._offered: Once[tuple[str, str], frozenset[str]] = Once()
 
     async def kind(self, wishes: Wishes) -> Kind:
         """Raises `OutOfCapacity` for a type that the region does not have."""
-        if wishes.kind not in self._kinds:
-            answer = await self._account.call(
-                "ec2",
-                wishes.region,
-                "describe_instance_types",
-                fine=("InvalidInstanceType",),
-                InstanceTypes=[wishes.kind],
-            )
-            if answer is None or not answer["InstanceTypes"]:
-                raise border.OutOfCapacity(wishes.region, f"{wishes.region} has no {wishes.kind}")
-            self._kinds[wishes.kind] = kind_of(answer["InstanceTypes"][0])
-        return self._kinds[wishes.kind]
+        return await self._kinds.get(wishes.kind, lambda: self._kind(wishes))
+
+    async def _kind(self, wishes: Wishes) -> Kind:
+        fine = ("InvalidInstanceType",)
+        answer = await self._account.call(
+            "ec2", wishes.region, "describe_instance_types", fine=fine, InstanceTypes=[wishes.kind]
+        )
+        if answer is None or not answer["InstanceTypes"]:
+            raise border.OutOfCapacity(wishes.region, f"{wishes.region} has no {wishes.kind}")
+        return kind_of(answer["InstanceTypes"][0])
 
     async def zones(self, wishes: Wishes, place: Place, reservation: Reservation | None) -> list[str]:
         """Those to try, in order: with a subnet, and with the type."""
         zone = reservation.zone if reservation is not None else wishes.zone
-        offered = await self._zones_with(wishes)
+        key = (wishes.region, wishes.kind)
+        offered = await self._offered.get(key, lambda: self._zones_with(wishes))
         has = [each.zone for each in place.subnets]
         fitting = [each for each in has if each in offered and zone in ("", each)]
         if not fitting and zone and zone not in has:
@@ -50,18 +50,15 @@ class Places:
         return fitting
 
     async def _zones_with(self, wishes: Wishes) -> frozenset[str]:
-        key = (wishes.region, wishes.kind)
-        if key not in self._offered:
-            listed = await self._account.pages(
-                "ec2",
-                wishes.region,
-                "describe_instance_type_offerings",
-                "InstanceTypeOfferings",
-                LocationType="availability-zone",
-                Filters=[{"Name": "instance-type", "Values": [wishes.kind]}],
-            )
-            self._offered[key] = frozenset(each["Location"] for each in listed)
-        return self._offered[key]
+        listed = await self._account.pages(
+            "ec2",
+            wishes.region,
+            "describe_instance_type_offerings",
+            "InstanceTypeOfferings",
+            LocationType="availability-zone",
+            Filters=[{"Name": "instance-type", "Values": [wishes.kind]}],
+        )
+        return frozenset(each["Location"] for each in listed)
 
     async def reservation(self, wishes: Wishes) -> Reservation | None:
         """The one that a task names. Raises `RequestRefused`, and `OutOfCapacity` when it is used up."""

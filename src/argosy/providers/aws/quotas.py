@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.once import Once
 from argosy.model.ids import Clock
 from argosy.providers.aws.account import Account
 from argosy.providers.aws.errors import quota_page
@@ -91,8 +92,8 @@ class Quotas:
     """What Service Quotas says, kept for ten minutes."""
 
     def __init__(self, account: Account, clock: Clock) -> None:
-        self._account, self._clock = account, clock
-        self._known: dict[tuple[str, str], tuple[float, float | None]] = {}
+        self._account = account
+        self._known: Once[tuple[str, str], float | None] = Once(clock, FRESH_S)
 
     async def check(self, wishes: Wishes) -> None:
         """Raises `QuotaExceeded` when the whole quota has no room for so many vCPUs. What of it is in use
@@ -100,25 +101,19 @@ class Quotas:
         quota, cpus = quota_of(wishes.kind, spot=wishes.spot), wishes.cpus * wishes.count
         if quota is None or not cpus:
             return
-        limit = await self._limit(wishes.region, quota)
+        region, code = wishes.region, quota.code
+        limit = await self._known.get((region, code), lambda: self._ask(region, code))
         if limit is not None and limit < cpus:
-            raise quota_error(wishes.region, quota, limit, f"{cpus} vCPUs of {wishes.kind}")
+            raise quota_error(region, quota, limit, f"{cpus} vCPUs of {wishes.kind}")
 
     def forget(self, region: str) -> None:
         """AWS refused for want of quota: it is asked anew."""
-        self._known = {key: value for key, value in self._known.items() if key[0] != region}
+        self._known.forget(lambda key: key[0] == region)
 
-    async def _limit(self, region: str, quota: Quota) -> float | None:
-        now_s = self._clock.monotonic_s()
-        key = (region, quota.code)
-        if key not in self._known or now_s - self._known[key][0] > FRESH_S:
-            self._known[key] = (now_s, await self._ask(region, quota))
-        return self._known[key][1]
-
-    async def _ask(self, region: str, quota: Quota) -> float | None:
+    async def _ask(self, region: str, code: str) -> float | None:
         try:
             answer = await self._account.call(
-                "service-quotas", region, "get_service_quota", ServiceCode="ec2", QuotaCode=quota.code
+                "service-quotas", region, "get_service_quota", ServiceCode="ec2", QuotaCode=code
             )
         except border.BorderError:
             return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from argosy.infra import border
 from argosy.infra.machines import Machine, MachineState, mark_in
 
@@ -41,10 +43,7 @@ def machine_of(region: str, told: Mapping[str, Any], order: str, *, private: boo
     public, inside = told.get("PublicIpAddress", ""), told.get("PrivateIpAddress", "")
     return Machine(
         id=told["InstanceId"],
-        claim_id=mark.claim_id,
-        index=int(told.get("AmiLaunchIndex", 0)),
-        count=mark.count,
-        tag=mark.tag,
+        mark=msgspec.structs.replace(mark, index=int(told.get("AmiLaunchIndex", 0))),
         state=state,
         region=region,
         zone=zone,

@@ -13,14 +13,14 @@ from typing import Any, Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, Form, How, HttpJson, Service
+from argosy.infra.http_json import Form, How, HttpJson, Service
 from argosy.infra.http_words import Said
+from argosy.infra.machine_access import Bearer, Token
 from argosy.infra.provider import Setting
 from argosy.providers.azure import MANIFEST
 
 LOGIN: Final = "https://login.microsoftonline.com"
 METADATA: Final = "http://169.254.169.254"
-_EARLY_S: Final = 300.0  # a token is renewed so long before its end
 _CLI_S: Final = 60.0
 _ASSERTION_S: Final = 600
 _JWT: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -43,8 +43,8 @@ class Identity:
     def __init__(self, setting: Setting, resource: str) -> None:
         self._environ, self._clock, self._resource = setting.environ, setting.clock, resource
         self._ids = setting.ids
-        self._token, self._ends_s = "", 0.0
-        self._lock = asyncio.Lock()
+        self._bearer = Bearer(self._ask, setting.clock, early_s=300.0)
+        self.sign, self.token = self._bearer.sign, self._bearer.token
         self.subscription = ""  # that the login of `az` has chosen
         service = Service(
             title=MANIFEST.title, sign_in=f"sign in with {MANIFEST.how_to_sign_in}", words=_words
@@ -57,21 +57,8 @@ class Identity:
     def __repr__(self) -> str:
         return "Identity()"
 
-    async def sign(self, ask: Ask) -> Mapping[str, str]:
-        """The header of a request. Raises `CredentialsRejected`."""
-        return {"authorization": f"Bearer {await self.token(fresh=ask.again)}"}
-
-    async def token(self, *, fresh: bool = False) -> str:
-        known = self._token
-        async with self._lock:
-            if fresh and self._token == known:  # nobody has renewed it while we waited
-                self._token = ""
-            if not self._token or self._clock.now_ms() / 1000 > self._ends_s - _EARLY_S:
-                self._token, lasts_s = await self._ask()
-                self._ends_s = self._clock.now_ms() / 1000 + lasts_s
-            return self._token
-
-    async def _ask(self) -> tuple[str, float]:
+    async def _ask(self) -> Token:
+        """Raises `CredentialsRejected`."""
         env = self._environ
         tenant, client = env.get("AZURE_TENANT_ID", ""), env.get("AZURE_CLIENT_ID", "")
         if tenant and client and (proof := self._proof(tenant, client)):
@@ -102,14 +89,14 @@ class Identity:
             return {"client_assertion_type": _JWT, "client_assertion": _read(path).decode().strip()}
         return {}
 
-    async def _of_principal(self, tenant: str, client: str, proof: Mapping[str, str]) -> tuple[str, float]:
+    async def _of_principal(self, tenant: str, client: str, proof: Mapping[str, str]) -> Token:
         form = {"grant_type": "client_credentials", "client_id": client, **proof}
         form["scope"] = f"{self._resource}/.default"
         path = f"/{tenant}/oauth2/v2.0/token"
         got = await self._login.call("POST", path, json=Form(form), into=_Token, how=How(safe=True))
-        return got.access_token, float(got.expires_in)
+        return Token(got.access_token, float(got.expires_in))
 
-    async def _of_machine(self, client: str) -> tuple[str, float]:
+    async def _of_machine(self, client: str) -> Token:
         query = [("api-version", "2018-02-01"), ("resource", f"{self._resource}/")]
         query += [("client_id", client)] if client else []
         how = How(headers={"metadata": "true"}, timeout_s=10)
@@ -122,9 +109,9 @@ class Identity:
                 "ARGOSY_AZURE_IDENTITY asks for the managed identity of this machine, and nothing answers "
                 "for it: this is no machine of Azure, or it has none (`az vm identity assign`)"
             ) from None
-        return got.access_token, float(got.expires_in)
+        return Token(got.access_token, float(got.expires_in))
 
-    async def _of_cli(self, program: str) -> tuple[str, float]:
+    async def _of_cli(self, program: str) -> Token:
         """The login of Azure's own program. Its output is a secret."""
         words = [program, "account", "get-access-token", "--output", "json", "--resource", self._resource]
         if chosen := self._environ.get("AZURE_SUBSCRIPTION_ID"):
@@ -156,7 +143,7 @@ class Identity:
             raise border.Transient("`az account get-access-token` answers something unexpected") from None
         self.subscription = got.subscription
         lasts_s = got.expires_on - self._clock.now_ms() / 1000 if got.expires_on else 600.0
-        return got.access_token, lasts_s
+        return Token(got.access_token, lasts_s)
 
     async def close(self) -> None:
         await self._login.close()

@@ -164,10 +164,7 @@ def machine_of(vm: Vm, view: InstanceView, ips: Mapping[str, Ips], explain: Expl
     deleting = vm.properties.provisioning_state.lower() == "deleting"
     return Machine(
         id=machine_id(group_of(vm.id).lower(), vm.name),
-        claim_id=mark.claim_id,
-        index=mark.index,
-        count=mark.count,
-        tag=mark.tag,
+        mark=mark,
         state=state,
         region=vm.location.lower(),
         zone=f"{vm.location.lower()}-{vm.zones[0]}" if vm.zones else "",

@@ -234,10 +234,7 @@ def _machine(told: _Machine) -> Machine | None:
     failed = state is MachineState.FAILED
     return Machine(
         id=told.id,
-        claim_id=mark.claim_id,
-        index=mark.index,
-        count=mark.count,
-        tag=mark.tag,
+        mark=mark,
         state=state,
         region=told.datacenter_id or "",
         kind=told.machine_type or "",

@@ -142,10 +142,7 @@ class DigitalOcean(RestVendor):
         failed = told.status == "new" and await self._was_refused(told)
         return Machine(
             id=str(told.id),
-            claim_id=mark.claim_id,
-            index=mark.index,
-            count=mark.count,
-            tag=mark.tag,
+            mark=mark,
             state=MachineState.FAILED if failed else _STATES.get(told.status or "", MachineState.STARTING),
             region=told.region.slug if told.region is not None else "",
             kind=told.size_slug or "",

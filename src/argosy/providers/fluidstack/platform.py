@@ -14,7 +14,7 @@ from argosy.infra import border
 from argosy.infra.http_words import Said
 from argosy.infra.machine_access import home_text
 from argosy.infra.machine_vendor import MachineOrder, RestVendor, findings_of
-from argosy.infra.machines import Machine, MachineState, of_name
+from argosy.infra.machines import Machine, MachineState, Mark, of_name
 from argosy.infra.once import Once
 from argosy.infra.provider import Diagnostic, Setting
 from argosy.model.rows import Claim
@@ -133,8 +133,7 @@ def machine_of(told: _Instance) -> Machine | None:
     port = str(told.ssh_port or 22)
     return Machine(
         id=told.id,
-        claim_id=named[0],
-        index=named[1],
+        mark=Mark(claim_id=named[0], index=named[1]),
         state=state,
         region=told.configuration.region if told.configuration is not None else "",
         user=told.username or "ubuntu",

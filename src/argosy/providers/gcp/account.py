@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, TypeVar
 
 from argosy.infra import border
-from argosy.infra.http_json import Ask, How, HttpJson, Query, Service
+from argosy.infra.http_json import How, HttpJson, Query, Service
 from argosy.infra.machines import most_telling
 from argosy.infra.provider import Setting
 from argosy.providers.gcp import MANIFEST
@@ -34,11 +34,8 @@ class Account:
             setting.environ.get("ARGOSY_GCP_API_URL") or URL,
             Service(title=MANIFEST.title, sign_in=MANIFEST.how_to_sign_in, words=words),
             clock=setting.clock,
-            sign=self.sign,
+            sign=self.credentials.sign,
         )
-
-    async def sign(self, ask: Ask) -> Mapping[str, str]:
-        return await self.credentials.headers(again=ask.again)
 
     async def path(self, rest: str) -> str:
         """A path inside of our project, or of another one (`projects/...`)."""

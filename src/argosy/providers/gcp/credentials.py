@@ -8,7 +8,6 @@ metadata service. Tokens stay in memory.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import re
 from collections.abc import Mapping
@@ -18,8 +17,9 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import Form, How, HttpJson, Service
+from argosy.infra.http_json import Ask, Form, How, HttpJson, Service
 from argosy.infra.http_words import Said, error_of
+from argosy.infra.machine_access import Bearer, Token
 from argosy.infra.provider import Setting
 from argosy.providers.gcp import MANIFEST
 from argosy.providers.gcp.federation import STS, Source, exchange, refuse_source, token_in, token_in_file
@@ -28,7 +28,6 @@ SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 _TOKENS: Final = "https://oauth2.googleapis.com/token"
 _METADATA: Final = "metadata.google.internal"
 _FLAVOR: Final = {"metadata-flavor": "Google"}
-_EARLY_S: Final = 120.0  # a token is made anew so long before it ends
 _LASTS_S: Final = 3600
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _PROJECTS: Final = ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "CLOUDSDK_CORE_PROJECT")
@@ -83,23 +82,19 @@ class Credentials:
             Service(title=MANIFEST.title, sign_in=MANIFEST.how_to_sign_in, words=_words),
             clock=setting.clock,
         )
-        self._token, self._until_s = "", 0.0
-        self._lock = asyncio.Lock()
+        self._bearer = Bearer(self._new_token, setting.clock, early_s=120.0)
         self._project = ""
 
-    async def headers(self, *, again: bool = False) -> Mapping[str, str]:
-        """`again`: the last token was not accepted."""
-        async with self._lock:
-            now_s = self._clock.monotonic_s()
-            if again or not self._token or now_s >= self._until_s:
-                stored = self._stored()
-                made = await (self._of(stored) if stored is not None else self._of_metadata())
-                self._token, self._until_s = made.access_token, now_s + max(made.expires_in - _EARLY_S, 1)
-        headers = {"authorization": f"Bearer {self._token}"}
-        stored = self._stored()
+    async def sign(self, ask: Ask) -> Mapping[str, str]:
+        headers, stored = await self._bearer.sign(ask), self._stored()
         if stored is not None and stored.type == "authorized_user" and stored.quota_project_id:
-            headers["x-goog-user-project"] = stored.quota_project_id
+            return {**headers, "x-goog-user-project": stored.quota_project_id}
         return headers
+
+    async def _new_token(self) -> Token:
+        stored = self._stored()
+        made = await (self._of(stored) if stored is not None else self._of_metadata())
+        return Token(made.access_token, made.expires_in)
 
     async def project(self) -> str:
         """The id of the project in which everything happens."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from argosy.infra import border
-from argosy.infra.machines import Machine, MachineState, mark_in, of_name
+from argosy.infra.machines import Machine, MachineState, mark_by_name
 from argosy.providers.gcp.wire import Instance, last, region_of
 from argosy.providers.gcp.wishes import INSIDE, USER_NAME
 
@@ -34,8 +34,8 @@ _STATES: Final = {
 def machine_of(told: Instance, ending: Collection[str]) -> Machine | None:
     """None: it is not ours. `ending`: names of instances that we delete, which say STOPPING until they are
     gone."""
-    mark, named = mark_in(told.labels), of_name(told.name)
-    if mark is None or named is None or named[0] != mark.claim_id:
+    mark = mark_by_name(told.labels, told.name)
+    if mark is None:
         return None
     state = _STATES.get(told.status, MachineState.STARTING)
     if told.name in ending and state in (MachineState.STOPPING, MachineState.STOPPED):
@@ -46,10 +46,7 @@ def machine_of(told: Instance, ending: Collection[str]) -> Machine | None:
     public = next((each.nat_ip for card in cards[:1] for each in card.access_configs if each.nat_ip), "")
     return Machine(
         id=told.name,
-        claim_id=mark.claim_id,
-        index=named[1],
-        count=mark.count,
-        tag=mark.tag,
+        mark=mark,
         state=state,
         region=region_of(zone),
         zone=zone,

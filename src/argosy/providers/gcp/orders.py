@@ -10,7 +10,7 @@ import msgspec
 
 from argosy.infra import border
 from argosy.infra.machine_vendor import MachineOrder
-from argosy.infra.machines import Machine, MachineState
+from argosy.infra.machines import Machine, MachineState, Mark
 from argosy.model.ids import Clock
 from argosy.providers.gcp.wire import region_of
 
@@ -83,9 +83,7 @@ def pending_of(order: MachineOrder, operation: str, names: Sequence[tuple[int, s
 def _failed(order: Pending, index: int, name: str, error: border.BorderError) -> Machine:
     return Machine(
         id=name,
-        claim_id=order.claim_id,
-        index=index,
-        count=order.count,
+        mark=Mark(claim_id=order.claim_id, index=index, count=order.count),
         state=MachineState.FAILED,
         region=region_of(order.zone),
         zone=order.zone,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.http_json import How, HttpJson, Service
-from argosy.infra.provider import Setting
-from argosy.providers.gcp import MANIFEST
+from argosy.infra.http_json import How
 from argosy.providers.gcp.account import Account
 
 URL: Final = "https://cloudresourcemanager.googleapis.com"
@@ -32,39 +31,25 @@ NEEDED: Final = (
 )
 
 
+async def rights_of(account: Account, environ: Mapping[str, str]) -> str:
+    """In words. Raises `CredentialsRejected` with what is missing."""
+    project = await account.credentials.project()
+    url = environ.get("ARGOSY_GCP_API_URL") or URL
+    path = f"{url.rstrip('/')}/v1/projects/{project}:testIamPermissions"
+    try:
+        reply = await account.http.send("POST", path, json={"permissions": list(NEEDED)}, how=How(safe=True))
+        has = account.http.read(reply, _Has).permissions
+    except border.BorderError:
+        return "what it may do is not known: the Cloud Resource Manager API does not tell"
+    missing = sorted(set(NEEDED) - set(has))
+    if not missing:
+        return "it may start and end machines"
+    raise border.CredentialsRejected(
+        f"{account.credentials.who()} may not do all that a launch needs in {project}, it lacks "
+        f"{', '.join(missing)}; `gcloud projects add-iam-policy-binding {project} --member MEMBER --role "
+        "roles/compute.instanceAdmin.v1`"
+    )
+
+
 class _Has(msgspec.Struct, frozen=True):
     permissions: list[str] = []
-
-
-class Permissions:
-    def __init__(self, account: Account, setting: Setting) -> None:
-        self._account = account
-        self._http = HttpJson(
-            setting.environ.get("ARGOSY_GCP_API_URL") or URL,
-            Service(title=MANIFEST.title, sign_in=MANIFEST.how_to_sign_in),
-            clock=setting.clock,
-            sign=account.sign,
-        )
-
-    async def told(self) -> str:
-        """In words. Raises `CredentialsRejected` with what is missing."""
-        project = await self._account.credentials.project()
-        path = f"/v1/projects/{project}:testIamPermissions"
-        try:
-            reply = await self._http.send(
-                "POST", path, json={"permissions": list(NEEDED)}, how=How(safe=True)
-            )
-            has = self._http.read(reply, _Has).permissions
-        except border.BorderError:
-            return "what it may do is not known: the Cloud Resource Manager API does not tell"
-        missing = sorted(set(NEEDED) - set(has))
-        if not missing:
-            return "it may start and end machines"
-        raise border.CredentialsRejected(
-            f"{self._account.credentials.who()} may not do all that a launch needs in {project}, it lacks "
-            f"{', '.join(missing)}; `gcloud projects add-iam-policy-binding {project} --member MEMBER --role "
-            "roles/compute.instanceAdmin.v1`"
-        )
-
-    async def close(self) -> None:
-        await self._http.close()

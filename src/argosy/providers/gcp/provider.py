@@ -14,7 +14,7 @@ import msgspec
 
 from argosy.infra import border
 from argosy.infra.machine_vendor import MachineOrder, Vendor, findings_of
-from argosy.infra.machines import Machine, MachineState, Note, name_of
+from argosy.infra.machines import Machine, MachineState, Mark, Note, name_of
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Offer
 from argosy.model.rows import Claim
@@ -24,7 +24,7 @@ from argosy.providers.gcp.launching import gang_of, has_local_ssd, image_of, ord
 from argosy.providers.gcp.listing import FIELDS, Bridge, machine_of
 from argosy.providers.gcp.network import Networks
 from argosy.providers.gcp.orders import Orders, pending_of
-from argosy.providers.gcp.permissions import Permissions
+from argosy.providers.gcp.permissions import rights_of
 from argosy.providers.gcp.places import Places
 from argosy.providers.gcp.quotas import Quotas
 from argosy.providers.gcp.tpu_words import is_tpu
@@ -49,14 +49,13 @@ class Google(Vendor):
     end_command = "gcloud compute instances delete {id} --zone {zone}"
 
     def __init__(self, setting: Setting, *, patience_s: float = 30.0) -> None:
-        environ = setting.environ
+        environ = self._environ = setting.environ
         self.jumps = tuple((environ.get("ARGOSY_GCP_SSH_JUMP") or "").replace(",", " ").split())
         self._private = environ.get("ARGOSY_GCP_ADDRESS") == "private" or bool(self.jumps)
         self._account = Account(setting, patience_s=patience_s)
         self._networks = Networks(self._account, environ.get("ARGOSY_GCP_SSH_FROM") or "0.0.0.0/0")
         self._places = Places(self._account, setting.clock)
         self._quotas = Quotas(self._account, setting.clock)
-        self._permissions = Permissions(self._account, setting)
         self._orders = Orders(self._account.ended, setting.clock)
         self._tpus = Tpus(self._account, setting, patience_s=patience_s)
         self._bridge = Bridge()
@@ -69,9 +68,10 @@ class Google(Vendor):
             found = await self._quotas.project()
             return f"{self._account.credentials.who()} may use the project {found.name}"
 
-        return await findings_of(
-            MANIFEST, project, self._permissions.told, self._quotas.summary, self._networks.default
-        )
+        async def rights() -> str:
+            return await rights_of(self._account, self._environ)
+
+        return await findings_of(MANIFEST, project, rights, self._quotas.summary, self._networks.default)
 
     async def quote(self, want: Want) -> Sequence[Offer]:
         """Types with accelerators of which the project may have none are closed."""
@@ -258,7 +258,6 @@ class Google(Vendor):
 
     async def close(self) -> None:
         await self._account.close()
-        await self._permissions.close()
         await self._tpus.close()
 
 
@@ -266,8 +265,7 @@ def _promised(order: MachineOrder, name: str) -> Machine:
     """A machine of an order, whether it was made or not."""
     return Machine(
         id=name,
-        claim_id=order.claim.id,
-        index=0,
+        mark=Mark(claim_id=order.claim.id, index=0),
         state=MachineState.STARTING,
         zone=order.zone,
         kind=order.kind,

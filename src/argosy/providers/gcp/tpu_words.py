@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
-from argosy.infra.machines import Machine, MachineState, mark_in, name_of, of_name
+from argosy.infra.machines import Machine, MachineState, mark_by_name, name_of
 from argosy.model.slices import hosts_of
 from argosy.providers.gcp.wire import last, region_of
 from argosy.providers.gcp.wishes import INSIDE
@@ -152,8 +152,8 @@ def zone_of(node: TpuNode) -> str:
 
 def machines_of(node: TpuNode) -> list[Machine]:
     """Its hosts, each of which is a machine of the claim; none: it is not ours."""
-    mark, named = mark_in(node.labels), of_name(last(node.name))
-    if mark is None or named is None or named[0] != mark.claim_id:
+    mark = mark_by_name(node.labels, last(node.name))
+    if mark is None:
         return []
     zone, kind = zone_of(node), f"tpu-{node.accelerator_type}"
     spot = node.scheduling_config.spot or node.scheduling_config.preemptible
@@ -168,11 +168,8 @@ def machines_of(node: TpuNode) -> list[Machine]:
         unknown = state is MachineState.RUNNING and not inside
         machines.append(
             Machine(
-                id=name_of(mark.claim_id, named[1] + worker),
-                claim_id=mark.claim_id,
-                index=named[1] + worker,
-                count=mark.count,
-                tag=mark.tag,
+                id=name_of(mark.claim_id, mark.index + worker),
+                mark=msgspec.structs.replace(mark, index=mark.index + worker),
                 state=MachineState.STARTING if unknown and worker else state,
                 region=region_of(zone),
                 zone=zone,
@@ -199,18 +196,15 @@ def waiting(queued: Queued) -> Sequence[Machine]:
     said = queued.state.failed_data.error.message
     machines = []
     for spec in queued.tpu.node_spec:
-        mark, named = mark_in(spec.node.labels), of_name(spec.node_id)
-        if mark is None or named is None or named[0] != queued.id:
+        mark = mark_by_name(spec.node.labels, spec.node_id)
+        if mark is None or mark.claim_id != queued.id:
             continue
         text = said or f"Google Cloud has given up the order {queued.id} ({queued.state.state})"
         kind = f"tpu-{spec.node.accelerator_type}"
         machines += [
             Machine(
                 id=name_of(mark.claim_id, index),
-                claim_id=mark.claim_id,
-                index=index,
-                count=mark.count,
-                tag=mark.tag,
+                mark=msgspec.structs.replace(mark, index=index),
                 state=state,
                 region=region_of(queued.zone),
                 zone=queued.zone,
@@ -220,6 +214,6 @@ def waiting(queued: Queued) -> Sequence[Machine]:
                 error=border.OutOfCapacity(queued.zone, text) if failed else None,
                 stays=state is not MachineState.STARTING,
             )
-            for index in range(named[1], named[1] + hosts_of(kind))
+            for index in range(mark.index, mark.index + hosts_of(kind))
         ]
     return machines

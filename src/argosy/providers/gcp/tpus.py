@@ -60,7 +60,7 @@ class Tpus:
             setting.environ.get("ARGOSY_GCP_API_URL") or URL,
             Service(title=MANIFEST.title, sign_in=MANIFEST.how_to_sign_in, words=words),
             clock=setting.clock,
-            sign=account.sign,
+            sign=account.credentials.sign,
         )
         self._empty_s: float | None = None  # when it was seen that there is none
         self._ordered_s = -LATE_S  # when one was ordered last

@@ -269,10 +269,7 @@ def _machine(told: _Machine) -> Machine | None:
     failed = state is MachineState.FAILED
     return Machine(
         id=str(told.id),
-        claim_id=mark.claim_id,
-        index=mark.index,
-        count=mark.count,
-        tag=mark.tag,
+        mark=mark,
         state=state,
         region=(told.environment.region if told.environment is not None else "") or "",
         kind=told.flavor.name if told.flavor is not None else "",

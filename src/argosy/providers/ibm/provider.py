@@ -227,7 +227,6 @@ def _machine(region: str, told: _Instance, addresses: Mapping[str, _Address]) ->
     mark = of_tagged_name(told.name)
     if mark is None:
         return None
-    claim_id, index, tag = mark
     state = _STATES.get(told.status, MachineState.STARTING)
     codes = {each.code for each in told.status_reasons}
     said = "; ".join(each.message or each.code for each in told.status_reasons)
@@ -242,9 +241,7 @@ def _machine(region: str, told: _Instance, addresses: Mapping[str, _Address]) ->
     card = told.primary_network_interface
     return Machine(
         id=told.id,
-        claim_id=claim_id,
-        index=index,
-        tag=tag,
+        mark=mark,
         state=state,
         region=region,
         zone=zone,

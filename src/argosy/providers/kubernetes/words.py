@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -10,8 +9,8 @@ from typing import Final
 import msgspec
 
 from argosy.infra import border
+from argosy.infra.http_words import Said, error_of, said_of
 
-_SKEW_S: Final = 60.0
 _TEXT_MAX: Final = 500
 
 
@@ -46,14 +45,18 @@ def refusal(
         said = msgspec.json.decode(body, type=Status)
     except msgspec.DecodeError:
         said = Status()
+    fix = (
+        "sign in again with the tool that wrote the kubeconfig, "
+        f"`kubectl --context {context} auth whoami` tells when it works"
+    )
+    told = said_of(status, headers, body, title=context, sign_in=fix, scope="", now_s=now_s)
     if said.kind != "Status" and status not in (401, 403):
-        return _no_api(status, headers, body, context)
+        return _no_api(told, body)
     details = said.details or Details()
     words = (said.message or f"status {status}")[:_TEXT_MAX]
-    wait = headers.get("retry-after", "")
-    after_s = float(wait) if wait.replace(".", "", 1).isdigit() else float(details.retryAfterSeconds)
+    after_s = told.after_s or float(details.retryAfterSeconds)
     if status == 401:
-        return _who(words, headers, context, now_s)
+        return error_of(msgspec.structs.replace(told, code="", text=words))
     if status == 403:
         return _forbidden(words, context)
     if status == 429:
@@ -78,41 +81,20 @@ def refusal(
     return border.RequestRefused(fields[0] if fields else "request", f"{context} refuses it: {words}")
 
 
-def _no_api(status: int, headers: Mapping[str, str], body: bytes, context: str) -> border.BorderError:
-    kind = headers.get("content-type", "")
-    if "html" in kind or body.lstrip()[:1] == b"<" or 300 <= status < 400:
+def _no_api(told: Said, body: bytes) -> border.BorderError:
+    if told.is_page or body.lstrip()[:1] == b"<":
         return border.Transient(
-            f"what answers at the address of {context} is a web page (status {status}) and no API server: a "
-            "proxy or a sign-in in between, or a wrong `server` in the kubeconfig?",
+            f"what answers at the address of {told.title} is a web page (status {told.status}) and no API "
+            "server: a proxy or a sign-in in between, or a wrong `server` in the kubeconfig?",
             30,
         )
+    if told.status == 429:
+        return error_of(told)
     said = body[:200].decode("utf-8", "replace").strip()
-    if status == 429:
-        wait = headers.get("retry-after", "")
-        return border.Transient(f"{context} wants fewer calls: {said}", float(wait) if wait.isdigit() else 10)
-    if status >= 500 or status in (200, 408):
-        return border.Transient(
-            f"{context} does not answer as an API server does (status {status}): {said}", 5
-        )
-    return border.RequestRefused("request", f"{context} refuses it (status {status}): {said}")
-
-
-def _who(words: str, headers: Mapping[str, str], context: str, now_s: float) -> border.BorderError:
-    try:
-        skew_s = email.utils.parsedate_to_datetime(headers["date"]).timestamp() - now_s
-    except (KeyError, ValueError, TypeError):
-        skew_s = 0.0
-    if abs(skew_s) > _SKEW_S:
-        side = "behind" if skew_s > 0 else "ahead of"
-        return border.CredentialsRejected(
-            f"{context} does not accept the credentials ({words}), and this machine's clock is "
-            f"{abs(skew_s) / 60:.0f} minutes {side} the API server's: set it, for example with "
-            "`timedatectl set-ntp true`"
-        )
-    return border.CredentialsRejected(
-        f"{context} does not accept the credentials: {words}; sign in again with the tool that wrote the "
-        f"kubeconfig, `kubectl --context {context} auth whoami` tells when it works"
-    )
+    if told.status >= 500 or told.status in (200, 408):
+        text = f"{told.title} does not answer as an API server does (status {told.status}): {said}"
+        return border.Transient(text, 5)
+    return border.RequestRefused("request", f"{told.title} refuses it (status {told.status}): {said}")
 
 
 def _forbidden(words: str, context: str) -> border.BorderError:

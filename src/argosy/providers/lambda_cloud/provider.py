@@ -138,10 +138,7 @@ def _machine(told: _Instance) -> Machine | None:
         return None
     return Machine(
         id=told.id,
-        claim_id=mark.claim_id,
-        index=mark.index,
-        count=mark.count,
-        tag=mark.tag,
+        mark=mark,
         state=_STATES.get(told.status, MachineState.STARTING),
         region=told.region.name,
         kind=told.instance_type.name,

@@ -30,10 +30,7 @@ def machine_of(told: Any, region: str) -> Machine | None:
     private = _bare(cards[0].ip_address.address) if cards else ""
     return Machine(
         id=told.metadata.id,
-        claim_id=mark.claim_id,
-        index=mark.index,
-        count=mark.count,
-        tag=mark.tag,
+        mark=mark,
         state=state,
         region=region,
         kind=f"{told.spec.resources.platform}_{told.spec.resources.preset}",

@@ -278,10 +278,7 @@ def _machine(region: str, told: _Instance, vnics: Mapping[str, _Vnic]) -> Machin
         state = MachineState.STARTING  # its address is not known yet
     return Machine(
         id=told.id,
-        claim_id=mark.claim_id,
-        index=mark.index,
-        count=mark.count,
-        tag=mark.tag,
+        mark=mark,
         state=MachineState.PREEMPTED if spot and state is MachineState.ENDED else state,
         region=region,
         zone=told.availability_domain,

@@ -206,10 +206,7 @@ class Paperspace(RestVendor):
             state = MachineState.FAILED if said else state
         return Machine(
             id=told.id,
-            claim_id=mark.claim_id,
-            index=mark.index,
-            count=mark.count,
-            tag=mark.tag,
+            mark=mark,
             state=state,
             region=told.region or "",
             kind=told.machine_type or "",

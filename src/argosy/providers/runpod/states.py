@@ -66,10 +66,7 @@ def machine_of(pod: Pod, index: int | None) -> Machine | None:
         state = MachineState.STARTING
     return Machine(
         id=pod.id,
-        claim_id=mark.claim_id,
-        index=mark.index if index is None else index,
-        count=mark.count,
-        tag=mark.tag,
+        mark=mark if index is None else msgspec.structs.replace(mark, index=index),
         state=state,
         region=pod.env.get("ARGOSY_REGION", ""),
         spot=spot,

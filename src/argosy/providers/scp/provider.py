@@ -20,7 +20,7 @@ from argosy.infra.http_words import Said
 from argosy.infra.machine_access import home_text, lacks
 from argosy.infra.machine_images import asked_image, newest
 from argosy.infra.machine_vendor import MachineOrder, RestVendor, findings_of
-from argosy.infra.machines import Machine, MachineState, of_name, words_of
+from argosy.infra.machines import Machine, MachineState, Mark, of_name, words_of
 from argosy.infra.once import Once
 from argosy.infra.provider import Diagnostic, Setting, Want
 from argosy.model.offer import Offer
@@ -202,8 +202,7 @@ class Scp(RestVendor):
         failed = state is MachineState.FAILED
         return Machine(
             id=told.virtual_server_id,
-            claim_id=claim_id,
-            index=index,
+            mark=Mark(claim_id=claim_id, index=index),
             state=state,
             region=zone,
             kind=told.server_type or "",

@@ -16,7 +16,16 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from argosy.infra.agent_port import RankOrder
-from argosy.providers.slurm.native_script import BASE, LOCK, NativeClaim, job_order
+from argosy.providers.slurm.native_script import (
+    BASE,
+    LOCK,
+    NativeClaim,
+    exports,
+    job_order,
+    shared_env,
+    step_of,
+    steps_script,
+)
 from argosy.providers.slurm.script import EXPORT, Order, sbatch_options
 
 
@@ -148,36 +157,18 @@ def array_data(tasks: Sequence[ArrayTask]) -> bytes:
 
 def shared_by(tasks: Sequence[ArrayTask]) -> Mapping[str, str]:
     """Variables that have the same value in all ranks of all tasks."""
-    every = [rank.env for each in tasks for rank in each.ranks]
-    return {
-        name: value for name, value in every[0].items() if all(env.get(name) == value for env in every[1:])
-    }
+    return shared_env([rank for each in tasks for rank in each.ranks])
 
 
 def _batch(name: str, tasks: Sequence[ArrayTask], shared: Mapping[str, str]) -> str:
-    first = tasks[0].ranks[0]
-    count = len(tasks[0].ranks)
+    ranks = tasks[0].ranks
     cases = "\n".join(_case(each, shared) for each in tasks)
     step = f"""native="$HOME/.argosy/slurm/native"; dir="$native/$argosy_task_dir"
 cd "$dir/../home" || exit 1
 eval "case $SLURM_PROCID in $argosy_rank_cases esac"; unset argosy_rank_cases argosy_task_dir
-exec >"$dir/out.$SLURM_PROCID" 2>&1
-mkdir -p {shlex.quote(first.workdir)} && cd {shlex.quote(first.workdir)}
 from="$dir"; [ -e "$dir/run" ] || from="$native/../arrays/{name}"
-code=0
-if [ -s "$from/setup" ]; then bash "$from/setup"; code=$?; fi
-if [ $code -eq 0 ]; then bash "$from/run"; code=$?; fi
-echo $code >"$dir/.exit.$SLURM_PROCID" && mv "$dir/.exit.$SLURM_PROCID" "$dir/exit.$SLURM_PROCID"
-exit $code"""
-    srun = f"srun --nodes={count} --ntasks={count} --ntasks-per-node=1 --kill-on-bad-exit=0 --mpi=none"
-    return f"""#!/bin/bash
-[ "${{SLURM_RESTART_COUNT:-0}}" -eq 0 ] || exit 43
-case "$SLURM_ARRAY_TASK_ID" in
-{cases}
-esac
-export ARGOSY_NODE_IPS=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
-export SKYPILOT_NODE_IPS=$ARGOSY_NODE_IPS ARGOSY_HEAD_IP=${{ARGOSY_NODE_IPS%%$'\\n'*}}
-{srun} --export=ALL --input=none bash -c {shlex.quote(step)}"""
+{step_of(ranks[0].workdir)}"""
+    return steps_script(f'case "$SLURM_ARRAY_TASK_ID" in\n{cases}\nesac\n', step, len(ranks))
 
 
 def _case(task: ArrayTask, shared: Mapping[str, str]) -> str:
@@ -185,12 +176,8 @@ def _case(task: ArrayTask, shared: Mapping[str, str]) -> str:
     of_all = shared_by([task])
     own = {name: value for name, value in of_all.items() if name not in shared}
     ranks = [
-        f"{number}) {'; '.join(_exports({k: v for k, v in rank.env.items() if k not in of_all})) or ':'};;"
+        f"{number}) {exports({k: v for k, v in rank.env.items() if k not in of_all}) or ':'};;"
         for number, rank in enumerate(task.ranks)
     ]
     more = {"argosy_task_dir": f"{task.claim.claim_id}/{task.attempt}", "argosy_rank_cases": " ".join(ranks)}
-    return f"{task.index}) {'; '.join(_exports(own | more))};;"
-
-
-def _exports(values: Mapping[str, str]) -> list[str]:
-    return [f"export {name}={shlex.quote(value)}" for name, value in sorted(values.items())]
+    return f"{task.index}) {exports(own | more)};;"

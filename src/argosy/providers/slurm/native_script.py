@@ -105,12 +105,13 @@ ARGOSY-BATCH"""
 def submit_data(ranks: Sequence[RankOrder]) -> bytes:
     """What all ranks share: variables, and the texts of setup and run."""
     first = ranks[0]
-    pairs = [f"{name}={value}" for name, value in sorted(_shared(ranks).items())]
+    pairs = [f"{name}={value}" for name, value in sorted(shared_env(ranks).items())]
     texts = [f" setup={first.setup}", f" run={first.run}"]
     return b"".join(each.encode() + b"\0" for each in (*pairs, *texts))
 
 
-def _shared(ranks: Sequence[RankOrder]) -> Mapping[str, str]:
+def shared_env(ranks: Sequence[RankOrder]) -> Mapping[str, str]:
+    """Variables that have the same value in all ranks."""
     return {
         name: value
         for name, value in ranks[0].env.items()
@@ -119,29 +120,44 @@ def _shared(ranks: Sequence[RankOrder]) -> Mapping[str, str]:
 
 
 def _batch(claim: NativeClaim, attempt: str, ranks: Sequence[RankOrder]) -> str:
-    shared = _shared(ranks)
+    shared = shared_env(ranks)
     cases = []
     for number, rank in enumerate(ranks):
-        own = [f"export {k}={shlex.quote(v)}" for k, v in sorted(rank.env.items()) if k not in shared]
-        cases.append(f"{number}) {'; '.join(own) or ':'};;")
+        own = {name: value for name, value in rank.env.items() if name not in shared}
+        cases.append(f"{number}) {exports(own) or ':'};;")
     step = f"""dir="$HOME/.argosy/slurm/native/{claim.claim_id}/{attempt}"; cd "$dir/../home" || exit 1
 case "$SLURM_PROCID" in
 {chr(10).join(cases)}
 esac
-exec >"$dir/out.$SLURM_PROCID" 2>&1
-mkdir -p {shlex.quote(ranks[0].workdir)} && cd {shlex.quote(ranks[0].workdir)}
+from="$dir"
+{step_of(ranks[0].workdir)}"""
+    return steps_script("", step, len(ranks))
+
+
+def exports(values: Mapping[str, str]) -> str:
+    """What sets variables in a shell."""
+    return "; ".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(values.items()))
+
+
+def step_of(workdir: str) -> str:
+    """What runs setup and run of one rank, which lie in `$from`; output and exit code go to `$dir`."""
+    return f"""exec >"$dir/out.$SLURM_PROCID" 2>&1
+mkdir -p {shlex.quote(workdir)} && cd {shlex.quote(workdir)}
 code=0
-if [ -s "$dir/setup" ]; then bash "$dir/setup"; code=$?; fi
-if [ $code -eq 0 ]; then bash "$dir/run"; code=$?; fi
+if [ -s "$from/setup" ]; then bash "$from/setup"; code=$?; fi
+if [ $code -eq 0 ]; then bash "$from/run"; code=$?; fi
 echo $code >"$dir/.exit.$SLURM_PROCID" && mv "$dir/.exit.$SLURM_PROCID" "$dir/exit.$SLURM_PROCID"
 exit $code"""
-    head = """#!/bin/bash
-[ "${SLURM_RESTART_COUNT:-0}" -eq 0 ] || exit 43
-export ARGOSY_NODE_IPS=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
-export SKYPILOT_NODE_IPS=$ARGOSY_NODE_IPS ARGOSY_HEAD_IP=${ARGOSY_NODE_IPS%%$'\\n'*}"""
-    count = len(ranks)
+
+
+def steps_script(more: str, step: str, count: int) -> str:
+    """The batch script that runs `step` on each of its nodes. `more`: lines before it."""
     srun = f"srun --nodes={count} --ntasks={count} --ntasks-per-node=1 --kill-on-bad-exit=0 --mpi=none"
-    return f"{head}\n{srun} --export=ALL --input=none bash -c {shlex.quote(step)}"
+    return f"""#!/bin/bash
+[ "${{SLURM_RESTART_COUNT:-0}}" -eq 0 ] || exit 43
+{more}export ARGOSY_NODE_IPS=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+export SKYPILOT_NODE_IPS=$ARGOSY_NODE_IPS ARGOSY_HEAD_IP=${{ARGOSY_NODE_IPS%%$'\\n'*}}
+{srun} --export=ALL --input=none bash -c {shlex.quote(step)}"""
 
 
 def look_script() -> str:

@@ -85,15 +85,9 @@ def read_options(text: str, name: str = "slurm") -> TaskOptions:
     """
     if not text:
         return TaskOptions()
-    try:
-        given = msgspec.json.decode(text, type=dict[str, dict[str, object]]).get(name, {})
-    except msgspec.MsgspecError:
-        try:
-            given = msgspec.json.decode(text, type=dict[str, Any]).get(name) or {}
-        except msgspec.MsgspecError:
-            given = {}
-        if not isinstance(given, dict):
-            raise border.RequestRefused("config.slurm", "`config.slurm` is not a map of settings") from None
+    given: Any = msgspec.json.decode(text).get(name) or {}
+    if not isinstance(given, dict):
+        raise border.RequestRefused("config.slurm", "`config.slurm` is not a map of settings")
     words = {}
     for name in ("partition", "account", "qos", "constraint", "reservation"):
         words[name] = _word(

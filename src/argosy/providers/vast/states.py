@@ -53,10 +53,7 @@ def machine_of(told: Instance) -> Machine | None:
         )
     return Machine(
         id=str(told.id),
-        claim_id=mark.claim_id,
-        index=mark.index,
-        count=mark.count,
-        tag=mark.tag,
+        mark=mark,
         state=state,
         region=env.get("ARGOSY_REGION", ""),
         spot=bool(told.is_bid),

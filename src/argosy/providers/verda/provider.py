@@ -261,10 +261,7 @@ def _machine(told: _Instance) -> Machine | None:
         state = MachineState.PREEMPTED
     return Machine(
         id=told.id,
-        claim_id=mark.claim_id,
-        index=mark.index,
-        count=mark.count,
-        tag=mark.tag,
+        mark=mark,
         state=state,
         region=told.location or "",
         kind=told.instance_type or "",

@@ -234,7 +234,7 @@ class Vsphere(Vendor):
 
     async def stop(self, machine: Machine) -> None:
         self._addresses.pop(machine.id, None)
-        self._ordered_s.pop(tagged_name_of(machine.claim_id, machine.index, machine.tag), None)
+        self._ordered_s.pop(tagged_name_of(machine.claim_id, machine.index, machine.mark.tag), None)
         path = f"/vcenter/vm/{machine.id}/guest/power"
         try:
             await self._session.http.send("POST", path, query=[("action", "shutdown")])
@@ -273,16 +273,13 @@ def _machine(told: _Vm, address: str, *, is_young: bool) -> Machine | None:
     mark = of_tagged_name(told.name)
     if mark is None:
         return None
-    claim_id, index, tag = mark
     if told.power_state == "POWERED_ON":
         state = MachineState.RUNNING if address else MachineState.STARTING
     else:
         state = MachineState.STARTING if is_young else MachineState.STOPPED
     return Machine(
         id=told.vm,
-        claim_id=claim_id,
-        index=index,
-        tag=tag,
+        mark=mark,
         state=state,
         user="ubuntu",
         host=address,
