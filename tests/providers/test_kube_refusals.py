@@ -15,6 +15,7 @@ from kube_cluster import H100, ROLE, TOKEN, Act, a_driver, a_kube, a_pod_claim, 
 from argosy.infra import border
 from argosy.infra.provider import Want
 from argosy.infra.system import SystemClock
+from argosy.model.facts import ClaimState
 from argosy.model.resources import Infra, Resources
 from argosy.model.rows import Claim
 from argosy.providers.kubernetes.provider import KubernetesProvider
@@ -348,7 +349,8 @@ def test_images_that_cannot_be_had_and_that_have_no_python(tmp_path: Path) -> No
         bare = a_pod_claim(resources=Resources(image_id="docker:bare:1"))
         await provider.ensure(bare)
         kube.fail(f"{bare.id}-0", "ml", exit_code=78, why="Error", message="argosy: the image has no python3")
-        await asyncio.sleep(0.01)
+        while (await provider.observe([bare.id]))[0].state is not ClaimState.GONE:
+            await asyncio.sleep(0.01)  # the watch tells it
         assert await refused(kube, provider, bare, border.RequestRefused) == (
             "the image `bare:1` has no python3 of 3.8 or newer, which the agent needs: take another, or set "
             "`python_image` of the context in `kubernetes.yaml`"
