@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# UV=PATH installs what the tests need with uv instead of pip: the same versions, in a tenth of the time.
+UV     ?=
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(PIP) --no-compile)
 # Workers of the test run: one more than there are cores, as most tests wait for something; at most 4.
 JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ "$$n" -gt 3 ] && n=3; echo $$((n + 1)))
 # Put options of pytest here: make test ARGS="tests/model -x"
@@ -14,7 +17,7 @@ ARGS   ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check nightly goldens lint format docs docs-serve generate bench torch wheel vsix lock clean
+.PHONY: help demo test check nightly goldens lint style types contracts format docs docs-serve generate bench torch wheel vsix lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +48,13 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml examples/digits/requirements.txt
 # imported: most of them never are.
 $(VENV)/.dev: $(BIN)/python pyproject.toml requirements-dev.lock
 	@echo "installing Argosy with what its tests need"
-	@$(PIP) --no-compile -e '.[dev,docs]' -c requirements-dev.lock
+	@$(INSTALL) -e '.[dev,docs]' -c requirements-dev.lock
+	@touch $@
+
+# Modules of tests are compiled when they are found: once here, not by each process of the first run. What is
+# wrong with them, that run says.
+$(VENV)/.compiled: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q --collect-only >/dev/null 2>&1 || true
 	@touch $@
 
 # --- what people run ----------------------------------------------------------------------------------------------
@@ -58,7 +67,7 @@ demo: $(VENV)/.demo  ## Train a real classifier on this machine, from nothing
 	@echo "  $(BIN)/argosy exec demo examples/hello/hello.yaml"
 	@echo "  $(BIN)/argosy down demo"
 
-test: $(VENV)/.dev  ## Set up what the tests need and run them all
+test: $(VENV)/.compiled  ## Set up what the tests need and run them all
 	@$(BIN)/python -m pytest -rfEs -n $(JOBS) $(ARGS)
 
 check: $(VENV)/.dev  ## What a change needs, in under a minute: lint, types, and the unit tests of what changed
@@ -71,10 +80,16 @@ nightly: $(VENV)/.dev  ## Many seeds and examples: an hour or more
 goldens: $(VENV)/.dev  ## Write the answers of golden tests again (read the difference)
 	@ARGOSY_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q -n0 tests/plans tests/spec
 
-lint: $(VENV)/.dev  ## Static checks: format, lint, types, import contracts
+lint: style types contracts  ## Static checks: format, lint, types, import contracts
+
+style: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
 	$(BIN)/mypy
+
+contracts: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 format: $(VENV)/.dev  ## Format and apply safe fixes
@@ -105,7 +120,7 @@ vsix:  ## Build the VS Code extension into dist/
 	@$(PYTHON) web/vscode/pack.py
 
 lock: $(VENV)/.dev  ## Pin what is installed now in requirements-dev.lock
-	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(argosy|torch)\b|@' > requirements-dev.lock.new
+	$(BIN)/python -m pip freeze --exclude-editable | grep -v -i -E '^(argosy|torch|uv)\b|@' > requirements-dev.lock.new
 	mv requirements-dev.lock.new requirements-dev.lock
 
 clean:  ## Remove environments and build results

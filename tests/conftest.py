@@ -93,6 +93,8 @@ def group_of(file: str) -> str:
     text = (HERE.parent / file).read_text(encoding="utf-8")
     if "hosts: HostLab" in text:
         return "hosts"
+    if "from aws_cloud import" in text:  # one process imports moto and boto3, not each
+        return "aws"
     return file if 'scope="module"' in text else ""
 
 

@@ -7,19 +7,16 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-
-pytest.importorskip("moto.ec2", reason="moto is not installed")
-pytest.importorskip("boto3", reason="boto3 is not installed")
-
 from e2e_house import House
 
 from argosy.infra.machines import CLAIM
-from argosy.testing.fake_ec2 import FakeEc2
+from argosy.testing.fake_ec2 import FakeEc2, why_no_fake_ec2
 from argosy.testing.fake_ec2_cloud import tags_of
 from argosy.testing.fake_ec2_hosts import Ec2Hosts
 from argosy.testing.hosts import why_no_hosts
 
 pytestmark = [
+    pytest.mark.skipif(bool(why_no_fake_ec2()), reason=why_no_fake_ec2() or "there is a fake EC2"),
     pytest.mark.e2e,
     pytest.mark.skipif(bool(why_no_hosts()), reason=why_no_hosts() or "hosts can be made"),
 ]

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("moto.ec2", reason="moto is not installed")
-pytest.importorskip("boto3", reason="boto3 is not installed")
-
 from aws_cloud import AwsSubject, Cloud, a_provider, one_cloud
 
 from argosy.testing.conformance.provider import CASES, Case, NotApplicable, case_name, hold
+from argosy.testing.fake_ec2 import why_no_fake_ec2
+
+pytestmark = pytest.mark.skipif(bool(why_no_fake_ec2()), reason=why_no_fake_ec2() or "there is a fake EC2")
 
 
 @pytest.fixture(scope="module")

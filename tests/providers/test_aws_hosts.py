@@ -9,10 +9,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
-pytest.importorskip("moto.ec2", reason="moto is not installed")
-pytest.importorskip("boto3", reason="boto3 is not installed")
-
 from aws_cloud import REGION, an_order
 
 from argosy.infra import border
@@ -25,11 +21,12 @@ from argosy.model.phases import Desired
 from argosy.model.rows import Claim, Node
 from argosy.providers.aws.provider import Aws
 from argosy.testing.builders import a_node
-from argosy.testing.fake_ec2 import FakeEc2
+from argosy.testing.fake_ec2 import FakeEc2, why_no_fake_ec2
 from argosy.testing.fake_ec2_hosts import Ec2Hosts
 from argosy.testing.hosts import why_no_hosts
 
 pytestmark = [
+    pytest.mark.skipif(bool(why_no_fake_ec2()), reason=why_no_fake_ec2() or "there is a fake EC2"),
     pytest.mark.process,
     pytest.mark.skipif(bool(why_no_hosts()), reason=why_no_hosts() or "hosts can be made"),
 ]

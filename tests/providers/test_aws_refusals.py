@@ -9,10 +9,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
-pytest.importorskip("moto.ec2", reason="moto is not installed")
-pytest.importorskip("boto3", reason="boto3 is not installed")
-
 from aws_cloud import REGION, SMALL, Cloud, a_provider, an_order, one_cloud, with_wish
 
 from argosy.infra import border
@@ -22,7 +18,10 @@ from argosy.model.phases import Desired
 from argosy.model.resources import Networking
 from argosy.model.rows import Claim
 from argosy.providers.aws.account import Account
+from argosy.testing.fake_ec2 import why_no_fake_ec2
 from argosy.testing.fake_ec2_cloud import CapacityReservation
+
+pytestmark = pytest.mark.skipif(bool(why_no_fake_ec2()), reason=why_no_fake_ec2() or "there is a fake EC2")
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("moto.ec2", reason="moto is not installed")
-pytest.importorskip("boto3", reason="boto3 is not installed")
-
 from crash_life import CountingWorld, Life
 
 from argosy.infra.machine_driver import MachineDriver
@@ -24,10 +20,12 @@ from argosy.model.rows import Claim, Row
 from argosy.providers.aws.provider import Aws
 from argosy.store import Store
 from argosy.testing.builders import a_cluster, a_job, a_task
-from argosy.testing.fake_ec2 import FakeEc2
+from argosy.testing.fake_ec2 import FakeEc2, why_no_fake_ec2
 from argosy.testing.fake_ec2_cloud import tags_of
 from argosy.testing.sim_ec2 import SimAccount, SimEc2, keep_looking, some_offers
 from argosy.testing.virtual_time import EPOCH_MS, run_virtual
+
+pytestmark = pytest.mark.skipif(bool(why_no_fake_ec2()), reason=why_no_fake_ec2() or "there is a fake EC2")
 
 ON_DEMAND = Resources(infra=Infra(provider="aws"), instance_type="m6i.large", use_spot=False)
 SPOT = Resources(infra=Infra(provider="aws"), instance_type="m6i.large", use_spot=True)
