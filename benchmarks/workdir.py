@@ -3,16 +3,16 @@
     python benchmarks/workdir.py [--runs N] [--files 20000] [--one-way-ms 10] [--undisturbed] [--json FILE]
 
 From the call of the client until the files lie on the node: the client asks what has changed and tells a real
-server of this machine, then what the server's controllers do brings it to the agent of a host in a network
-namespace, whose every packet is late. `rsync -a --delete` beside it goes through the same SSH connection, by
-turns. On a machine with other work `--undisturbed` gives all of it real-time priority. Needs root, sshd and
-rsync.
+server of this machine (a process of its own), then what its controllers do brings it to the agent of a host
+in a network namespace, whose every packet is late. `rsync -a --delete` beside it goes through the same SSH
+connection, by turns. On a machine with other work `--undisturbed` gives all of it real-time priority. Needs
+root, sshd and rsync.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import machine
@@ -29,7 +30,7 @@ from data import FILE_BYTES
 from argosy.api.location import Location
 from argosy.client.client import Client
 from argosy.controllers.tree_placing import TreePlacing
-from argosy.infra.agent_client import AgentClient, StreamChannel
+from argosy.infra.agent_client import AgentClient, unix_channel
 from argosy.infra.agent_port import AgentDirectory, AgentPort
 from argosy.infra.boot import agent_zipapp
 from argosy.model.rows import Node
@@ -42,23 +43,29 @@ NODE = a_node(id="node-1")
 
 
 class Far(AgentDirectory):
-    """The one agent, reached through ssh."""
+    """The one agent, reached as servers do it: through a socket that the master of ssh forwards."""
 
-    def __init__(self, line: str, host: str) -> None:
-        self._line, self._host = line, host
-        self.client = AgentClient(self._connect)
+    def __init__(self, socket: Path) -> None:
+        self.client = AgentClient(lambda: unix_channel(socket))
 
     async def get(self, node: Node) -> AgentPort:
         return self.client
 
-    async def _connect(self) -> StreamChannel:
-        process = await asyncio.create_subprocess_exec(
-            *self._line.split(), self._host, "python3 agent.pyz connect --socket $PWD/node/s",
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=2 << 20,
-        )  # fmt: skip
-        assert process.stdout is not None and process.stdin is not None
-        await process.stdout.readline()  # it greets
-        return StreamChannel(process.stdout, process.stdin)
+    def drop(self, node_id: str) -> None:
+        pass
+
+
+def serve(home: Path, near: Path, orders: Connection) -> None:
+    """The server, in a process of its own: it places each tree whose digest it hears, until it hears none."""
+    with IdleServer(state_dir=home) as server:
+        far = Far(near)
+        placing = server.call(lambda: TreePlacing(server.blobs, far))
+        server.do(far.client.node())  # it has its connection before there is anything to send
+        orders.send(server.socket)
+        while digest := orders.recv():
+            server.do(placing.place(far.client, NODE, "~/ours", digest))
+            orders.send(digest)
+        server.do(far.client.close())
 
 
 class Bench:
@@ -100,11 +107,21 @@ class Bench:
         for _ in range(2):  # the connection has found its speed before anybody is measured
             filling = f"head -c 200000000 /dev/urandom | {self.line} {self.host.name} 'cat > /dev/null'"
             subprocess.run(["sh", "-c", filling], check=True)
-        self.server = stack.enter_context(IdleServer(state_dir=temporary / "server"))
-        self.far = Far(self.line, self.host.name)
+        near, node = temporary / "agent", self._ssh("echo $PWD/node/s").decode().strip()
+        subprocess.run(
+            [*self.line.split(), "-O", "forward", "-L", f"{near}:{node}", self.host.name], check=True
+        )
+        spawning = multiprocessing.get_context("spawn")
+        self.orders, theirs = spawning.Pipe()
+        server = spawning.Process(target=serve, args=(temporary / "server", near, theirs), daemon=True)
+        server.start()
+        stack.callback(server.join)
+        stack.callback(self.orders.send, "")
+        self.socket: Path = self.orders.recv()
 
-    def _ssh(self, command: str, data: bytes = b"") -> None:
-        subprocess.run([*self.line.split(), self.host.name, command], input=data, check=True)
+    def _ssh(self, command: str, data: bytes = b"") -> bytes:
+        asking = [*self.line.split(), self.host.name, command]
+        return subprocess.run(asking, input=data, stdout=subprocess.PIPE, check=True).stdout
 
     def change(self) -> None:
         (self.root / "000" / "0").write_bytes(os.urandom(FILE_BYTES))
@@ -115,27 +132,24 @@ class Bench:
         subprocess.run(copying, check=True)
         return time.perf_counter() - began
 
-    def ours(self, client: Client, placing: TreePlacing) -> float:
+    def ours(self, client: Client) -> float:
         began = time.perf_counter()
         sent = client.send_files(Task(workdir=str(self.root), run="x"), cwd=self.root)
-        digest = sent.task.workdir_tree or ""
-        self.server.do(placing.place(self.far.client, NODE, "~/ours", digest))
+        self.orders.send(sent.task.workdir_tree)
+        self.orders.recv()
         return time.perf_counter() - began
 
 
 def syncs(bench: Bench, turn: int, changes: int = 5) -> Iterator[tuple[str, float]]:
     """Seconds of the first sync, of one where nothing changed, and of ones after one change. Which of the
     two programs goes first depends on `turn`."""
-    placing = bench.server.call(lambda: TreePlacing(bench.server.blobs, bench.far))
-    bench.server.do(bench.far.client.node())  # the server has its connection before there is anything to send
-    with Client(Location(bench.server.socket, home=bench.home)) as client:
+    with Client(Location(bench.socket, home=bench.home)) as client:
         for name in ("first", "again", *("after one change",) * changes):
             if name == "after one change":
                 bench.change()
-            ours, theirs = ("ours", lambda: bench.ours(client, placing)), ("rsync", bench.rsync)
+            ours, theirs = ("ours", lambda: bench.ours(client)), ("rsync", bench.rsync)
             for who, act in (ours, theirs)[:: 1 if turn % 2 else -1]:
                 yield f"{who}, {name}, s", act()
-    bench.server.do(bench.far.client.close())
     same = bench.host.run("diff -r ~ann/theirs ~ann/node/home/ours | head -3")
     assert same.strip() == "", same
 

@@ -12,9 +12,15 @@ from pathlib import Path
 import msgspec
 import pytest
 from agent_process import AgentProcess
+from hypothesis import given
+from hypothesis import strategies as st
 
+from argosy.agent import wire
+from argosy.agent.lanes import Lane, Lanes
+from argosy.agent.orders import Busy, Refused
 from argosy.infra import border
 from argosy.infra.agent_client import AgentClient
+from argosy.infra.agent_port import Channel
 from argosy.model.tree import CHUNK_BYTES, Entry, Tree, needed_chunks, pack_of
 
 
@@ -157,3 +163,76 @@ def test_a_slow_line_keeps_nobody_else_from_placing(agent: AgentProcess) -> None
         assert (await client.held_tree("~/slow", "d1")).digest == "d1"
 
     agent.use(scenario)
+
+
+def test_many_bytes_come_through_several_connections(
+    agent: AgentProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("argosy.infra.tree_sending._LANE_BYTES", 1 << 20)
+    files = {f"{number:03d}": os.urandom(30_000 + number) for number in range(100)}
+
+    async def scenario(client: AgentClient) -> None:
+        opened = 0
+        connect = client._connect
+
+        async def counted() -> Channel:
+            nonlocal opened
+            opened += 1
+            if opened == 3:
+                raise border.Unreachable("no more of them")
+            return await connect()
+
+        client._connect = counted
+        await client.node()
+        assert len(await send(client, files)) == 100
+        assert opened == 3  # one that is there, and of two more one
+        tree, chunks = tree_of({"a": os.urandom(3 << 20)})
+        wrong = gives((name, bytes(len(data))) for name, data in chunks.items())
+        sizes = needed_chunks(tree)
+        with pytest.raises(border.RequestRefused, match="not what it says"):
+            await client.send_tree(msgspec.json.encode(tree), "~/w", tree.digest(), sizes, wrong)
+        assert await send(client, files | {"new": os.urandom(4 << 20)})
+
+    agent.use(scenario)
+    assert {name: data for name, data in files_in(agent.root / "home/w").items() if name != "new"} == files
+
+
+def test_a_part_that_does_not_come_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("argosy.agent.lanes._PATIENCE_S", 0.0)
+
+    async def scenario() -> None:
+        lanes, lane = Lanes(), Lane(asyncio.StreamReader(), 7)
+        with pytest.raises(Busy, match="did not come"):
+            await lanes.take("t", [7])
+        with pytest.raises(Busy, match="nobody waits"):
+            await lanes.bring("t", 1, lane)
+        assert not lanes._lanes
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("length", [7, 8])
+def test_parts_come_before_or_after_who_waits_for_them(length: int) -> None:
+    async def scenario() -> None:
+        lanes, lane = Lanes(), Lane(asyncio.StreamReader(), 7)
+        bringing = asyncio.ensure_future(lanes.bring("t", 1, lane))
+        await asyncio.sleep(0)
+        with pytest.raises(Refused, match="already"):
+            await lanes.bring("t", 1, Lane(asyncio.StreamReader(), 7))
+        if length == 7:
+            assert await lanes.take("t", [length]) == [lane]
+            assert not bringing.done()
+            lane.done.set_result(None)
+        else:
+            with pytest.raises(Busy):
+                await lanes.take("t", [length])
+        await bringing
+        assert not lanes._lanes
+
+    asyncio.run(scenario())
+
+
+@given(st.integers(0, 1 << 22), st.integers(1, 4))
+def test_each_connection_brings_every_nth_block(size: int, count: int) -> None:
+    blocks = [min(wire.LANE_BLOCK_BYTES, size - at) for at in range(0, size, wire.LANE_BLOCK_BYTES)]
+    assert wire.lane_sizes(size, count) == [sum(blocks[number::count]) for number in range(count)]

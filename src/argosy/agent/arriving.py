@@ -12,11 +12,11 @@ import queue
 
 from argosy.agent.orders import Refused
 from argosy.agent.placing import Placing, write_all
-from argosy.agent.wire import CHUNK_LIMIT_BYTES
+from argosy.agent.wire import CHUNK_LIMIT_BYTES, LANE_BLOCK_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Optional
 
     from argosy.agent.placing import Entry
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     Blocks = queue.Queue[Optional[bytes]]
 
-_BLOCK_BYTES = 512 << 10
-_BLOCKS = 8
+_BLOCKS = 16
 _LINE_MAX = 128
 
 
@@ -44,22 +43,17 @@ class Arriving:
     def tree(self, trees: Trees, known: Known, target: str) -> ArrivingTree:
         return ArrivingTree(trees, known, target, self)
 
-    async def carry(self, reader: asyncio.StreamReader) -> None:
-        """Read all of it, at the pace of the thread. Raises what reading raises."""
-        left, held, size = self._length, [], 0
+    async def carry(self, lanes: Sequence[asyncio.StreamReader]) -> None:
+        """Read all of it, block by block from each lane in turns, at the pace of the thread. Raises what
+        reading raises."""
+        left, turn = self._length, 0
         try:
             while left > 0:
-                data = await reader.read(min(left, _BLOCK_BYTES))
-                if not data:
-                    raise asyncio.IncompleteReadError(b"", left)
-                left -= len(data)
-                held.append(data)
-                size += len(data)
-                if size < _BLOCK_BYTES and left:
-                    continue
+                block = await lanes[turn].readexactly(min(left, LANE_BLOCK_BYTES))
+                turn = (turn + 1) % len(lanes)
+                left -= len(block)
                 if not self._ended:
-                    self._blocks.put(b"".join(held))
-                held, size = [], 0
+                    self._blocks.put(block)
                 while self._blocks.qsize() >= _BLOCKS and not self._ended:
                     self._room.clear()
                     await self._room.wait()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from argosy.agent.trees import Trees
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+_NEVER = frozenset((b"", b".", b".."))
 _COPY_BYTES = 1 << 20
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -42,8 +43,9 @@ class Entry:
             raise Refused("tree", "an entry of a tree needs a path and a kind f, d or l")
         if not isinstance(mode, int) or not isinstance(size, int) or not isinstance(chunks, list):
             raise Refused("tree", "%r has a mode, size or chunks of the wrong type" % path)
-        if not all(isinstance(digest, str) and DIGEST.fullmatch(digest) for digest in chunks):
-            raise Refused("tree", "%r names a chunk that is not a SHA-256" % path)
+        for digest in chunks:
+            if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+                raise Refused("tree", "%r names a chunk that is not a SHA-256" % path)
         self.path = path
         self.kind = kind
         self.mode = mode & 0o777
@@ -56,13 +58,13 @@ class Entry:
 
 
 def parts_of(path: str) -> list[bytes]:
-    parts = path.split("/")
-    if any(part in ("", ".", "..") or "\0" in part for part in parts):
-        raise Refused("tree", "%r is not a relative path inside the tree" % path)
     try:
-        return [part.encode("utf-8") for part in parts]
+        parts = path.encode("utf-8").split(b"/")
     except UnicodeEncodeError:
         raise Refused("tree", "%r is not text" % path) from None
+    if not _NEVER.isdisjoint(parts) or "\0" in path:
+        raise Refused("tree", "%r is not a relative path inside the tree" % path)
+    return parts
 
 
 class Placing:
@@ -123,9 +125,11 @@ class Placing:
     def remove_stale(self, entries: list[Entry]) -> None:
         """What an earlier tree put here and this one lacks, as far as nobody has changed it."""
         named = {entry.path for entry in entries}
+        folders = {entry.path.rpartition("/")[0] for entry in entries}
         folders = {
-            "/".join(entry.path.split("/")[:n]) for entry in entries for n in range(1, len(entry.parts))
+            "/".join(folder.split("/")[:n]) for folder in folders for n in range(1, folder.count("/") + 2)
         }
+        folders.discard("")
         self.new.folders = sorted(folders | {entry.path for entry in entries if entry.kind == "d"})
         gone = [path for path in (*self._known.files, *self._known.links) if path and path not in named]
         self.remove(gone, set(self._known.folders).difference(self.new.folders))
@@ -308,15 +312,20 @@ class Placing:
 
 def refuse_contradictions(entries: list[Entry]) -> None:
     """One thing per path, and only folders hold things."""
-    kinds: dict[tuple[bytes, ...], str] = {}
+    kinds: dict[str, str] = {}
+    inside = ""  # a folder of which that is known
     for entry in entries:
-        key = tuple(entry.parts)
-        if key in kinds:
-            raise Refused("tree", "%r appears twice in the tree" % entry.path)
-        kinds[key] = entry.kind
-        for length in range(1, len(key)):
-            if kinds.get(key[:length], "d") != "d":
-                raise Refused("tree", "%r goes through something that is not a folder" % entry.path)
+        path = entry.path
+        if path in kinds:
+            raise Refused("tree", "%r appears twice in the tree" % path)
+        kinds[path] = entry.kind
+        above = path.rpartition("/")[0]
+        if above == inside:
+            continue
+        for length in range(1, len(entry.parts)):
+            if kinds.get("/".join(path.split("/")[:length]), "d") != "d":
+                raise Refused("tree", "%r goes through something that is not a folder" % path)
+        inside = above
 
 
 def write_all(sink: int, data: bytes) -> None:

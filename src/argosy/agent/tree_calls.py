@@ -7,6 +7,7 @@ import json
 import weakref
 
 from argosy.agent import wire
+from argosy.agent.lanes import Lane, Lanes
 from argosy.agent.orders import Refused
 
 TYPE_CHECKING = False
@@ -39,7 +40,9 @@ class TreeCalls:
             ("PUT", "/chunks"): self._put_chunks,
             ("PUT", "/tree/change"): self._change,
             ("PUT", "/tree"): self._place_arriving,
+            ("PUT", "/tree/lane"): self._lane,
         }
+        self._lanes = Lanes()
         #: By target. Who holds one may then wait for `_lock`, never the other way round.
         self._targets: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
@@ -76,19 +79,37 @@ class TreeCalls:
 
         order, left = await _read_order(length, reader)
         target, tree, digest = _tree_order(order)
-        arriving = Arriving(left, self._loop)
+        token, count, size = order.get("token"), order.get("lanes"), order.get("size")
+        if not isinstance(token, str) or not isinstance(size, int) or not isinstance(count, int):
+            raise Refused("tree", "`token` must be text, `size` and `lanes` numbers")
+        if not size >= 0 or not 1 <= count <= wire.LANES_MAX or left != wire.lane_sizes(size, count)[0]:
+            raise Refused("tree", "`size` and `lanes` are not those of this request")
+        lanes = await self._lanes.take(token, wire.lane_sizes(size, count)[1:])
+        arriving = Arriving(size, self._loop)
         thread = ThreadPoolExecutor(1)
-        async with self._of(target):
-            placing = self._loop.run_in_executor(
-                thread, self._known()[0].place, tree, target, digest, arriving.tree
-            )
-            placing.add_done_callback(lambda _: arriving.end())
-            try:
-                await arriving.carry(reader)
-            finally:
-                thread.shutdown(wait=False)
-                await asyncio.wait([placing])
-            placing.result()
+        try:
+            async with self._of(target):
+                placing = self._loop.run_in_executor(
+                    thread, self._known()[0].place, tree, target, digest, arriving.tree
+                )
+                placing.add_done_callback(lambda _: arriving.end())
+                try:
+                    await arriving.carry([reader, *(lane.reader for lane in lanes)])
+                finally:
+                    await asyncio.wait([placing])
+                placing.result()
+        finally:
+            thread.shutdown(wait=False)
+            for lane in lanes:
+                lane.done.set_result(None)
+        return {}
+
+    async def _lane(self, length: int, reader: asyncio.StreamReader) -> Answer:
+        order, left = await _read_order(length, reader)
+        token, number = order.get("token"), order.get("lane")
+        if not isinstance(token, str) or not isinstance(number, int):
+            raise Refused("lane", "`token` must be text and `lane` a number")
+        await self._lanes.bring(token, number, Lane(reader, left))
         return {}
 
     async def _held(self, arguments: Answer) -> Answer:

@@ -11,8 +11,12 @@ have the field names of `argosy.model.facts`. Paths below `PREFIX`:
     POST /chunks/missing  {"digests": [...]}              -> {"missing": [...]}
     PUT  /chunks          a pack: per chunk one line `<hex sha256> <size>\\n`, then its bytes -> {}
     POST /tree            {"target": "~/x", "tree": Tree, "digest": of the tree} -> {}
-    PUT  /tree            a line {"order": size}, the order of POST /tree, and a pack of the chunks that are
-                          missing, in the order in which files by their paths need them -> {}
+    PUT  /tree            a line {"order": size}, the order of POST /tree with {"token", "lanes": n, "size"},
+                          and a pack of so many bytes: of the chunks that are missing, in the order in which
+                          files by their paths need them -> {}
+    PUT  /tree/lane       a line {"order": size}, {"token", "lane": from 1 on}, and of that pack every n-th
+                          block of `LANE_BLOCK_BYTES`, as that number says -> {}; the first one, number 0,
+                          follows the order itself
     POST /tree/held       {"target", "digest"}            -> {"held": whether just that tree lies there,
                                                               "lying": which one does that can be changed,
                                                               "takes": PUT /tree is known, "bare": it has no
@@ -77,4 +81,18 @@ EXIT_CODE = struct.Struct(">i")
 HEAD_LIMIT_BYTES = 64 << 10  # of a request's or reply's head
 BODY_LIMIT_BYTES = 256 << 20  # of a JSON body: a tree of a million files fits
 CHUNK_LIMIT_BYTES = 8 << 20  # as `argosy.model.tree.CHUNK_BYTES`
+LANE_BLOCK_BYTES = 256 << 10
+LANES_MAX = 4  # connections for one tree
 PACK_LIMIT_BYTES = 64 << 20  # of one PUT /chunks
+
+
+def lane_sizes(size: int, count: int) -> list[int]:
+    """How many bytes of a tree's pack go through each of `count` connections.
+
+    >>> lane_sizes(10, 2), lane_sizes(LANE_BLOCK_BYTES * 2 + 10, 2)
+    ([10, 0], [262154, 262144])
+    """
+    blocks, rest = divmod(size, LANE_BLOCK_BYTES)
+    sizes = [(blocks + count - 1 - number) // count * LANE_BLOCK_BYTES for number in range(count)]
+    sizes[blocks % count] += rest
+    return sizes

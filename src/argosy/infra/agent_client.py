@@ -278,7 +278,8 @@ class AgentClient:
         body = TreeBody(order, chunks, packed)
         async with self._places:
             try:
-                async with asyncio.timeout(_TREE_S) as limit:
+                async with asyncio.timeout(_TREE_S) as limit, contextlib.aclosing(body):
+                    await body.widen(self._open)
                     await self._exchange(lambda channel: body.send(channel, limit, _TREE_S), again=False)
             except TimeoutError:
                 raise border.Unreachable(f"the agent took nothing within {_TREE_S:.0f} s") from None
