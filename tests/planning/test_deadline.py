@@ -223,7 +223,7 @@ def kinds(choices: tuple[Choice, ...]) -> list[str]:
 
 
 def test_spot_is_first_while_there_is_slack() -> None:
-    choices, reason = order_choices([ON_DEMAND, SPOT], TRAIN, now_ms=0, submitted_ms=0)
+    choices, reason, _ = order_choices([ON_DEMAND, SPOT], TRAIN, now_ms=0, submitted_ms=0)
     assert kinds(choices) == ["spot", "on-demand"]
     assert (
         reason == "task `train` runs on spot aws/us-east-2 p4d.24xlarge: >99.9% chance of being done by the "
@@ -292,7 +292,7 @@ def test_the_objective_orders_without_a_deadline() -> None:
     )
     task = Task(objective="time")
     order = order_choices([ON_DEMAND, fast], task, now_ms=0, submitted_ms=0, known=Known(runs=runs))
-    assert order == ((fast, ON_DEMAND), "")
+    assert order == ((fast, ON_DEMAND), "", None)
     assert order_choices([ON_DEMAND, fast], Task(), now_ms=0, submitted_ms=0).choices == (ON_DEMAND, fast)
 
 

@@ -68,12 +68,10 @@ def ls(session: Session, place: str, trash: bool) -> None:
     if place:
         name, path = _place(place)
         files = session.client.folder_files(name, path)
-        if session.screen.told(files):
-            return
         rows = [
             (each.name + "/" * (each.kind == "folder"), _bytes(each.size), each.kind) for each in files.files
         ]
-        session.screen.table(("NAME", "SIZE", "KIND"), rows)
+        session.screen.listed(files, ("NAME", "SIZE", "KIND"), rows)
         return
     found = session.client.folders(trashed=trash)
     session.screen.listed(

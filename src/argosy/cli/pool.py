@@ -336,13 +336,10 @@ def groups(session: Session) -> None:
 def presets(session: Session) -> None:
     """Show resources by name, for `--preset`."""
     tenancy: Tenancy = session.client.tenancy().tenancy
-    if session.screen.told(tenancy.presets):
-        return
-    if not tenancy.presets:
-        session.screen.print("No presets. `argosy quota apply` sets them.")
-    else:
-        rows = [[preset.name, preset.resources.render()] for preset in tenancy.presets]
-        session.screen.table(("PRESET", "RESOURCES"), rows)
+    rows = [[preset.name, preset.resources.render()] for preset in tenancy.presets]
+    session.screen.listed(
+        tenancy.presets, ("PRESET", "RESOURCES"), rows, none="No presets. `argosy quota apply` sets them."
+    )
 
 
 # -- explain ----------------------------------------------------------------------------------------

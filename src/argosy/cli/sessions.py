@@ -214,27 +214,24 @@ def ls(session: Session, everything: bool) -> None:
 
     screen = session.screen
     found = session.client.sessions(all=everything)
-    if screen.told(found):
-        return
-    if not found.sessions:
-        screen.print("No sessions. Start one: argosy session start terminal")
-    else:
-        screen.table(
-            ("NAME", "APP", "STATUS", "RESOURCES", "WHERE", "USED", "RESTS", "DETAIL"),
+    screen.listed(
+        found,
+        ("NAME", "APP", "STATUS", "RESOURCES", "WHERE", "USED", "RESTS", "DETAIL"),
+        [
             [
-                [
-                    view.name,
-                    view.app,
-                    view.status,
-                    view.resources,
-                    view.infra,
-                    f"{age(view.use.used_ms, session.now_ms())} ago" if view.use.used_ms else "",
-                    _left(view, session.now_ms()),
-                    view.detail,
-                ]
-                for view in found.sessions
-            ],
-        )
+                view.name,
+                view.app,
+                view.status,
+                view.resources,
+                view.infra,
+                f"{age(view.use.used_ms, session.now_ms())} ago" if view.use.used_ms else "",
+                _left(view, session.now_ms()),
+                view.detail,
+            ]
+            for view in found.sessions
+        ],
+        none="No sessions. Start one: argosy session start terminal",
+    )
 
 
 def _left(view: SessionView, now_ms: int) -> str:
@@ -396,25 +393,22 @@ def snapshots(session: Session, remove: str | None) -> None:
         screen.answer(done, f"snapshot `{remove}` is removed")
         return
     found = session.client.snapshots()
-    if screen.told(found):
-        return
-    if not found.snapshots:
-        screen.print("No snapshots. Make one: argosy session snapshot SESSION")
-    else:
-        now_ms = session.now_ms()
-        screen.table(
-            ("NAME", "APP", "SESSION", "SIZE", "MADE"),
+    now_ms = session.now_ms()
+    screen.listed(
+        found,
+        ("NAME", "APP", "SESSION", "SIZE", "MADE"),
+        [
             [
-                [
-                    each.name,
-                    each.app,
-                    each.session,
-                    render_bytes(each.size_bytes),
-                    f"{age(each.at_ms, now_ms)} ago",
-                ]
-                for each in found.snapshots
-            ],
-        )
+                each.name,
+                each.app,
+                each.session,
+                render_bytes(each.size_bytes),
+                f"{age(each.at_ms, now_ms)} ago",
+            ]
+            for each in found.snapshots
+        ],
+        none="No snapshots. Make one: argosy session snapshot SESSION",
+    )
 
 
 @click.command(

@@ -134,12 +134,7 @@ def ls(session: Session, place: str, recursive: bool) -> None:
                 {"key": each.key, "size": each.size, "etag": each.etag, "modified": each.modified}
                 for each in page.objects
             ]
-    if session.screen.told(told):
-        return
-    if rows:
-        session.screen.table(("NAME", "SIZE", "CHANGED"), rows)
-    else:
-        session.screen.print(f"Nothing begins with {at.render()}.")
+    session.screen.listed(told, ("NAME", "SIZE", "CHANGED"), rows, none=f"Nothing begins with {at.render()}.")
 
 
 def _list_buckets(session: Session) -> None:
@@ -339,13 +334,11 @@ def key(session: Session, name: str | None, bucket: str, read_only: bool, remove
     screen, client = session.screen, session.client
     if name is None:
         reply = client.store_keys()
-        if screen.told(reply):
-            return
         rows = [
             (each.name, each.id, each.bucket or "all", "reads" if each.reads_only else "reads and writes")
             for each in reply.keys
         ]
-        screen.table(("NAME", "KEY ID", "BUCKET", "MAY"), rows) if rows else screen.print("No keys.")
+        screen.listed(reply, ("NAME", "KEY ID", "BUCKET", "MAY"), rows, none="No keys.")
         return
     if remove:
         client.remove_store_key(name)

@@ -12,7 +12,7 @@ from argosy import __version__
 from argosy.api.endpoint import AwaitingCalls, Call
 from argosy.api.location import Location
 from argosy.api.server import ServerCalls
-from argosy.client.connection import READ_BYTES, Broken, check_owner, host_of, unreachable, while_sending
+from argosy.client.connection import READ_BYTES, Broken, check_owner, fed, host_of, unreachable, while_sending
 from argosy.client.flow import Aside, Flow, Own, ReadLog, Step
 from argosy.client.frames import FrameDecoder, LogPiece
 from argosy.client.replies import check_version, decode_reply, error_of
@@ -24,7 +24,7 @@ from argosy.client.shared import (
     SharedClient,
     new_key,
 )
-from argosy.client.wire import ReplyParser, WireError, render_head
+from argosy.client.wire import ReplyParser, render_head
 from argosy.model.errors import ArgosyError
 
 T = TypeVar("T")
@@ -68,15 +68,7 @@ class _Stream:
             except OSError as error:
                 raise Broken(error.strerror or str(error), answered=answered) from error
             answered = answered or bool(data)
-            try:
-                if data:
-                    pieces = parser.feed(data)
-                else:
-                    parser.feed_end()
-                    pieces = []
-            except WireError as error:
-                raise Broken(str(error), answered=answered) from error
-            for piece in pieces:
+            for piece in fed(parser, data, answered=answered):
                 yield piece
 
 

@@ -103,6 +103,17 @@ class FileSpan(NamedTuple):
     on_bytes: Callable[[int], object]
 
 
+def fed(parser: ReplyParser, data: bytes, *, answered: bool) -> list[bytes]:
+    """What comes of more bytes of a reply; b"": it ended. Raises Broken."""
+    try:
+        if data:
+            return parser.feed(data)
+        parser.feed_end()
+    except WireError as error:
+        raise Broken(str(error), answered=answered) from error
+    return []
+
+
 class Connection:
     """One connection, one request at a time."""
 
@@ -201,14 +212,7 @@ class Connection:
             except OSError as error:
                 raise Broken(error.strerror or str(error), answered=answered) from error
             answered = answered or bool(data)
-            try:
-                if data:
-                    pieces = parser.feed(data)
-                else:
-                    parser.feed_end()
-                    pieces = []
-            except WireError as error:
-                raise Broken(str(error), answered=answered) from error
+            pieces = fed(parser, data, answered=answered)
             if parser.status and not pieces and not parser.done:
                 yield b""  # the head is there: let a stream's reader look at it
             yield from pieces

@@ -25,19 +25,12 @@ _NO_OTHER: Final = 0.6  # chance that a place that was not asked has no spot eit
 NOT_WEIGHED: Final = "the deadline is not weighed: `estimated_hours` is not known"
 
 
-class Order(NamedTuple):
+class Weighed(NamedTuple):
     """Choices in the order in which to try them, and why: what was chosen for the deadline, or that it cannot
-    be met."""
+    be met. `plan.error()` is what faces tell that must stop when the deadline cannot be met."""
 
     choices: tuple[Choice, ...]
     reason: str  # "": there is no deadline, the objective alone decides
-
-
-class Weighed(NamedTuple):
-    """An order, and the plan behind it."""
-
-    choices: tuple[Choice, ...]
-    reason: str
     plan: DeadlinePlan | None = (
         None  # None: there is no deadline, or nothing is known of how long the task runs
     )
@@ -96,7 +89,7 @@ def order_choices(
     done_fraction: float = 0.0,
     known: Known | None = None,
     hazard: Callable[[Choice], float | None] | None = None,
-) -> Order:
+) -> Weighed:
     """`choices` as a launch, or a recovery, of `task` should try them.
 
     With a deadline: those that meet it with enough confidence, the lowest expected cost first; then the
@@ -109,34 +102,9 @@ def order_choices(
         choices: what fits, as `Plan.choices`: cheapest or most preferred first, of spot and not of spot where
         both will do. now_ms, submitted_ms: the present, and when the task was submitted: a deadline of `12h`
         counts from then. done_fraction: part of the whole work that is done and kept, 0 to 1; at least
-        `task.progress_milli` of it is. known: earlier runs and facts on accelerators; by default the estimate
-        of the user is all that is known. hazard: losses of one node per hour by choice, as for
-        `plan_deadline`.
+        `task.progress_milli` of it is. known: earlier runs and facts on accelerators; without it the estimate
+        of the user. hazard: losses of one node per hour by choice, as for `plan_deadline`.
     """
-    found = weigh(
-        choices,
-        task,
-        now_ms=now_ms,
-        submitted_ms=submitted_ms,
-        done_fraction=done_fraction,
-        known=known,
-        hazard=hazard,
-    )
-    return Order(found.choices, found.reason)
-
-
-def weigh(
-    choices: Sequence[Choice],
-    task: Task,
-    *,
-    now_ms: int,
-    submitted_ms: int,
-    done_fraction: float = 0.0,
-    known: Known | None = None,
-    hazard: Callable[[Choice], float | None] | None = None,
-) -> Weighed:
-    """As `order_choices`, with the plan: its `error()` is what faces tell that must stop when the deadline
-    cannot be met."""
     done = min(1.0, max(done_fraction, task.progress_milli / 1000))
     facts = msgspec.structs.replace(known or Known(estimated_s=task.estimated_s), progress=done)
     ranked = tuple(choices)

@@ -149,10 +149,10 @@ class Pricing:
 
     def _weighed(self, task: Task, choices: Sequence[Choice], known: Known) -> Weighed:
         """For a task that is submitted now. Raises `no-offer` when nothing meets its deadline."""
-        from argosy.planning.deadline import weigh
+        from argosy.planning.deadline import order_choices
 
         now_ms = self._clock.now_ms()
-        found = weigh(
+        found = order_choices(
             choices,
             task,
             now_ms=now_ms,
