@@ -99,6 +99,8 @@ class Effects:
 
     def perform(self, actions: Sequence[Action]) -> None:
         """Start every effect among `actions` that is neither under way nor was just done. Does not wait."""
+        if not actions:
+            return
         prepare: dict[tuple[str, str], list[PrepareRanks]] = {}  # who waits for data holds up nobody else
         run: dict[str, list[str]] = {}
         stop: dict[tuple[str, float, str], list[str]] = {}

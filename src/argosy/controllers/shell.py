@@ -176,10 +176,10 @@ class Shell:
                     await self._published.wait()
         return self.picture
 
-    def _publish(self, rows: Snapshot, seq: int) -> None:
-        """To be called right after a decision about pools, before anything is awaited. `seq`: what the last
-        whole pass has seen of the rows at its beginning."""
-        self._picture = Picture(self.view(rows), seq)
+    def _publish(self, view: View, seq: int) -> None:
+        """To be called right after a decision about pools, before anything is awaited. `view`: what was
+        decided on. `seq`: what the last whole pass has seen of the rows at its beginning."""
+        self._picture = Picture(view, seq)
         self._published.set()
         self._published = asyncio.Event()
 
@@ -324,8 +324,9 @@ class Shell:
             self._swept_s = self._clock.monotonic_s()
         seq = rows.seq
         if not self.seat.decides():
-            decide_owned(self.view(rows), self._ids.new)  # what requests read: why something waits
-            self._publish(rows, seq)
+            view = self.view(rows)
+            decide_owned(view, self._ids.new)  # what requests read: why something waits
+            self._publish(view, seq)
             return
         claims, wanted = self._expand(rows, dirty, everything=everything)
         if claims:
@@ -334,14 +335,15 @@ class Shell:
         await self._decide(wanted, runs=True)
         if everything or claims or wanted or POOL in dirty:
             rows = await self._follow()
-            decided = decide_owned(self.view(rows), self._ids.new)
-            self._publish(rows, self.picture.seq)
+            view = self.view(rows)
+            decided = decide_owned(view, self._ids.new)
+            self._publish(view, self.picture.seq)
             await self._carry_out([decided])
         wanted |= self._dirty  # e.g. the hosts and parents of jobs that have just ended
         await self._decide(wanted, runs=False)
         rows = await self._follow()
-        self._publish(rows, seq)
         view = self.view(rows)
+        self._publish(view, seq)
         self._effects.perform(
             [a for node in rows.nodes.values() for a in decide_ranks(view, node, everything=everything)]
         )
@@ -356,7 +358,7 @@ class Shell:
             view = self.view(rows)
             decided = [decide_workload(view, row, self._ids.new) for row in wanted]
             if not runs:
-                self._publish(rows, self.picture.seq)
+                self._publish(view, self.picture.seq)
             await self._carry_out(decided)
 
     async def _follow(self) -> Snapshot:
@@ -403,6 +405,8 @@ class Shell:
         batch: list[list[Action]] = []
         touched: set[str] = set()
         for actions in decisions:
+            if not actions:
+                continue
             ids = [action.row.id for action in actions if isinstance(action, Put)]
             if len(set(ids)) < len(ids):
                 twice = sorted({each for each in ids if ids.count(each) > 1})
@@ -412,8 +416,7 @@ class Shell:
                 self._event.set()
                 continue
             touched.update(ids)
-            if actions:
-                batch.append(actions)
+            batch.append(actions)
         if not batch:
             return
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -235,6 +236,7 @@ def leaf_of(tenancy: Tenancy, project: str, user: str, wanted: str = "") -> str:
     return base if base.endswith(f"/{name}") else f"{base}/{name}"
 
 
+@functools.lru_cache(maxsize=1024)
 def _one_segment(name: str) -> str:
     """A name as one part of a path."""
     text = re.sub(r"[^A-Za-z0-9._@+-]", "-", name)

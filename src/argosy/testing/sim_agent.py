@@ -128,12 +128,18 @@ class SimAgent:
         try:
             while True:
                 changed.clear()
-                report = self._news(machine, sent, sent_bytes, changed, is_first)
-                if machine.facts is not told:
-                    told = machine.facts
-                    report = msgspec.structs.replace(report, node=told)
-                report = _dated(report, machine, world)
-                report = msgspec.structs.replace(report, beat_s=beat_s)
+                node = None if machine.facts is told else machine.facts
+                told = machine.facts
+                ranks, logs = self._news(machine, sent, sent_bytes, changed, is_first)
+                report = Report(
+                    complete=is_first,
+                    node=node,
+                    ranks=_dated(ranks, machine.wall_off_ms),
+                    logs=logs,
+                    beat_s=beat_s,
+                    sent=machine.clock_ms(world.now_s),
+                    wall_ms=world.clock.now_ms() + machine.wall_off_ms,
+                )
                 for _ in range(2 if world.chance("watch", world.faults.watch_repeat) else 1):
                     if world.chance("watch", world.faults.watch_cut * beat_s / 5):
                         if world.dice("watch").random() < 0.5:
@@ -166,7 +172,7 @@ class SimAgent:
         sent_bytes: dict[str, int],
         changed: asyncio.Event,
         is_first: bool,
-    ) -> Report:
+    ) -> tuple[tuple[RankFact, ...], tuple[LogChunk, ...]]:
         """Law: a rank's end is told with or after the last byte of its log, never before."""
         facts, logs, room = [], [], _BATCH_BYTES
         for rank_id, rank in machine.ranks.items():
@@ -188,7 +194,7 @@ class SimAgent:
             if sent.get(rank_id) != fact:
                 facts.append(fact)
                 sent[rank_id] = fact
-        return Report(complete=is_first, ranks=tuple(facts), logs=tuple(logs))
+        return tuple(facts), tuple(logs)
 
     async def missing_chunks(self, digests: Sequence[str]) -> Sequence[str]:
         machine = await self._call("missing_chunks")
@@ -319,21 +325,18 @@ class SimAgent:
         return None
 
 
-def _dated(report: Report, machine: Machine, world: World) -> Report:
-    """The report as the machine's own wall clock dates it."""
-    off_ms = machine.wall_off_ms
-    ranks = report.ranks
-    if off_ms:
-        ranks = tuple(
-            msgspec.structs.replace(
-                rank,
-                started_ms=rank.started_ms and rank.started_ms + off_ms,
-                ended_ms=rank.ended_ms and rank.ended_ms + off_ms,
-            )
-            for rank in ranks
+def _dated(ranks: tuple[RankFact, ...], off_ms: int) -> tuple[RankFact, ...]:
+    """Ranks as a wall clock that is so far off dates them."""
+    if not off_ms:
+        return ranks
+    return tuple(
+        msgspec.structs.replace(
+            rank,
+            started_ms=rank.started_ms and rank.started_ms + off_ms,
+            ended_ms=rank.ended_ms and rank.ended_ms + off_ms,
         )
-    wall_ms = world.clock.now_ms() + off_ms
-    return msgspec.structs.replace(report, ranks=ranks, sent=machine.clock_ms(world.now_s), wall_ms=wall_ms)
+        for rank in ranks
+    )
 
 
 async def _until_set(event: asyncio.Event, limit_s: float) -> None:

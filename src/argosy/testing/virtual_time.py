@@ -168,7 +168,8 @@ class SimClock:
         return (self._loop or asyncio.get_running_loop()).time()
 
     def now_ms(self) -> int:
-        return self._start_ms + self.skew_ms + round(self.monotonic_s() * 1000)
+        loop = self._loop or asyncio.get_running_loop()
+        return self._start_ms + self.skew_ms + round(loop.time() * 1000)
 
     def step_wall(self, by_ms: int) -> None:
         """The fault of an NTP step or a hand on the clock: now it is `by_ms` later (or, below 0, earlier)."""

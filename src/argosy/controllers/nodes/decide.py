@@ -15,9 +15,12 @@ _STOP_GRACE_S: Final = 1.0
 def decide_ranks(view: View, node: Node, *, everything: bool) -> list[Action]:
     """What to do about ranks on this node. The logs and exits of those that ended are stored, so that the
     agent may drop them; `everything`: this is a full pass."""
+    ranks = view.observed.ranks_on(node.id)
+    if not ranks:
+        return []
     over: list[str] = []
     actions: list[Action] = []
-    for fact in view.observed.ranks_on(node.id).values():
+    for fact in ranks.values():
         if fact.attempt_id in view.rows.attempts:
             continue
         if fact.phase in (RankPhase.EXITED, RankPhase.VANISHED):
