@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ _KEYS_S = 60.0  # for the command that asks for keys
 def main(argv: Sequence[str]) -> int:
     """The exit status."""
     options = _parse(argv)
+    gc.disable()  # what is loaded stays, so until it serves there is nothing to find (`server.run`)
     # Nothing that the server writes is for others; what programs write is as their user has it.
     os.environ.setdefault("ARGOSY_UMASK", f"{os.umask(0o077):03o}")
     os.umask(0o077)

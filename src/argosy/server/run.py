@@ -426,6 +426,7 @@ async def _collect() -> None:
 
 
 def _set_aside() -> None:
+    gc.enable()
     gc.unfreeze()
     gc.collect()
     gc.freeze()
