@@ -4,12 +4,9 @@ drain may cut."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import msgspec
 import pytest
+from replayer import Replayer
 
 from argosy.testing.faults import Faults
 from argosy.testing.sim_services import ServiceSimulation
@@ -19,20 +16,9 @@ LIMIT_S = 280  # of one chunk, on a machine that does other things as well
 pytestmark = pytest.mark.timeout(LIMIT_S + 20)
 
 
-def _replay(*seeds: int | str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "argosy.testing.replay", "--services", *map(str, seeds)],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-        check=False,
-    )
-
-
-def test_all_laws_hold() -> None:
-    done = _replay(0, 3)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_all_laws_hold(replayer: Replayer) -> None:
+    done = replayer.run("--services", 0, 3)
+    assert done.returncode == 0, done.stdout
 
 
 #: A revision that answered and then failed was taken for good; a third one left one of two replicas.
@@ -42,9 +28,9 @@ BROKE = (6, 7)
 BROKE_AT_NIGHT = (1009, 1010, 1013, 1066)
 
 
-def test_what_once_broke_a_law() -> None:
-    done = _replay(",".join(map(str, BROKE)))
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+def test_what_once_broke_a_law(replayer: Replayer) -> None:
+    done = replayer.run("--services", ",".join(map(str, BROKE)))
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_who_is_given_notice_is_replaced_ahead_and_cuts_no_request() -> None:
@@ -54,13 +40,13 @@ def test_who_is_given_notice_is_replaced_ahead_and_cuts_no_request() -> None:
 
 
 @pytest.mark.nightly
-def test_what_once_broke_a_law_at_night() -> None:
-    done = _replay(",".join(map(str, BROKE_AT_NIGHT)))
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+def test_what_once_broke_a_law_at_night(replayer: Replayer) -> None:
+    done = replayer.run("--services", ",".join(map(str, BROKE_AT_NIGHT)))
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("first", range(1000, 1300, 10))
-def test_all_laws_hold_at_night(first: int) -> None:
-    done = _replay(first, first + 9)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_all_laws_hold_at_night(first: int, replayer: Replayer) -> None:
+    done = replayer.run("--services", first, first + 9)
+    assert done.returncode == 0, done.stdout

@@ -1,17 +1,16 @@
 """The whole control plane in a world that fails: 40 seeds here and 1,000 each night, each with its own
 faults, checked all along.
 
-Every chunk is a process of its own with a fixed hash seed, so that what a test runs is to the byte what the
-replay command runs.
+They run in a process with a fixed hash seed, so that what a test runs is to the byte what the replay command
+runs.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 
 import pytest
+from replayer import COMMAND, ENVIRON, Replayer
 
 from argosy.testing.faults import Faults
 from argosy.testing.harness import Simulation, SimulationFailed
@@ -48,39 +47,30 @@ BROKE = [
 pytestmark = pytest.mark.timeout(LIMIT_S + 20)
 
 
-def _replay(*seeds: int | str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "argosy.testing.replay", *map(str, seeds)],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        env={**os.environ, "PYTHONHASHSEED": "0"},
-    )
-
-
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
-def test_all_laws_hold(first: int) -> None:
-    done = _replay(first, first + CHUNK - 1)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_all_laws_hold(first: int, replayer: Replayer) -> None:
+    done = replayer.run(first, first + CHUNK - 1)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("first", NIGHTLY_SEEDS[::CHUNK])
-def test_all_laws_hold_at_night(first: int) -> None:
-    done = _replay(first, first + CHUNK - 1)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_all_laws_hold_at_night(first: int, replayer: Replayer) -> None:
+    done = replayer.run(first, first + CHUNK - 1)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("first", range(0, len(BROKE), 5))
-def test_what_once_broke_a_law(first: int) -> None:
-    done = _replay(",".join(map(str, BROKE[first : first + 5])))
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+def test_what_once_broke_a_law(first: int, replayer: Replayer) -> None:
+    done = replayer.run(",".join(map(str, BROKE[first : first + 5])))
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
-def test_a_seed_is_the_same_run_again() -> None:
-    first, second = _replay(16), _replay(16)
-    assert first.stdout == second.stdout
-    assert len(first.stdout.splitlines()) > 50
+def test_a_seed_is_the_same_run_again(replayer: Replayer) -> None:
+    """Also in a process that has run others before."""
+    alone = subprocess.run([*COMMAND, "16"], capture_output=True, text=True, timeout=LIMIT_S, env=ENVIRON)
+    assert replayer.run(16) == (alone.returncode, alone.stdout) == replayer.run(16)
+    assert len(alone.stdout.splitlines()) > 50
 
 
 def test_a_failing_seed_names_the_command_that_shows_it_again() -> None:

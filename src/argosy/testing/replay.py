@@ -1,14 +1,20 @@
 """Runs seeds of the simulation: `python -m argosy.testing.replay SEED` prints the event log of one and what
 broke; `python -m argosy.testing.replay FIRST LAST` runs many and prints those that fail, and
 `python -m argosy.testing.replay SEED,SEED,...` those that it names. With `--services` users have services.
+`python -m argosy.testing.replay --stdin` is asked such words line by line, and answers each with one line of
+JSON: the exit status and what would have been printed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import io
+import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 
 from argosy.testing.harness import Simulation, SimulationFailed
@@ -17,13 +23,15 @@ from argosy.testing.harness import Simulation, SimulationFailed
 def main(argv: list[str]) -> int:
     named = [int(word) for words in argv if "," in words for word in words.split(",")]
     seeds = named or [int(word) for word in argv if word.lstrip("-").isdigit()]
-    if not seeds:
+    if not seeds and argv != ["--stdin"]:
         sys.stderr.write(f"{__doc__}\n")
         return 2
     if os.environ.get("PYTHONHASHSEED") != "0":  # the order of sets of text belongs to the seed
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "argosy.testing.replay", *argv])
     gc.set_threshold(50_000, 20, 50)  # worlds make many objects that live shortly, and few circles
+    if not seeds:
+        return _asked()
     make: Callable[[int], Simulation] = Simulation
     if "--services" in argv:
         from argosy.testing.sim_services import ServiceSimulation
@@ -32,6 +40,20 @@ def main(argv: list[str]) -> int:
     if len(seeds) == 1:
         return _one(seeds[0], make)
     return _many(named or range(seeds[0], seeds[1] + 1), make)
+
+
+def _asked() -> int:
+    for line in sys.stdin:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            try:
+                status = main(line.split())
+            except Exception:  # noqa: BLE001  whoever asked is to know, and may ask for another seed
+                status = 1
+                traceback.print_exc(file=said)
+        sys.stdout.write(json.dumps([status, said.getvalue()]) + "\n")
+        sys.stdout.flush()
+    return 0
 
 
 def _one(seed: int, make: Callable[[int], Simulation]) -> int:
