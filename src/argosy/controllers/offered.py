@@ -21,6 +21,7 @@ def plan_in(
     cares = view.atlas is not None and any(wish.says_where for wish in wishes)
     atlas = view.atlas() if cares and view.atlas is not None else None
     limit, supply = rows_for(objective), Supply(view.offers, view.abilities, view.priced, None, atlas)
-    if view.priced is not None and without is None:
-        return view.priced.plan(wishes, num_nodes, supply, ordered=ordered, limit=limit)
+    kept = view.priced or (view.pools.plans if view.pools is not None else None)
+    if kept is not None and without is None:
+        return kept.plan(wishes, num_nodes, supply, ordered=ordered, limit=limit)
     return plan_offered(wishes, num_nodes, supply, ordered=ordered, limit=limit, without=without).plan

@@ -60,15 +60,36 @@ class _Rows(NamedTuple):
     refused: tuple[Rejection, ...]
 
 
-class Priced:
-    """Rows of the catalog that can be launched: those of `market`. Keeps what it found for a wish: a thousand
-    jobs that ask for the same are ranked once. Not for use by two threads."""
+class KeptPlans:
+    """Plans, kept while the live offers are the same object: a thousand jobs that ask for the same are
+    planned once. For one set of rows of the catalog, abilities and atlas; not for use by two threads."""
 
-    def __init__(self, market: Market) -> None:
-        self.market = market
-        self._rows: dict[tuple[str, Resources, int, int], _Rows] = {}
+    def __init__(self) -> None:
         self._plans: dict[tuple[tuple[Resources, ...], int, bool, int], Plan] = {}
         self._offers: Sequence[Offer] = ()
+
+    def plan(
+        self, resources: tuple[Resources, ...], num_nodes: int, supply: Supply, *, ordered: bool, limit: int
+    ) -> Plan:
+        """`plan_offered` for controllers."""
+        if supply.offers is not self._offers or len(self._plans) >= _KEPT_MAX:
+            self._plans.clear()
+            self._offers = supply.offers
+        key = (resources, num_nodes, ordered, limit)
+        found = self._plans.get(key)
+        if found is None:
+            found, _ = plan_offered(resources, num_nodes, supply, ordered=ordered, limit=limit)
+            self._plans[key] = found
+        return found
+
+
+class Priced(KeptPlans):
+    """Rows of the catalog that can be launched: those of `market`. Keeps what it found for a wish, too."""
+
+    def __init__(self, market: Market) -> None:
+        super().__init__()
+        self.market = market
+        self._rows: dict[tuple[str, Resources, int, int], _Rows] = {}
 
     def rows(
         self, name: str, wish: Resources, num_nodes: int, limit: int, ability: Ability, atlas: Atlas | None
@@ -84,20 +105,6 @@ class Priced:
             if len(self._rows) >= _KEPT_MAX:
                 self._rows.clear()
             self._rows[key] = found
-        return found
-
-    def plan(
-        self, resources: tuple[Resources, ...], num_nodes: int, supply: Supply, *, ordered: bool, limit: int
-    ) -> Plan:
-        """`plan_offered` for controllers, kept while the live offers are the same object."""
-        if supply.offers is not self._offers or len(self._plans) >= _KEPT_MAX:
-            self._plans.clear()
-            self._offers = supply.offers
-        key = (resources, num_nodes, ordered, limit)
-        found = self._plans.get(key)
-        if found is None:
-            found, _ = plan_offered(resources, num_nodes, supply, ordered=ordered, limit=limit)
-            self._plans[key] = found
         return found
 
 

@@ -22,7 +22,7 @@ from argosy.model.phases import ClaimPhase, Desired, WorkloadPhase
 from argosy.model.rows import Attempt, Claim, Node, Row, Workload
 from argosy.model.task import Task
 from argosy.model.tenancy import Tenancy
-from argosy.planning.offered import Priced
+from argosy.planning.offered import KeptPlans, Priced
 from argosy.scheduler.ask import Ask, Decision, Running
 from argosy.scheduler.cache import PoolCache
 from argosy.scheduler.estimate import History
@@ -88,6 +88,7 @@ class PoolCaches:
         self._last: dict[str, Workload] = {}  # workloads that are over while their claims are not
         self._going: dict[str, str] = {}  # claims that are given back, and their owners
         self._stuck: set[str] = set()  # owners of those of them that nobody waits for
+        self.plans = KeptPlans()  # while there are no rows of the catalog, which keep their own
         self._rows: Rows | None = None
         self._uses: dict[str | None, list[Use]] = {}  # what the books have not been told yet
 
