@@ -324,8 +324,7 @@ class Shell:
             self._swept_s = self._clock.monotonic_s()
         seq = rows.seq
         if not self.seat.decides():
-            view = self.view(rows)
-            decide_owned(view, self._ids.new)  # what requests read: why something waits
+            decide_owned(view := self.view(rows), self._ids.new)  # what requests read: why something waits
             self._publish(view, seq)
             return
         claims, wanted = self._expand(rows, dirty, everything=everything)
@@ -404,9 +403,7 @@ class Shell:
         effects."""
         batch: list[list[Action]] = []
         touched: set[str] = set()
-        for actions in decisions:
-            if not actions:
-                continue
+        for actions in filter(None, decisions):
             ids = [action.row.id for action in actions if isinstance(action, Put)]
             if len(set(ids)) < len(ids):
                 twice = sorted({each for each in ids if ids.count(each) > 1})
