@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -92,6 +93,20 @@ def test_what_cannot_be_is_said(
     said = argosy("storage", *words)
     assert said.status != 0
     assert text in said.err.replace(str(argosy.folder), "FOLDER")
+
+
+def test_what_is_no_file_keeps_its_place(argosy: CommandLine, held: dict[str, bytes]) -> None:
+    """A copy to /dev/null by root would be the last one that anybody throws away."""
+    held |= {"a": b"one", "f/pipe": b"two"}
+    os.mkfifo(argosy.folder / "pipe")
+    (argosy.folder / "out").symlink_to("/proc/self/fd/1")
+    for words in (("argosy://data/a", "pipe"), ("argosy://data/a", "out"), ("-r", "argosy://data/f", ".")):
+        said = argosy("storage", "cp", *words)
+        assert said.status == 2
+        assert f"/{words[-1]}` is there and is no file" in said.err or "/pipe` is there" in said.err
+        assert "hint: name a file or a folder; `argosy storage cat` prints an object" in said.err
+    assert (argosy.folder / "pipe").is_fifo() and (argosy.folder / "out").is_symlink()
+    assert not list(argosy.folder.glob(".*.part"))
 
 
 def test_an_object_whose_name_leads_out_of_the_folder_is_refused(

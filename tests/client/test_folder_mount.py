@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -120,3 +123,32 @@ def test_where_nothing_can_be_mounted_it_is_said(tmp_path: Path, monkeypatch: py
     assert told(tools / "rclone").what == f"`{tools}/rclone` is a file"
     (tools / "fusermount3").unlink()
     assert told(tmp_path).what == "this machine cannot mount folders: fusermount is not installed"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminal_that_is_closed_leaves_no_mount_behind(
+    server: IdleServer, tmp_path: Path, number: signal.Signals
+) -> None:
+    at = tmp_path / "at"
+    if why_not(at, "train") is not None or os.getuid():
+        pytest.skip("no FUSE or no rclone here: mounting a folder was not tested")
+    client = client_of(server)
+    client.make_folder("train", user="ann")
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "ARGOSY_SERVER": f"unix://{server.socket}"}
+    command = [sys.executable, "-m", "argosy.cli", "folder", "mount", "train", str(at)]
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as mounting:
+        try:
+            assert mounting.stderr is not None
+            assert "is at" in mounting.stderr.readline()
+            (at / "last").write_text("words")
+            mounting.send_signal(number)
+            assert "then it is unmounted" in mounting.stderr.readline()
+            mounting.wait(60)
+        finally:
+            left_behind = os.path.ismount(at)
+            if left_behind:
+                subprocess.run(["fusermount3", "-u", "-z", str(at)], check=False)
+            mounting.kill()
+    assert mounting.returncode == 0 and not left_behind
+    assert [each.name for each in client.folder_files("train").files] == ["last"]

@@ -247,6 +247,9 @@ def test_our_client_sends_trees_and_fetches_them(server: IdleServer, tmp_path: P
     (tmp_path / ".two.part.etag").write_text("another file")
     files.download("in/deep/größe", tmp_path / "two")
     assert (tmp_path / "two").read_bytes() == (tmp_path / "one").read_bytes() and not part.exists()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ArgosyError, match="is there and is no file: a copy would take its place"):
+        files.download("in/deep/größe", tmp_path / "pipe")
     client.change_folder("train", FolderChange(trashed=True))
     with pytest.raises(ArgosyError, match="is in the trash"):
         files.download("in/empty", tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -307,6 +308,8 @@ def mount(session: Session, name: str, target: Path, read_only: bool) -> None:
     def make_client() -> Client:
         return Client(env=session.env, start=False)
 
+    for each in (signal.SIGTERM, signal.SIGHUP):  # a terminal that is closed leaves no mount behind
+        signal.signal(each, _interrupt)
     with mounted(found.id, here, make_client, files, session.env, read_only=reads) as process:
         how = "read-only" if reads else "read and write"
         session.screen.say(f"{name} is at {here} ({how}). Ctrl-C unmounts it.")
@@ -314,6 +317,10 @@ def mount(session: Session, name: str, target: Path, read_only: bool) -> None:
             process.wait()
         except KeyboardInterrupt:
             session.screen.say("What was written is sent, then it is unmounted.")
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 @folder.command(

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from argosy.api.endpoint import PREFIX
 from argosy.api.location import Location
 from argosy.client.connection import Broken, FileSpan, unreachable
+from argosy.client.landing import check_may_land
 from argosy.client.links import Links
 from argosy.model.errors import ArgosyError, Problem
 
@@ -223,6 +224,7 @@ class FolderFiles:
         "disk-full"."""
         if target.is_dir():
             target = target / path.rpartition("/")[2]
+        check_may_land(target)
         part = target.with_name(f".{target.name}.part")
         where = f"{self._base}/content?{urlencode({'path': path})}"
         with _room_for(path), part.open("ab") as file:

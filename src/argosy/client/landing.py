@@ -8,6 +8,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, wait
@@ -41,6 +42,7 @@ class Landing:
         self._digested = 0  # bytes of the file that `_digest` has seen, where ranges come
 
     def __enter__(self) -> Landing:
+        check_may_land(self._path)
         with full_disk_said(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if not (self._resumes and self._go_on()):
@@ -176,6 +178,22 @@ class Landing:
                 f"`{self._path}` did not arrive as it was stored: its MD5 differs",
                 hint="repeat it",
             )
+
+
+def check_may_land(path: Path) -> None:
+    """Raises ArgosyError `usage` where the name is taken by no file: a file takes the place of what has its
+    name, and would take that of a device, of everybody's /dev/null."""
+    try:
+        mode = path.stat().st_mode
+        is_ours = path.is_symlink() and os.readlink(path).startswith("/proc/")  # noqa: PTH115  as /dev/stdout
+    except OSError:
+        return  # nothing is there, or whoever writes is told
+    if is_ours or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ArgosyError(
+            "usage",
+            f"`{path}` is there and is no file: a copy would take its place",
+            hint="name a file or a folder; `argosy storage cat` prints an object",
+        )
 
 
 def replaced(name: str) -> ArgosyError:
