@@ -37,6 +37,7 @@ from argosy.infra.buckets import (
     MountKeys,
     ObjectMissing,
     OpensBuckets,
+    OpensDoor,
     StoreBusy,
 )
 from argosy.model.addresses import is_loopback
@@ -69,6 +70,7 @@ _PATIENCE_S: Final = 300.0  # so long a store may take nothing before the end of
 _HURRY_S: Final = 20.0
 _SENT_MAX: Final = 100  # paths of attempts, whose sending may have to be repeated
 _ENCRYPTS: Final = "x-amz-server-side-encryption"  # stores that say how an object is encrypted
+_LISTEN: Final = "start the server with `--s3 HOST:PORT` at an address that they reach"
 _PUT_MAX_BYTES: Final = 4 << 30  # larger ones go through the server, in parts
 
 
@@ -208,12 +210,17 @@ class Mounts:
         """With keys made now. Raises `BucketError`, and RequestRefused of the field `fuse`."""
         mount = what.mount
         bucket, key = self.opened(mount)
+        is_here = what.node.ip.startswith("127.")
+        if bucket.traits.opens:
+            if not is_here:
+                raise RequestRefused("fuse", f"{bucket.url} has no address for other machines; {_LISTEN}")
+            bucket = await cast(OpensDoor, bucket).with_door()
         if not bucket.traits.mounts:
             raise RequestRefused("fuse", f"{bucket.url} is no store that nodes can mount")
         read_only = not is_written(mount)
         keys = await asyncio.to_thread(cast(GivesKeys, bucket).mount_keys, key, writes=not read_only)
         endpoint = keys.settings.get("endpoint", "")
-        if endpoint and not what.node.ip.startswith("127.") and not _reachable(endpoint):
+        if endpoint and not is_here and not _reachable(endpoint):
             raise RequestRefused("fuse", f"{bucket.url} is at {endpoint}, which other machines do not reach")
         order = MountOrder(
             target=in_workdir(mount.target),

@@ -55,6 +55,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     signs: bool = False  # `sign` gives URLs
     conditions: bool = True  # writes under `Conditions`
     mounts: bool = False  # `GivesKeys`: nodes can mount it
+    opens: bool = False  # `OpensDoor`: it can be made so that they can
     makes_buckets: bool = False
     encryption: tuple[str, ...] = ()  # types of `Encryption` that may be asked for
     md5_etags: bool = False  # an ETag without `-` is the MD5 of the bytes
@@ -148,6 +149,13 @@ class GivesKeys(Protocol):
 
     def mount_keys(self, key: str, *, writes: bool) -> MountKeys:
         """For what lies below `key`, made anew by every call. Blocks. Raises a `BucketError`."""
+
+
+class OpensDoor(Protocol):
+    """A bucket whose traits say `opens`."""
+
+    async def with_door(self) -> Bucket:
+        """The same bucket, that nodes can mount: it listens for them from now on."""
 
 
 class Opened(NamedTuple):

@@ -48,6 +48,7 @@ from argosy.server.recording import Recorder
 from argosy.server.refreshing import Refreshes
 from argosy.server.scim import mounted_scim
 from argosy.server.services import Services
+from argosy.server.store_here import StoreHere
 from argosy.server.tenancy import Tenants
 from argosy.server.writing import Writer
 from argosy.storage.blobs import BlobStore
@@ -183,6 +184,8 @@ class Application:
         if store is not None:
             doors.append(Door(self.objects.for_programs, [store], limits or Limits(headers=200), tls=tls))
             self.objects.address = render_address(store, tls is not None)
+        here = StoreHere(self._state_dir / "objects-port", self.objects, doors)
+        self.objects.door = here.open
         self.apps.inner_door = self._open_inner
         self.listening = (
             render_address(local),
@@ -190,6 +193,8 @@ class Application:
         )
         for door in doors:
             await door.open()
+        if store is None:
+            await here.open_again()
         try:
             yield
         finally:
@@ -199,6 +204,7 @@ class Application:
             self.apps.close()
             if self._services is not None:
                 self._services.close()
+            here.close()
             if store is not None:
                 store.close()
 

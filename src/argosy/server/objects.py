@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -49,6 +50,7 @@ class Objects:
         self._shelf: Shelf | None = None
         self._apps: dict[bool, App] = {}
         self.address = ""
+        self.door: Callable[[], Awaitable[None]] | None = None  # listens for programs of this machine
 
     @property
     def shelf(self) -> Shelf:
@@ -104,8 +106,19 @@ class Objects:
         from argosy.storage.shelf_bucket import ShelfBucket
 
         return ShelfBucket(
-            self.shelf.folder, name, self._sign if self.address else None, self.address, self._clock
+            self.shelf.folder,
+            name,
+            self._sign if self.address else None,
+            self.address,
+            self._clock,
+            None if self.door is None else partial(self._with_door, name),
         )
+
+    async def _with_door(self, name: str) -> Bucket:
+        if not self.address and self.door is not None:
+            await self.door()
+        self._stores = None  # what is opened from now on knows the address
+        return self._bucket(name)
 
     def _sign(self, bucket: str, key: str, method: str, seconds: int) -> str | None:
         """A URL of this server's own address for programs."""

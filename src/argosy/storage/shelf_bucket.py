@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from argosy.infra.buckets import (
     PLAIN,
+    Bucket,
     BucketError,
     BucketInUse,
     BucketMissing,
@@ -36,7 +37,8 @@ Signer = Callable[[str, str, str, int], str | None]
 
 
 class ShelfBucket:
-    """`address`: where the server listens for programs, as http://HOST:PORT; "": nowhere."""
+    """`address`: where the server listens for programs, as http://HOST:PORT; "": nowhere. `door` makes it
+    listen, and gives the bucket anew."""
 
     def __init__(
         self,
@@ -45,7 +47,9 @@ class ShelfBucket:
         signer: Signer | None = None,
         address: str = "",
         clock: Clock | None = None,
+        door: Callable[[], Awaitable[Bucket]] | None = None,
     ) -> None:
+        self._door = door
         self._folder, self._name, self._signer = folder, name, signer
         self._address, self._clock = address, clock
         self._traits = Traits(
@@ -53,7 +57,12 @@ class ShelfBucket:
             makes_buckets=True,
             md5_etags=True,
             mounts=bool(address) and clock is not None,
+            opens=not address and door is not None,
         )
+
+    async def with_door(self) -> Bucket:
+        assert self._door is not None
+        return await self._door()
 
     @property
     def url(self) -> str:
