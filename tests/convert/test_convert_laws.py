@@ -397,3 +397,22 @@ def test_any_text_gives_a_task_or_an_error(text: str, kind: str | None) -> None:
 def test_any_script_gives_a_task_or_an_error(directives: list[tuple[str, str]], body: str) -> None:
     lines = [f"#SBATCH --{name}={value}" for name, value in directives]
     must_hold("\n".join(["#!/bin/bash", "#SBATCH --quiet", *lines, body]), None)
+
+
+def test_a_script_that_was_submitted_with_more_than_it_says() -> None:
+    told = convert('#!/bin/bash\n#SBATCH -N1\npython a.py $SLURM_ARRAY_TASK_ID "$@"\n').yaml
+    assert "write `matrix: {SLURM_ARRAY_TASK_ID: [0, 1, 2]}`" in told
+    assert "# note: the script takes arguments" in told
+    with pytest.raises(ArgosyError, match="is a heterogeneous job") as error:
+        convert("#!/bin/bash\n#SBATCH -N1\n#SBATCH hetjob\n#SBATCH -N2\nx\n")
+    assert "job group" in error.value.hint
+
+
+def test_slices_that_sites_name_by_their_memory() -> None:
+    assert "accelerators: 47GB+:1" in convert("#SBATCH --gres=gpu:h100-47:1\nx\n", kind="slurm").yaml
+    assert "accelerators: A100-80GB:2" in convert("#SBATCH --gres=gpu:a100-80:2\nx\n", kind="slurm").yaml
+
+
+def test_parts_that_services_refer_to_are_not_told_as_lost() -> None:
+    told = convert("x-gpu: &g {shm_size: 1gb}\nservices: {a: {image: i, command: x, <<: *g}}\n")
+    assert told.not_carried == () and "--shm-size" in told.yaml

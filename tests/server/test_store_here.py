@@ -1,4 +1,4 @@
-"""Where nodes of this machine reach the server's own buckets: from the first mount on, and after a restart."""
+"""Where nodes of this machine reach the server's own buckets: from the first mount on, and later again."""
 
 from __future__ import annotations
 

@@ -49,6 +49,11 @@ def no_offer(task: Task, plan: Plan) -> ArgosyError:
 
 
 def _hint(task: Task, plan: Plan) -> str:
+    asked = dict.fromkeys(wish.infra.provider for wish in task.resources)
+    seen = {each.provider for each in plan.rejected}
+    missing = [name for name in asked if name and name not in seen]
+    if missing and len(missing) == len(asked):
+        return ", ".join(f"`argosy check {name}` says what {name} needs to be used" for name in missing)
     codes = {each.code for each in plan.rejected}
     hints = []
     if "price-cap" in codes:

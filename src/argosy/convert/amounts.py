@@ -144,6 +144,7 @@ def accelerator_name(text: str) -> str | None:
         name,
         re.sub(r"(?i)-(?:sxm[0-9]?|pcie|hbm[0-9]e?|mega|nvl)(?=-|$)", "", name),
         re.sub(r"(?i)-(?:sxm[0-9]?|pcie|hbm[0-9]e?|mega|nvl|shared|mig.*)", "", name),
+        re.sub(r"-([0-9]{2,3})$", r"-\1GB", name),
         re.sub(r"(?i)[_\-]?[0-9]+gb?$", "", re.sub(r"(?i)-(?:sxm[0-9]?|pcie|mega)", "", name)),
     ):
         known = canonical_accelerator(candidate) if candidate and not candidate.isdigit() else None
@@ -155,9 +156,12 @@ def accelerator_name(text: str) -> str | None:
 def mig_memory(text: str) -> str | None:
     """A slice of a GPU such as `3g.40gb` as any GPU with that memory.
 
-    >>> mig_memory("3g.40gb")
-    '40GB+'
+    >>> mig_memory("3g.40gb"), mig_memory("h100-47"), mig_memory("a100-80")
+    ('40GB+', '47GB+', None)
     """
+    part = re.fullmatch(r"([A-Za-z]+[0-9]+[A-Za-z]*)-([0-9]{2,3})", text.strip())  # as some sites call slices
+    if part and canonical_accelerator(part[1]) and not canonical_accelerator(f"{part[1]}-{part[2]}GB"):
+        return f"{int(part[2])}GB+"
     match = _MIG.fullmatch(text.strip())
     return f"{int(match[1])}GB+" if match and int(match[1]) else None
 

@@ -1,4 +1,4 @@
-"""Arrays of Slurm as a `matrix:` of a task file. Pure."""
+"""Arrays of Slurm as a `matrix:` of a task file, and what is told of other ways to submit a script. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ import re
 from typing import Final
 
 _MEMBERS_SHOWN: Final = 100  # of an array, in a sentence
+
+#: Words after #SBATCH that are no options: what is wrong, and what to do.
+NO_OPTION: Final = {
+    "hetjob": (
+        "the script is a heterogeneous job, which has several parts with machines of their own",
+        "make a script of each part, convert them, and join the tasks to a job group (`execution: parallel`)",
+    )
+}
+UNSET: Final = {
+    "SLURM_ARRAY_TASK_ID": "`sbatch --array` set it: write `matrix: {SLURM_ARRAY_TASK_ID: [0, 1, 2]}`"
+}
+ARGUMENTS: Final = (
+    "the script takes arguments (`$1`, `$@`): write them in its place, or `set -- ARGUMENT ...`"
+)
 
 
 def render_array(value: str) -> str:

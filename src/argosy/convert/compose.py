@@ -82,6 +82,10 @@ def convert_compose(documents: tuple[Node, ...], source: str) -> tuple[str | Non
     for volume, node in volumes.items():
         if not is_nothing(node):
             fields.lose_node(f"volumes.{volume}", node, "a volume is made when it is first used")
+    for extension in [each for each in fields.names() if each.startswith("x-")]:
+        part = fields.take(extension)
+        if part is not None and not isinstance(part, Pairs):  # services refer to mappings
+            fields.lose_node(extension, part, "")
     fields.close()
     drafts[0].lost = head.lost + drafts[0].lost
     _hosts(drafts, [service for service, _ in services])

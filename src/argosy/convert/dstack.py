@@ -28,6 +28,8 @@ REFUSED: Final = {
 _REFERENCE: Final = r"\$\{\{\s*secrets\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}"
 _OFF: Final = ("off", "false")
 _WHY: Final = {
+    "gpu": "say it under `resources`",
+    "dockerfile": "build the image, push it and name it in `image_id`",
     "fleets": "name a place: `infra: ssh/POOL`",
     "creation_policy": "what can be reused is reused",
     "reservation": "tell the catalog that you own it",

@@ -7,7 +7,7 @@ import shlex
 from typing import Final
 
 from argosy.convert import amounts, prelude
-from argosy.convert.arrays import render_array
+from argosy.convert.arrays import ARGUMENTS, NO_OPTION, UNSET, render_array
 from argosy.convert.draft import Draft
 from argosy.convert.reading import looks_secret
 from argosy.model.errors import ArgosyError
@@ -157,7 +157,12 @@ def is_slurm(text: str) -> bool:
 
 def convert_slurm(text: str, source: str) -> list[Draft]:
     """One task. Errors: "spec-invalid" with the line of the directive."""
-    return [_Script(text, source).draft]
+    draft = _Script(text, source).draft
+    body = "\n".join(draft.run)
+    functions = re.search(r"(?m)^\s*(function\s|[\w-]+\s*\(\))", body)
+    if not functions and re.search(r"(?m)^[^#'\n]*\$\{?[@*1]", body):
+        draft.note("run", ARGUMENTS)
+    return [draft]
 
 
 class _Script:
@@ -446,7 +451,7 @@ class _Script:
         taken: dict[str, object] = dict(draft.envs)
         draft.prelude += prelude.exported(table, taken=taken)
         for name in prelude.unknown("SLURM_", table, body, taken):
-            draft.lose(f"${name}", "", "the script reads it; nothing here sets it")
+            draft.lose(f"${name}", "", UNSET.get(name, "the script reads it; nothing here sets it"))
         code = "" if self.interpreter else re.sub(r"(?m)^\s*#.*$", "", body)
         if re.search(r"\bscontrol\b", code):
             draft.prelude.append(prelude.SCONTROL)
@@ -581,9 +586,9 @@ def parse_directives(line: str, number: int, source: str) -> list[Directive]:
         else:
             raise ArgosyError(
                 "spec-invalid",
-                f"`{excerpt(word)}` is no option of sbatch",
+                NO_OPTION.get(word, ("", ""))[0] or f"`{excerpt(word)}` is no option of sbatch",
                 where=Place(source, number, column).render(),
-                hint="options begin with `-`; write `--name=value`",
+                hint=NO_OPTION.get(word, ("", "options begin with `-`; write `--name=value`"))[1],
             )
         name = _SAME.get(name, name)
         given: str | None = value if equals else None

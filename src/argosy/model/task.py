@@ -147,5 +147,8 @@ def render_ignored(fields: Iterable[str]) -> str:
     """
     >>> render_ignored(["service", "file_mounts /data"])
     'not supported yet, ignored: service, file_mounts /data'
+    >>> render_ignored(["pool"])
+    'not supported yet, ignored: pool (`argosy jobs pool apply NAME FILE` makes it)'
     """
-    return IGNORED + ", ".join(fields)
+    made = {"pool": "pool (`argosy jobs pool apply NAME FILE` makes it)"}
+    return IGNORED + ", ".join(made.get(field, field) for field in fields)

@@ -346,6 +346,8 @@ def keep_memory(sieve: Sieve) -> None:
     if not left and kinds:
         most = max([memory[kind] for kind in kinds])
         text = f"has {render_bytes(most)} of memory at most, asked for {asked}"
+        if wish.memory is not None and wish.memory.exact and most > amount:
+            text = f"has no machine with exactly {asked} of memory; a `+` behind it means at least"
     sieve.keep("memory", left, text, most)
 
 

@@ -406,11 +406,25 @@ HEADER: Final = Table(
 
 #: Fields of other systems' files, to say at once what kind of file was given.
 FOREIGN: Final[dict[str, str]] = {
-    "apiVersion": "this looks like a Kubernetes manifest; put the task itself into a file of its own",
-    "kind": "this looks like a Kubernetes manifest; put the task itself into a file of its own",
+    "apiVersion": "this looks like a Kubernetes manifest: `argosy convert FILE` makes a task of it",
+    "kind": "this looks like a Kubernetes manifest: `argosy convert FILE` makes a task of it",
+    "type": "a job file of another system becomes a task by `argosy convert FILE`, and a file of volumes is "
+    "for `argosy volumes apply FILE`",
+    "$schema": "this looks like a job of Azure ML: `argosy convert FILE` makes a task of it",
+    "workerPoolSpecs": "this looks like a job of Vertex AI: `argosy convert FILE` makes a task of it",
+    "containerDefinitions": "this looks like a task of ECS: `argosy convert FILE` makes a task of it",
     "jobs": "this looks like a CI workflow; `argosy launch` wants a task with `run:`",
     "on": "this looks like a CI workflow; `argosy launch` wants a task with `run:`",
-    "services": "this looks like a compose file; a task has one `run:`, and `service:` to serve it",
+    "services": "this looks like a compose file: `argosy convert FILE` makes tasks of it",
     "steps": "write the commands, one after the other, under `run: |`",
     "tasks": "separate several tasks with a line `---`",
+}
+#: Fields of other versions of SkyPilot: (table, field) -> what to write.
+ELSEWHERE: Final[dict[tuple[str, str], str]] = {
+    ("service", "https"): "write `tls: {keyfile: key.pem, certfile: cert.pem}`",
+    ("service.replica_policy", "spot_zones"): "say `zone` in `any_of` of the resources",
+    ("service.replica_policy", "spot_policy"): "write `spot_placer: dynamic_fallback`",
+    ("service.replica_policy", "init_replicas"): "write `min_replicas`",
+    ("resources", "termination_hook"): "write `hooks:` at the top, beside `resources:`",
+    ("job_recovery", "min_nodes"): "write a range at the top, such as `num_nodes: 2-8`",
 }

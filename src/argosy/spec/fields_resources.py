@@ -100,6 +100,9 @@ _RECOVERY: Final = Then(
 _ACCELERATOR: Final = Notation(
     "an accelerator such as `A100:8`, `L4`, `A100:0.5` or `80GB+`", values.make_accelerator
 )
+_COUNTED: Final = MapOf(
+    _ACCELERATOR, Notation("a number of accelerators", accelerators.parse_count), null_will_do=True
+)
 
 NETWORKING: Final = Table(
     "networking",
@@ -217,12 +220,8 @@ _CANDIDATE: Final = (
                 "an accelerator such as `A100:8`, a list of them (in order), or a mapping (any)",
                 (
                     _ACCELERATOR,
-                    ListOf(_ACCELERATOR, maximum=100),
-                    MapOf(
-                        _ACCELERATOR,
-                        Notation("a number of accelerators", accelerators.parse_count),
-                        null_will_do=True,
-                    ),
+                    ListOf(OneOf(_ACCELERATOR.says, (_ACCELERATOR, _COUNTED)), maximum=100),
+                    _COUNTED,
                 ),
             ),
             values.make_accelerators,
@@ -235,7 +234,7 @@ _CANDIDATE: Final = (
     ),
     Field(
         "accelerator_args",
-        Then(MapOf(Text("an option"), AsText(), "a mapping of options"), values.make_text_pairs),
+        Then(MapOf(Text("an option"), AsText(booleans=True), "a mapping of options"), values.make_text_pairs),
         "Options of TPUs: `runtime_version`; what else SkyPilot knows there is read and not needed.",
         "{runtime_version: tpu-vm-base}",
     ),

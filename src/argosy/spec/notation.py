@@ -319,6 +319,8 @@ def parse_strategy(text: str) -> str:
     words = {word.lower(): word for word in ("FAILOVER", "EAGER_NEXT_REGION", "auto", "none")}
     if text.startswith("own:") and len(text) > len("own:"):
         return text
+    if text.lower() == "dynamic_node_set":
+        raise ValueError(f"`{text}` is said by a range of nodes: `num_nodes: 2-8`; leave the strategy out")
     if text.lower() not in words:
         raise ValueError(f"`{text}` is none of {', '.join(words.values())}, and not `own:NAME` of a plug-in")
     return words[text.lower()]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from argosy.model.errors import near, suggest
-from argosy.spec.fields import FOREIGN, TASK
+from argosy.spec.fields import ELSEWHERE, FOREIGN, TASK
 from argosy.spec.fields_resources import CANDIDATE
 from argosy.spec.findings import Findings, Place, excerpt
 from argosy.spec.shapes import (
@@ -206,7 +206,7 @@ class Reader:
                 if wrong:
                     self._findings.error(node.place, f"`{path}` {wrong}", "remove it")
                     return INVALID
-                if isinstance(value, bool) and node.plain and not self._secret:
+                if isinstance(value, bool) and node.plain and not (self._secret or shape.booleans):
                     self._findings.warn(
                         node.place,
                         f"`{path}` is the text `{node.raw}`",
@@ -448,6 +448,8 @@ def _hint_for(name: str, table: Table) -> str:
         return f"`{folded}` belongs under `resources:`"
     if not table.name and folded in FOREIGN:
         return FOREIGN[folded]
+    if (table.name, folded) in ELSEWHERE:
+        return ELSEWHERE[table.name, folded]
     if not table.name and name in FOREIGN:
         return FOREIGN[name]
     if table.name == "resources" and TASK.field(folded):

@@ -26,6 +26,7 @@ class AsText(msgspec.Struct, frozen=True):
 
     says: str = "text or a number"
     nullable: bool = False
+    booleans: bool = False  # `True` and `False` mean what they say, so nobody is warned of them
 
 
 class Whole(msgspec.Struct, frozen=True, kw_only=True):

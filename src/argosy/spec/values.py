@@ -18,7 +18,7 @@ def make_accelerators(value: object) -> Alternatives:
     if not isinstance(value, tuple) or not value:
         raise ValueError("there is no accelerator in it; leave `accelerators` out to ask for none")
     wishes: list[Accelerator] = []
-    for entry in value:
+    for entry in (one for each in value for one in (each if isinstance(each, tuple) else (each,))):
         wish = entry.key if isinstance(entry, Entry) else entry
         if not isinstance(wish, Accelerator):
             raise TypeError(wish)
