@@ -197,6 +197,24 @@ def test_without_its_index_or_a_pack_what_is_gone_comes_again(tmp_path: Path, wh
     asyncio.run(run())
 
 
+def test_an_index_that_is_damaged_within_begins_anew(tmp_path: Path) -> None:
+    async def run() -> None:
+        chunks = [os.urandom(10) for _ in range(500)]
+        digests = [sha(chunk) for chunk in chunks]
+        blobs = BlobStore(tmp_path)
+        await blobs.put_pack(pieces(pack(*chunks), 10_000), limit_bytes=LIMIT)
+        blobs.sweep(set(), older_than_s=3600, now_s=time.time())  # what was written goes into the file itself
+        file = tmp_path / "blobs" / "index.db"
+        data = file.read_bytes()
+        file.write_bytes(data[:4096] + os.urandom(len(data) - 4096))
+        blobs = BlobStore(tmp_path)
+        assert await blobs.missing(digests) == tuple(digests)
+        await blobs.put_pack(pieces(pack(*chunks), 10_000), limit_bytes=LIMIT)
+        assert await blobs.missing(digests) == ()
+
+    asyncio.run(run())
+
+
 def test_chunks_of_an_earlier_version_are_found(tmp_path: Path) -> None:
     async def run() -> None:
         path = tmp_path / "blobs" / sha(b"abc")[:2] / sha(b"abc")[2:]

@@ -378,12 +378,13 @@ class _Scanner:
     def _hash(self, path: str, full: str) -> tuple[os.stat_result, tuple[str, ...]]:
         """Digests of the file as it was at one moment: what was appended later counts next time."""
         for _ in range(READ_TRIES):
-            with open(full, "rb", buffering=0) as file:
-                before = os.fstat(file.fileno())
+            handle = os.open(full, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                before = os.fstat(handle)
                 chunks: list[str] = []
                 left = before.st_size
                 while left:
-                    data = _read_exactly(file.fileno(), min(left, CHUNK_BYTES))
+                    data = _read_exactly(handle, min(left, CHUNK_BYTES))
                     if not data:
                         break  # it became shorter
                     chunks.append(hashlib.sha256(data).hexdigest())
@@ -393,7 +394,9 @@ class _Scanner:
                     self._hashed_bytes += len(data)
                     if self._progress and before.st_size > CHUNK_BYTES:
                         self._progress(len(self._entries), self._hashed_bytes)
-                after = os.fstat(file.fileno())
+                after = os.fstat(handle)
+            finally:
+                os.close(handle)
             if left == 0 and (
                 after.st_size > before.st_size
                 or (after.st_size, after.st_mtime_ns, after.st_ctime_ns)

@@ -175,7 +175,7 @@ async def _read_and_send(
             tell("scan", files, size, 0)
 
         return _chosen(scan(path, what=what, home=home, now_ns=now_ns, progress=told), rules), (), 0
-    sent_bytes = 0
+    sent_bytes = asked = unasked = 0
 
     def read(take: Take, hear: Hear) -> Scanned:
         return scan(path, what=what, home=home, now_ns=now_ns, progress=hear, take=take)
@@ -184,8 +184,13 @@ async def _read_and_send(
         for pack in ahead.packs():
             tell("scan", *ahead.seen, 0)
             if pack:
-                lacks = set((await FileCalls.missing_chunks([digest for digest, _ in pack])).missing)
-                sending = [each for each in pack if each[0] in lacks]
+                sending = pack
+                if unasked < asked:
+                    unasked += 1
+                else:  # where all was new, it is likely to go on so; what is there already does no harm
+                    lacks = set((await FileCalls.missing_chunks([digest for digest, _ in pack])).missing)
+                    sending = [each for each in pack if each[0] in lacks]
+                    asked, unasked = (min(2, asked + 1) if len(sending) == len(pack) else 0), 0
                 if sending:
                     await FileCalls.put_chunks(sending)
                 sent_bytes += sum(len(data) for _, data in sending)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +21,7 @@ CREATE TABLE IF NOT EXISTS chunks (
 #: loss takes from the end of the log is missing then, and comes again.
 _PRAGMAS: Final = "PRAGMA synchronous=OFF; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0;"
 _SPANS: Final = "SELECT pack, count(*), max(at + size) FROM chunks WHERE digest IN"
+_LAST_MAX: Final = 40_000  # chunks, about 300 bytes each
 _AT_ONCE: Final = 500  # digests in one question
 
 
@@ -37,13 +38,20 @@ class ChunkIndex:
         self._path = path
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
+        self._last: dict[str, Place] = {}  # chunks that came last: what follows an upload asks for them
         if path.exists():
             try:
                 self._open()
-            except sqlite3.DatabaseError:  # damaged: who needs its chunks sends them again
-                self._db = None
-                for name in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
-                    name.unlink(missing_ok=True)
+            except sqlite3.DatabaseError:
+                self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """It is damaged: who needs its chunks sends them again."""
+        if self._db is not None:
+            self._db.close()
+        self._db, self._last = None, {}
+        for end in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + end).unlink(missing_ok=True)
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
@@ -66,8 +74,9 @@ class ChunkIndex:
 
     def find(self, digests: Sequence[str]) -> dict[str, Place]:
         """Where these chunks are, as far as they are in packs."""
-        found: dict[str, Place] = {}
-        for some in self._some(digests):
+        last = self._last
+        found = {digest: known for digest in digests if (known := last.get(digest)) is not None}
+        for some in self._some([digest for digest in digests if digest not in found]):
             for digest, *place in self._rows("SELECT * FROM chunks WHERE digest IN", some):
                 found[digest.hex()] = Place(*place)
         return found
@@ -76,7 +85,15 @@ class ChunkIndex:
         """As `find`, of each pack only how many chunks are in it and where the last one ends: many chunks are
         counted in a fraction of the time."""
         spans: dict[int, tuple[int, int]] = {}
-        for some in self._some(digests):
+        rest = []
+        for digest in digests:
+            place = self._last.get(digest)
+            if place is None:
+                rest.append(digest)
+                continue
+            number, end = spans.get(place.pack, (0, 0))
+            spans[place.pack] = number + 1, max(end, place.at + place.size)
+        for some in self._some(rest):
             for pack, count, end in self._rows(_SPANS, some, "GROUP BY pack"):
                 before = spans.get(pack, (0, 0))
                 spans[pack] = before[0] + count, max(before[1], end)
@@ -89,19 +106,32 @@ class ChunkIndex:
     def _rows(self, select: str, digests: Sequence[bytes], ends: str = "") -> list[tuple[Any, ...]]:
         marks = ",".join("?" * len(digests))
         with self._lock:
-            return self._open().execute(" ".join((select, "(" + marks + ")", ends)), digests).fetchall()
+            try:
+                return self._open().execute(" ".join((select, "(" + marks + ")", ends)), digests).fetchall()
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:
+                self._begin_anew()
+                return []
 
-    def add(self, pack: int, chunks: Iterable[tuple[str, int, int]]) -> None:
+    def add(self, pack: int, chunks: Sequence[tuple[str, int, int]]) -> None:
         """Chunks of a pack: digest, place, size. They are there from now on."""
         with self._writes() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO chunks VALUES (?,?,?,?)",
                 ((bytes.fromhex(digest), pack, at, size) for digest, at, size in chunks),
             )
+        with self._lock:
+            if len(self._last) + len(chunks) > _LAST_MAX:
+                self._last = {}
+            self._last.update((digest, Place(pack, at, size)) for digest, at, size in chunks)
 
-    def drop(self, chunks: Iterable[tuple[bytes, Place]]) -> None:
+    def drop(self, chunks: Sequence[tuple[bytes, Place]]) -> None:
         """They are not there, unless they came again meanwhile, or were moved."""
         with self._writes() as db:
+            for digest, place in chunks:
+                if self._last.get(digest.hex()) == place:
+                    del self._last[digest.hex()]
             keys = ((digest, place.pack, place.at) for digest, place in chunks)
             db.executemany("DELETE FROM chunks WHERE digest=? AND pack=? AND at=?", keys)
 
