@@ -24,7 +24,7 @@ from argosy.infra.buckets import (
 )
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.object_urls import split_url
-from argosy.storage.bucket_life import ensure_bucket, release_bucket
+from argosy.storage.bucket_life import is_there, release_bucket
 from argosy.storage.buckets import STORES, Stores, open_bucket, sections_of
 from argosy.storage.buckets.files import FolderBucket
 from argosy.storage.shelf_bucket import ShelfBucket
@@ -285,7 +285,9 @@ def test_what_is_encrypted_on_the_way_in_may_be_required_on_the_way_out(
 
 def test_buckets_that_tasks_bring_along(tmp_path: Path, moto_endpoint: str) -> None:
     bucket = Moto(tmp_path, moto_endpoint).bucket()
-    assert ensure_bucket(bucket) and not ensure_bucket(bucket)
+    assert not is_there(bucket)
+    bucket.make()
+    assert is_there(bucket)
     for number in range(3):
         bucket.write(f"a/{number}", [b"x"])
     release_bucket(bucket)

@@ -164,6 +164,8 @@ def age(since_ms: int, now_ms: int) -> str:
 
 def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool = False) -> None:
     """Jobs with what they wait for or why they ended."""
+    from argosy.pages.pool_text import starts_in
+
     now_ms = session.now_ms()
     columns = (
         "ID",
@@ -192,7 +194,7 @@ def job_table(session: Session, jobs: tuple[JobView, ...], *, with_cluster: bool
             tasks_cell(job.tasks) if job.tasks is not None else "",
             f"{age(job.created_ms, now_ms)} ago" if job.created_ms else "",
             str(job.position or ""),
-            "" if job.starts_at_ms is None else _starts_in(job.starts_at_ms, now_ms),
+            "" if job.starts_at_ms is None else starts_in(job.starts_at_ms, now_ms),
             render_duration(max(0, (job.ended_ms or now_ms) - job.started_ms) / 1000)
             if job.started_ms
             else "",
@@ -235,12 +237,6 @@ def tasks_cell(counts: TaskCounts) -> str:
         if getattr(counts, name)
     ]
     return f"{done}/{counts.total} done" + (f": {', '.join(parts)}" if parts else "")
-
-
-def _starts_in(starts_at_ms: int, now_ms: int) -> str:
-    from argosy.pages.pool_text import starts_in
-
-    return starts_in(starts_at_ms, now_ms)
 
 
 def _each(session: Session, names: list[str], act: Callable[[str], object], done: str) -> None:

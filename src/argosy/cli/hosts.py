@@ -11,8 +11,7 @@ from argosy.cli.session import Session, answering, examples, json_option, pass_s
 from argosy.model.units import many, render_bytes, render_milli
 
 if TYPE_CHECKING:
-    from argosy.api.hosts import HostList
-    from argosy.model.enlisting import HostOrder, HostReport, HostState
+    from argosy.model.enlisting import HostOrder, HostReport
     from argosy.model.facts import NodeFacts
 
 _AT_ONCE: Final = 16
@@ -71,13 +70,15 @@ def add(session: Session, /, name: str, more: tuple[str, ...], **options: Any) -
     All are examined at once. They need python3 (3.8 or newer) and sshd: no root, no Docker, no internet.
     A host that does not work is not added, and what to do about it is said.
     """
+    import msgspec
+
     orders = _orders(name, (*options["hosts"], *more), options)
     reports = _Examiner(session, ask=not session.screen.for_programs, ask_password=options["password"]).run(
         orders
     )
     good = [order for order, report in zip(orders, reports, strict=True) if report.ok]
     if good:
-        session.client.enlist_hosts(tuple(_without_password(order) for order in good))
+        session.client.enlist_hosts(tuple(msgspec.structs.replace(order, password="") for order in good))
     if not session.screen.told(reports):
         _show_reports(session, reports)
         _say_what_next(session, reports)
@@ -105,12 +106,6 @@ def _orders(pool: str, words: Sequence[str], options: dict[str, Any]) -> list[Ho
         )
         for host in hosts
     ]
-
-
-def _without_password(order: HostOrder) -> HostOrder:
-    import msgspec
-
-    return msgspec.structs.replace(order, password="")
 
 
 class _Examiner:
@@ -207,6 +202,8 @@ def _say_what_next(session: Session, reports: Sequence[HostReport]) -> None:
 @answering
 def hosts(session: Session, pools: tuple[str, ...]) -> None:
     """Show the hosts of pools: what each has, whether it takes new work, and why not."""
+    from argosy.api.hosts import HostList
+
     found = session.client.hosts()
     chosen = [each for each in found.hosts if not pools or each.pool in pools or each.name in pools]
     rows = [
@@ -227,19 +224,13 @@ def hosts(session: Session, pools: tuple[str, ...]) -> None:
     columns = ("HOST", "ADDRESS", "STATE", "GPUS", "CPUS", "MEMORY", "PYTHON", "CLAIMS", "WHY", "WRITTEN IN")
     right = ("CPUS", "MEMORY", "CLAIMS")
     session.screen.listed(
-        _listed(chosen),
+        HostList(hosts=tuple(chosen)),
         columns,
         rows,
         right=right,
         spare=("WRITTEN IN", "PYTHON", "MEMORY", "ADDRESS"),
         none="No hosts. `argosy pool add NAME --hosts HOST,HOST` makes a pool.",
     )
-
-
-def _listed(chosen: Sequence[HostState]) -> HostList:
-    from argosy.api.hosts import HostList
-
-    return HostList(hosts=tuple(chosen))
 
 
 def _gpus(facts: NodeFacts | None) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from argosy.cli.session import Session, answering, examples, pass_session, project_option, yes_option
+from argosy.cli.session import Session, answering, examples, options, pass_session, project_option, yes_option
 from argosy.cli.task_options import task_options
 
 if TYPE_CHECKING:
@@ -55,21 +55,12 @@ class Span(click.ParamType[int]):
         return seconds
 
 
-def _idle_options(function: Any) -> Any:  # Any: click's decorators
-    for option in reversed(
-        (
-            click.option(
-                "--idle", type=Span(), help="Put to rest when unused for this long: 30m, 2h, never."
-            ),
-            click.option(
-                "--gpu-idle", type=Span(), help="Put to rest when its GPUs were idle for this long."
-            ),
-            click.option("--max-time", type=Span(), help="Put to rest after this long in any case."),
-            click.option("--end", "end", is_flag=True, help="End it instead of putting it to rest."),
-        )
-    ):
-        function = option(function)
-    return function
+_idle_options: Final = options(
+    click.option("--idle", type=Span(), help="Put to rest when unused for this long: 30m, 2h, never."),
+    click.option("--gpu-idle", type=Span(), help="Put to rest when its GPUs were idle for this long."),
+    click.option("--max-time", type=Span(), help="Put to rest after this long in any case."),
+    click.option("--end", "end", is_flag=True, help="End it instead of putting it to rest."),
+)
 
 
 def _idle_of(

@@ -1,4 +1,4 @@
-"""Buckets that tasks bring along: made when they are missing, and removed with all that they hold."""
+"""Buckets that tasks bring along: whether they are there, and how they go with all that they hold."""
 
 from __future__ import annotations
 
@@ -11,14 +11,6 @@ def is_there(bucket: Bucket) -> bool:
         bucket.page(most=1)
     except BucketMissing:
         return False
-    return True
-
-
-def ensure_bucket(bucket: Bucket) -> bool:
-    """Whether it was made now. Raises BucketError; `NotPossible` where users cannot make one."""
-    if is_there(bucket):
-        return False
-    bucket.make()
     return True
 
 

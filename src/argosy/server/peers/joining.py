@@ -65,7 +65,6 @@ class House:
         self._machines: Machines | None = None
         self.peers: Peers | None = None
         self.keeping = Keeping()
-        self._answering: Answering | None = None
         self._socket: socket.socket | None = None
 
     @property
