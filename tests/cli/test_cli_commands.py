@@ -473,6 +473,7 @@ def test_status_shows_nodes(argosy: CommandLine, server: FakeServer) -> None:
         "0     ready   10.0.0.1     8   32 GB  A100:2        1.50",
     ]
     assert argosy.good("status", "--ip", "dev") == "10.0.0.1\n"
+    assert argosy.good("status", "--endpoint", "8080", "dev") == "10.0.0.1:8080\n"
 
 
 def test_json_is_the_api_type(argosy: CommandLine, server: FakeServer) -> None:

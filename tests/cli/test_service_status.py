@@ -58,6 +58,11 @@ def test_the_columns_of_services_and_replicas(argosy: CommandLine, server: FakeS
     assert "replica 0 of revision 2: exit code 1" in shown.err and "chat/2: loads weights" in shown.err
 
 
+def test_programs_get_the_endpoint_alone(argosy: CommandLine, server: FakeServer) -> None:
+    server.raw_failures["services"] = [(200, msgspec.json.encode(ServiceList(services=(SERVICE,))))]
+    assert argosy.good("serve", "status", "--endpoint") == f"{SERVICE.endpoint}\n"
+
+
 def test_without_services_it_says_how_one_is_made(argosy: CommandLine, server: FakeServer) -> None:
     server.raw_failures["services"] = [(200, msgspec.json.encode(ServiceList(services=())))]
     assert argosy.good("serve", "status") == "No services. Make one: argosy serve up FILE.yaml\n"

@@ -32,16 +32,28 @@ def _asked(session: Session, *, refresh: bool, every: bool) -> StatusReply:
 
 
 @click.command(
-    epilog=examples("argosy status", "argosy status -r dev", "argosy status --json | jq '.clusters[].name'")
+    epilog=examples(
+        "argosy status",
+        "argosy status -r dev",
+        "curl $(argosy status --endpoint 8080 dev)",
+        "argosy status --json | jq '.clusters[].name'",
+    )
 )
 @click.argument("clusters", nargs=-1, shell_complete=complete_cluster)
 @click.option("-r", "--refresh", is_flag=True, help="Ask the infrastructure first.")
 @click.option("-a", "--all", "every", is_flag=True, help="Also finished clusters.")
 @click.option("-v", "--verbose", is_flag=True, help="Also their nodes.")
 @click.option("--ip", is_flag=True, help="Print only the address of the first node.")
+@click.option("--endpoint", type=click.IntRange(1, 65535), metavar="PORT", help="The same, with this port.")
 @answering
 def status(
-    session: Session, clusters: tuple[str, ...], refresh: bool, every: bool, verbose: bool, ip: bool
+    session: Session,
+    clusters: tuple[str, ...],
+    refresh: bool,
+    every: bool,
+    verbose: bool,
+    ip: bool,
+    endpoint: int | None,
 ) -> None:
     """Show clusters and live managed jobs."""
     import msgspec
@@ -63,10 +75,10 @@ def status(
     screen = session.screen
     if screen.told(reply):
         return
-    if ip:
+    if ip or endpoint:
         for cluster in reply.clusters:
             if cluster.nodes:
-                screen.print(cluster.nodes[0].ip)
+                screen.print(cluster.nodes[0].ip + (f":{endpoint}" if endpoint else ""))
         return
     now_ms = session.now_ms()
     if reply.as_of_ms:

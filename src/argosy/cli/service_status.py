@@ -16,11 +16,18 @@ if TYPE_CHECKING:
 _PACE: Final = ("REQ/S", "P50", "P99")
 
 
-@click.command(epilog=examples("argosy serve status", "argosy serve status chat --json"))
+@click.command(
+    epilog=examples(
+        "argosy serve status",
+        "argosy serve status chat --json",
+        "curl $(argosy serve status --endpoint chat)",
+    )
+)
 @click.argument("names", metavar="[SERVICE]...", nargs=-1)
 @click.option("-a", "--all", "every", is_flag=True, hidden=True)
+@click.option("--endpoint", is_flag=True, help="Print only where they answer.")
 @answering
-def status(session: Session, names: tuple[str, ...], every: bool) -> None:
+def status(session: Session, names: tuple[str, ...], every: bool, endpoint: bool) -> None:
     """Show services and their replicas."""
     from argosy.api.services import ServiceList
 
@@ -30,7 +37,10 @@ def status(session: Session, names: tuple[str, ...], every: bool) -> None:
         found = session.client.services().services
     if session.screen.told(ServiceList(services=found)):
         return
-    if not found:
+    if endpoint:
+        for each in found:
+            session.screen.print(each.shared_endpoint or each.endpoint)
+    elif not found:
         session.screen.print("No services. Make one: argosy serve up FILE.yaml")
     else:
         _show(session, found)

@@ -70,7 +70,6 @@ SPELLINGS: Final[dict[str, Mapping[str, Spelling]]] = {
             takes=True, hint="a replica that fails its probe is replaced without being asked"
         ),
     },
-    "serve status": {"--endpoint": _SAME},
     "serve logs": {
         "--controller": Spelling(
             hint="the server decides: `argosy events SERVICE` shows what it did and why"
@@ -102,9 +101,6 @@ SPELLINGS: Final[dict[str, Mapping[str, Spelling]]] = {
         "--no-show-services": _SAME,
         "--no-show-pools": _SAME,
         "--endpoints": Spelling(hint="`argosy port-forward CLUSTER 8080` reaches a port of a node"),
-        "--endpoint": Spelling(
-            takes=True, hint="`argosy port-forward CLUSTER 8080` reaches a port of a node"
-        ),
     },
     "logs": {
         "--provision": Spelling(hint="`argosy events CLUSTER` shows how its machines were made"),
