@@ -393,3 +393,26 @@ def test_the_order_behind_jobs_of_which_nothing_is_known_has_no_times() -> None:
     assert shown.positions == {"j002": 1, "j003": 2}
     assert shown.forecast(2) == {}
     assert world.pool.explain("j003", world.now_ms).starts_at_ms is None
+
+
+@pytest.mark.parametrize(
+    ("preemptible", "told"),
+    [
+        (False, "it comes back when a job of a ends, as none there is `preemptible`"),
+        (True, "a's job 1 may be ended for it in 4m, when it has run for the `min_runtime` of 5m"),
+    ],
+)
+def test_what_a_queue_deserves_and_has_lent_says_when_it_comes_back(preemptible: bool, told: str) -> None:
+    queues = (Queue(path="a", deserved={"cpus": 1000}), Queue(path="b", deserved={"cpus": 1000}))
+    world = World(Pool(tenancy(*queues, min_runtime_s=300), machines=[node(0, 0, cpus=2)]))
+    for number in (1, 2):
+        world.submit(job(number, 0, queue="a", preemptible=preemptible))
+    world.cycle()
+    world.now_ms += 60_000
+    world.submit(job(3, 0, queue="b/ann"))
+    world.submit(job(4, 0, queue="a"))
+    world.cycle()
+    snapshot = PoolSnapshot(world.pool, world.now_ms)
+    said = snapshot.explain("j003", world.now_ms)
+    assert said.owed == f"queue `b` deserves it and has lent it: {told}"
+    assert snapshot.explain("j004", world.now_ms).owed == "", "its own queue borrows already"

@@ -169,17 +169,19 @@ def test_a_nominated_placement_survives_a_restart() -> None:
     assert [s.ask_id for s in again.cycle(world.now_ms).starts] == ["j009"]
 
 
-def test_what_a_queue_deserves_is_judged_for_each_request_by_itself() -> None:
-    """The first of b asks for more than b deserves and waits; the second does not, and gets it back."""
+@pytest.mark.parametrize(("first", "second"), [("b", "b"), ("b/ann", "b/ann"), ("b/ann", "b/bob")])
+def test_what_a_queue_deserves_is_judged_for_each_request_by_itself(first: str, second: str) -> None:
+    """The first of b asks for more than b deserves and waits; the second does not, and gets it back. People
+    have queues of their own below it, of which nobody wrote."""
     queues = (Queue(path="a", deserved={"cpus": 1000}), Queue(path="b", deserved={"cpus": 1000}))
     world = World(Pool(tenancy(*queues, min_runtime_s=0), machines=[node(0, 0, cpus=2)]))
     for number in (1, 2):
         world.submit(job(number, 0, queue="a", preemptible=True))
     world.cycle()
     world.now_ms += 10
-    world.submit(job(3, 0, queue="b", cpus=2))
+    world.submit(job(3, 0, queue=first, cpus=2))
     assert not world.cycle().evictions
-    world.submit(job(4, 0, queue="b"))
+    world.submit(job(4, 0, queue=second))
     world.settle()
     assert "j004" in world.running and "j003" in world.waiting
 

@@ -223,9 +223,7 @@ Amounts: cpus, memory, gpus, gpus/MODEL, jobs; `none` takes one away. What is no
 @click.option("--limit", metavar="AMOUNTS", help="Never more than this.")
 @click.option("--lend-limit", metavar="AMOUNTS", help="How much of what it deserves may be lent at most.")
 @click.option(
-    "--weight",
-    type=Amount(min=0, min_open=True),
-    help="Share of unassigned capacity relative to sibling queues. [default: 1]",
+    "--weight", type=Amount(), help="Share of unassigned capacity relative to sibling queues. [default: 1]"
 )
 @click.option("--max-pending", metavar="N", help="How many jobs may wait; `none`: any number.")
 @click.option(

@@ -105,6 +105,9 @@ pass_session = click.make_pass_decorator(Session, ensure=True)
 class Amount(click.FloatRange):
     """A number that can be counted with: not `nan`, not without end."""
 
+    def _describe_range(self) -> str:  # without it help says `x<=None` where there are no bounds
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
         if not abs(number) < 1e12:

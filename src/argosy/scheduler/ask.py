@@ -126,6 +126,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str
     place: int = 0  # in its own queue, from 1; 0: not told
     starts_at_ms: int | None = None  # when it probably will; None: not known
+    owed: str = ""  # of a request that its queue deserves: when that is taken back; "": not told
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

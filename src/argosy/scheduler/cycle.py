@@ -257,11 +257,10 @@ class Cycle:
             )  # fmt: skip
             if room is not None:
                 return room
-        # What its queue deserves is judged for each request by itself: a reservation of another one of the
+        # What a queue deserves is judged for each request by itself: a reservation of another one of the
         # queue, which asks for more than that, keeps nobody back who asks for less.
-        rightful = spared
-        if pool.quotas.key(ask.queue, amounts) == 0:
-            rightful = self.reserving.spared(but=ask.queue)
+        entitled = pool.quotas.entitled(ask.queue, amounts)
+        rightful = self.reserving.spared(but=entitled) if entitled is not None else spared
         victims = [
             victim
             for victim in victims

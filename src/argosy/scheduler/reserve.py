@@ -304,14 +304,14 @@ class Reserving:
 
     def spared(self, but: str | None = None) -> frozenset[str]:
         """Running jobs on whose end a reservation counts: they are not preempted for others. `but`: a queue
-        whose reservations do not matter."""
+        whose reservations, and those of the queues below it, do not matter."""
         pool, book = self.state.pool, self.search()
         known = self._spared.get(but)
         if known is None or known[0] != len(book.all):
             found = frozenset(
                 job_id
                 for each in book.all
-                if each.ask.queue != but
+                if but is None or not f"{each.ask.queue}/".startswith(f"{but}/")
                 for node_id in each.needs
                 for job_id in pool.on.get(node_id, ())
                 if each.counts_on(pool.held[job_id].running.placements)

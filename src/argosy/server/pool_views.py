@@ -133,7 +133,9 @@ def why_it_waits(
         lines.append(_in_line(position, among, pool, waiting, workload.queue))
     if waiting is not None:
         lines += _when(waiting, now_ms)
-    if waiting is not None and waiting.code in _WOULD_HELP:
+    if waiting is not None and waiting.owed:
+        lines.append(waiting.owed)
+    elif waiting is not None and waiting.code in _WOULD_HELP:
         lines.append(_WOULD_HELP[waiting.code].format(queue=workload.queue or "QUEUE"))
     lines += _evicted(workload)
     return lines
