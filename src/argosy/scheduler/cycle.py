@@ -18,6 +18,7 @@ from argosy.scheduler.heads import Heads
 from argosy.scheduler.nominate import COMES_BACK_MS, Nominations
 from argosy.scheduler.order import class_of
 from argosy.scheduler.preempt import Room, make_room, move_aside
+from argosy.scheduler.reclaim import entitled
 from argosy.scheduler.reserve import Reserving
 from argosy.scheduler.whatif import Allocation, Held, WhatIf, rate_of
 
@@ -259,8 +260,8 @@ class Cycle:
                 return room
         # What a queue deserves is judged for each request by itself: a reservation of another one of the
         # queue, which asks for more than that, keeps nobody back who asks for less.
-        entitled = pool.quotas.entitled(ask.queue, amounts)
-        rightful = self.reserving.spared(but=entitled) if entitled is not None else spared
+        queue = entitled(pool.quotas, ask.queue, amounts)
+        rightful = self.reserving.spared(but=queue) if queue is not None else spared
         victims = [
             victim
             for victim in victims

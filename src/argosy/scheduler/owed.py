@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from argosy.model.units import render_duration
 from argosy.scheduler.explain import label
 from argosy.scheduler.preempt import guarded_ms
-from argosy.scheduler.reclaim import may_reclaim
+from argosy.scheduler.reclaim import entitled, may_reclaim
 
 if TYPE_CHECKING:
     from argosy.model.tenancy import Amounts
@@ -22,7 +22,7 @@ def owed_text(pool: Pool, ask: Ask, amounts: Amounts, now_ms: int) -> str:
     Amounts are those of its first candidate.
     """
     quotas, policy = pool.quotas, pool.tenancy.policy
-    queue = quotas.entitled(ask.queue, amounts)
+    queue = entitled(quotas, ask.queue, amounts)
     if queue is None or not policy.preemption:
         return ""
     borrowing = [

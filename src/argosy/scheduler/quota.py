@@ -321,17 +321,6 @@ class Quotas:
                 best = share
         return best if borrows else 0
 
-    def entitled(self, path: str, amounts: Amounts) -> str | None:
-        """The lowest queue on the way up from `path` that stays within what it deserves with `amounts` more;
-        None: all of them borrow. The queues of people, of which nobody wrote, deserve nothing."""
-        node: Node | None = self.tree.nodes.get(path) or self.tree.leaf(path)
-        vector = self.tree.vector(amounts)
-        while node is not None and node.parent is not None:
-            if self.key_at(node, vector) == 0:
-                return node.path
-            node = node.parent
-        return None
-
     def share_at(self, node: Node, change: Mapping[int, int]) -> int:
         """Its share now, with `change` more (or less): a numerator as in `key`, without history."""
         best = 0

@@ -16,6 +16,18 @@ def _keeps_any(leaf: Node, top: Node, i: int) -> bool:
     return bool(node.kept[i])
 
 
+def entitled(quotas: Quotas, path: str, amounts: Amounts) -> str | None:
+    """The lowest queue on the way up from `path` that stays within what it deserves with `amounts` more;
+    None: all of them borrow. The queues of people, of which nobody wrote, deserve nothing."""
+    node: Node | None = quotas.tree.nodes.get(path) or quotas.tree.leaf(path)
+    vector = quotas.tree.vector(amounts)
+    while node is not None and node.parent is not None:
+        if quotas.key_at(node, vector) == 0:
+            return node.path
+        node = node.parent
+    return None
+
+
 def may_reclaim(quotas: Quotas, taker: str, amounts: Amounts, victim: str, victim_amounts: Amounts) -> bool:
     """Whether a running job of `victim` that uses `victim_amounts` may be ended so that `amounts` start
     in `taker`.
