@@ -109,7 +109,6 @@ class Regions(msgspec.Struct, frozen=True, rename="camel"):
 
 class Project(msgspec.Struct, frozen=True, rename="camel"):
     name: str
-    default_service_account: str = ""
     quotas: list[Quota] = []
 
 

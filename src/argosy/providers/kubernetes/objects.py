@@ -121,17 +121,11 @@ class ClusterNode(Object, frozen=True):
     status: NodeStatus = NodeStatus()
 
 
-class About(Object, frozen=True):
-    name: str = ""
-    kind: str = ""
-
-
 class Event(Object, frozen=True):
     metadata: Meta = Meta()
     reason: str = ""
     message: str = ""
     type: str = ""
-    involved_object: About = About()
 
 
 class QuotaStatus(Object, frozen=True):

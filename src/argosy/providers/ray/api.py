@@ -102,7 +102,6 @@ class Autoscaler(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     active_nodes: dict[str, int] | None = None  # by the type of node
     pending_nodes: list[msgspec.Raw] | None = None
     pending_launches: dict[str, int] | None = None
-    failed_nodes: list[msgspec.Raw] | None = None
 
 
 class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -125,7 +124,6 @@ class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class _StatusData(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     cluster_status: ClusterStatus | None = None
-    autoscaling_status: str | None = None
     autoscaling_error: str | None = None
 
 

@@ -35,9 +35,6 @@ OCCUPYING: Final = frozenset(
 )
 FROZEN: Final = frozenset({"SUSPENDED", "STOPPED"})
 DEAD: Final = FROZEN | {"COMPLETING"}  # its nodes do not work; how it ends, it says when it is over
-#: It came back by itself, or would, which no claim may.
-REQUEUED: Final = frozenset({"REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"})
-
 #: It says in its log why.
 ENDED_BY_ITSELF: Final = frozenset({"FAILED", "COMPLETED", "OUT_OF_MEMORY"})
 

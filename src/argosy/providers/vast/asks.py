@@ -24,7 +24,6 @@ class Ask(msgspec.Struct, frozen=True):
     cpu_cores: float | None = None
     cpu_cores_effective: float | None = None
     cpu_ram: float = 0  # MB of the whole machine
-    disk_space: float = 0  # GB
     min_bid: float | None = None
     geolocation: str | None = None
     rentable: bool = True
