@@ -20,7 +20,11 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from argosy.facades.s3 import crc
+from argosy.facades.s3.bodies import Body
+from argosy.infra.system import SystemClock, SystemIds
+from argosy.model.objects import Written
 from argosy.server import raw_bodies
+from argosy.storage.shelf_folder import ShelfFolder
 from argosy.testing.s3_site import Site
 
 MIB = 1 << 20
@@ -74,6 +78,19 @@ def test_an_object_comes_back_as_it_was_put(s3: Any) -> None:
     with pytest.raises(ClientError) as error:
         s3.get_object(Bucket="lab", Key="copy")
     assert code_of(error) == "NoSuchKey"
+
+
+def test_an_md5_that_was_compared_is_not_made_again(tmp_path: Path) -> None:
+    """Of a small object it is half of the work."""
+    shelf = ShelfFolder(tmp_path, SystemClock(), SystemIds())
+    shelf.make_bucket("data")
+    for told, etag in (("0" * 32, "0" * 32), ("", "900150983cd24fb0d6963f7d28e17f72")):
+        written = Written(extents=(), size=3, md5="", held=(b"a", b"bc"), check=lambda held, told=told: told)
+        assert shelf.put("data", "k", written, {}).etag == etag
+        assert b"".join(shelf.read(shelf.index.head("data", "k"), 0, 3)) == b"abc"
+    body = Body({"content-length": "3", "content-md5": "kAFQmDzST7DWlj99KOF/cg=="}, None)
+    assert body.check_held((b"a", b"bc")) == "900150983cd24fb0d6963f7d28e17f72"
+    assert Body({"content-length": "3"}, None).check_held((b"abc",)) == ""
 
 
 def test_listings_by_prefix_page_and_delimiter(s3: Any) -> None:

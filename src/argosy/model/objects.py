@@ -40,13 +40,13 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     md5: str  # hexadecimal
     held: tuple[bytes, ...] = ()
-    check: Callable[[Sequence[bytes]], None] | None = None  # of what is held; raises ObjectProblem
+    #: Of what is held: its MD5 in hexadecimal, where that was made, else "". Raises ObjectProblem.
+    check: Callable[[Sequence[bytes]], str] | None = None
 
-    def checked(self) -> tuple[bytes, ...]:
-        """What is held, once it is known to be right: this takes time, and is for a thread."""
-        if self.check is not None:
-            self.check(self.held)
-        return self.held
+    def checked(self) -> tuple[tuple[bytes, ...], str]:
+        """What is held, once it is known to be right, and its MD5 where that was made on the way ("": it was
+        not). This takes time, and is for a thread."""
+        return self.held, self.check(self.held) if self.check is not None else ""
 
 
 class ObjectPage(msgspec.Struct, frozen=True, kw_only=True):

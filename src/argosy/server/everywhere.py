@@ -100,7 +100,7 @@ class Everywhere:
     ) -> ObjectInfo:
         if not written.extents:
             extra = Extra(headers=_told(headers), conditions=conditions, size=written.size)
-            return self._open(bucket, headers).write(key, written.checked(), extra)
+            return self._open(bucket, headers).write(key, written.checked()[0], extra)
         info = ObjectInfo(key=key, size=written.size, etag=written.md5, modified_ms=0)
         head = ObjectHead(info=info, headers=headers, extents=written.extents)
         return self._send(bucket, key, head, conditions)

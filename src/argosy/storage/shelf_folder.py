@@ -50,8 +50,8 @@ _YOUNG_S: Final = 3600.0  # a file of an upload under way is not swept
 class Writing:
     """Bytes on their way to a file that nobody can see yet. `add`, then `end`; or `undo`."""
 
-    def __init__(self, file: str, path: str, root: Path, *, sync: bool) -> None:
-        self._file, self._path, self._root, self._sync = file, path, root, sync
+    def __init__(self, file: str, path: str, root: Path, *, sync: bool, md5: str = "") -> None:
+        self._file, self._path, self._root, self._sync, self._known = file, path, root, sync, md5
         self._md5, self._size, self._fd = hashlib.md5(usedforsecurity=False), 0, -1
 
     def add(self, pieces: Sequence[bytes]) -> None:
@@ -61,7 +61,8 @@ class Writing:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags, 0o600)
             for piece in pieces:
-                self._md5.update(piece)
+                if not self._known:
+                    self._md5.update(piece)
                 self._size += len(piece)
                 write_all(self._fd, piece)
 
@@ -71,7 +72,8 @@ class Writing:
         if self._sync:
             os.fsync(self._fd)
         self._close()
-        return Written(extents=((self._file, self._size),), size=self._size, md5=self._md5.hexdigest())
+        md5 = self._known or self._md5.hexdigest()
+        return Written(extents=((self._file, self._size),), size=self._size, md5=md5)
 
     def undo(self) -> None:
         self._close()
@@ -171,10 +173,11 @@ class ShelfFolder:
 
     # -- objects --------------------------------------------------------------------------------------------
 
-    def begin(self) -> Writing:
+    def begin(self, md5: str = "") -> Writing:
+        """`md5`: of what will be added, where somebody has made it already."""
         self.index  # noqa: B018  the folders are there
         file = self._ids.new("obj").rpartition("-")[2]
-        return Writing(file, self._path(file), self._root, sync=self._sync)
+        return Writing(file, self._path(file), self._root, sync=self._sync, md5=md5)
 
     def discard(self, written: Written) -> None:
         self._unlink(written.extents)
@@ -228,8 +231,8 @@ class ShelfFolder:
         """The same bytes in a file, where they are in memory yet."""
         if written.extents:
             return written
-        held = written.checked()
-        writing = self.begin()
+        held, md5 = written.checked()
+        writing = self.begin(md5)
         try:
             writing.add(held)
             return writing.end()

@@ -91,11 +91,13 @@ class Body:
         length = self._headers.get("content-length", "")
         return not self._chunked and length.isdigit() and int(length) <= _SMALL_BYTES
 
-    def check_held(self, pieces: Sequence[bytes]) -> None:
-        """Raises ObjectProblem when a small body is not what the request says."""
+    def check_held(self, pieces: Sequence[bytes]) -> str:
+        """The MD5 of a small body, where the request gives one to compare; else "". Raises ObjectProblem when
+        it is not what the request says."""
         for piece in pieces:
             self._digest(piece)
         self._check(sum(map(len, pieces)))
+        return self._md5.hexdigest() if self._md5 is not None else ""
 
     def _digest(self, piece: bytes) -> None:
         for digest in self._digests.values():
