@@ -18,6 +18,7 @@ from argosy.api.storage import SignReply
 from argosy.client import buckets as client_buckets
 from argosy.client import landing
 from argosy.client.transfers import Transfer
+from argosy.facades.s3 import answers
 from argosy.infra.buckets import Bucket, CredentialsExpired, parse_encryption
 from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
@@ -322,6 +323,29 @@ def test_credentials_that_expire_on_the_way_say_how_to_go_on(
         transfer.sync("f", f"{bucket.url}/f", removes=True)
     assert len(transfer.copied) == 10 - there
     assert held(bucket) == {f"f/{name}": data for name, data in files.items()}
+
+
+def test_why_an_object_cannot_be_looked_at_is_said(tmp_path: Path) -> None:
+    """An answer to HEAD has no body that could say it."""
+    asked: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["method"])
+        why = ArgosyError("server-unreachable", "the store lab does not answer", hint="check the endpoint")
+        _, told = answers.refusal(why, "")
+        body = told if scope["method"] == "GET" else b""
+        head = [(b"content-length", str(len(told)).encode())]
+        await send({"type": "http.response.start", "status": 503, "headers": head})
+        await send({"type": "http.response.body", "body": body})
+
+    site = Site(tmp_path, app=app)
+    held = client_buckets.Buckets(Location(None, "127.0.0.1", site.port))
+    with pytest.raises(ArgosyError) as error:
+        held.find(client_buckets.Place("lab://data", "k"))
+    held.close()
+    site.close()
+    assert (error.value.what, error.value.hint) == ("the store lab does not answer", "check the endpoint")
+    assert asked == ["HEAD", "GET"]
 
 
 @pytest.mark.parametrize("signs", [True, False])

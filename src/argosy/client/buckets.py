@@ -174,6 +174,7 @@ class Buckets:
             told, _ = self._ask("HEAD", place)
         except ArgosyError as error:
             if error.code != "not-found":
+                self._ask("GET", place, headers=[("range", "bytes=0-0")])  # to HEAD nobody says why
                 raise
             if "://" not in place.bucket or "no bucket" in error.what:
                 query = [("list-type", "2"), ("max-keys", "1"), ("prefix", place.key)]
