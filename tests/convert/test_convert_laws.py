@@ -183,7 +183,7 @@ def test_passwords_in_addresses_are_secrets() -> None:
         ("type: task\nresources:\n  gpu: A100::2", "x:3:8: `resources.gpu` has an empty part between `:`"),
         ("type: task\nresources:\n  memory: lots", "x:3:11: `resources.memory`: `lots` is not a size"),
         ("apiVersion: v1\nkind: Service\nmetadata: {name: a}", "x:1:1: a `Service` is no task"),
-        ("apiVersion: apps/v1\nkind: Deployment", "x:1:1: a `Deployment` is no task"),
+        ("apiVersion: apps/v1\nkind: DaemonSet", "x:1:1: a `DaemonSet` is no task"),
         (
             "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - resources: {limits: {cpu: lots}}",
             "x:5:31: `spec.containers[0].resources.limits.cpu`: `lots` is no quantity",
@@ -416,3 +416,29 @@ def test_slices_that_sites_name_by_their_memory() -> None:
 def test_parts_that_services_refer_to_are_not_told_as_lost() -> None:
     told = convert("x-gpu: &g {shm_size: 1gb}\nservices: {a: {image: i, command: x, <<: *g}}\n")
     assert told.not_carried == () and "--shm-size" in told.yaml
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "hint"),
+    [("Job", "batch.volcano.sh/v1alpha1", "`batch/v1`"), ("Workflow", "argoproj.io/v1alpha1", "`after:`")],
+)
+def test_kinds_of_other_schedulers_are_told_apart(kind: str, group: str, hint: str) -> None:
+    with pytest.raises(ArgosyError) as error:
+        convert(f"apiVersion: {group}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{tasks: []}}\n")
+    assert error.value.code == "unsupported" and hint in error.value.hint
+
+
+def test_an_autoscaler_goes_to_the_service_that_it_scales() -> None:
+    deployment = """apiVersion: apps/v1
+kind: Deployment
+metadata: {name: a}
+spec: {template: {spec: {containers: [{image: i, command: [x], ports: [{containerPort: 80}]}]}}}
+---
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: {name: s}
+spec: {scaleTargetRef: {name: NAME}, maxReplicaCount: 7, triggers: [{type: cpu, metadata: {value: "50"}}]}
+"""
+    joined = convert(deployment.replace("NAME", "a"))
+    assert joined.tasks == 1 and "max_replicas: 7" in joined.yaml and joined.launched_by == "serve up"
+    assert convert(deployment.replace("NAME", "b")).tasks == 2

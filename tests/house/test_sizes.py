@@ -45,7 +45,7 @@ ALLOWED: Final[dict[str, dict[Place, int]]] = {
         ("class", "catalog/catalog.py:Catalog"): 462,
         ("class", "controllers/shell.py:Shell"): 409,
         ("class", "convert/compose.py:_Service"): 357,
-        ("class", "convert/pods.py:Pod"): 423,
+        ("class", "convert/pods.py:Pod"): 429,
         ("class", "convert/slurm.py:_Script"): 325,
         ("class", "providers/local/provider.py:LocalProvider"): 363,
         ("class", "scheduler/fragment.py:Grid"): 437,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from argosy.convert.deployments import REACHED_BY, join_scalers, read_deployment, read_train_job
 from argosy.convert.draft import Draft
 from argosy.convert.keda import convert_scaled_object
 from argosy.convert.pods import Configured, Pod, finish, larger, set_deadline
@@ -16,13 +17,26 @@ from argosy.spec.source import Items, Node, Pairs, Scalar
 
 _RESTARTS_MAX: Final = 1_000_000
 _REFUSED: Final = {
-    "Deployment": "it is a service: write `run:` and `service:`",
-    "StatefulSet": "it is a service: write `run:` and `service:`",
     "DaemonSet": "it runs on every machine of a cluster; a task runs on its own",
     "Service": "say `ports` in the task",
     "Ingress": "say `service:` in the task",
+    "TFJob": "write `run:` for each node, with a TF_CONFIG made from ARGOSY_NODE_IPS and ARGOSY_NODE_RANK",
+    "RayCluster": "write `run:` that starts Ray on each node, or convert a RayJob",
+    "RayService": "write `run: serve run FILE` and `service:`",
+    "Workflow": "write each step as a task, with `after:` (groups of jobs)",
+    "InferenceService": "`argosy serve up --model NAME` serves a model by a recipe",
+    "Job of another scheduler": "write it as a `batch/v1` Job; nodes of a task start together",
     "MPIJob": "write `run:` for each node, with torchrun in place of mpirun",
 }
+
+
+_SCALERS: Final = ("ScaledObject", "HorizontalPodAutoscaler")
+
+
+def _is_batch(node: Node) -> bool:
+    """Whether a `Job` is that of Kubernetes: other schedulers have a kind of that name, too."""
+    group = field_of(node, "apiVersion")
+    return not isinstance(group, Scalar) or group.raw.startswith("batch/")
 
 
 def field_of(node: Node, name: str) -> Node | None:
@@ -54,21 +68,36 @@ def convert_kubernetes(documents: tuple[Node, ...], source: str) -> list[Draft]:
     drafts: list[Draft] = []
     others: list[tuple[str, str, str]] = []
     refused: tuple[Node, str] | None = None
+    scalers: list[Node] = []
     for node in flat:
         kind = kind_of_manifest(node)
+        if kind == "Job" and not _is_batch(node):
+            kind = "Job of another scheduler"
         if kind in WORKLOADS:
             drafts += _workload(node, kind, configured)
         elif kind == "ConfigMap":
             name = _name(node)
             if name not in configured.used:
                 others.append((f"ConfigMap {name}", "", "no workload of this file uses it"))
-        elif kind == "ScaledObject":
-            drafts.append(convert_scaled_object(node))
+        elif kind in _SCALERS:
+            scalers.append(node)
         elif kind == "Secret":
             continue
         else:
             others.append((f"{kind or 'a document'} {_name(node)}".strip(), "", _REFUSED.get(kind or "", "")))
             refused = refused or (node, kind or "")
+    serves = any("service" in draft.fields for draft in drafts)
+    for node in join_scalers(drafts, scalers):
+        if kind_of_manifest(node) == "ScaledObject":
+            drafts.append(convert_scaled_object(node))
+        else:
+            others.append((f"HorizontalPodAutoscaler {_name(node)}", "", "what it scales is not in the file"))
+            refused = refused or (node, "HorizontalPodAutoscaler")
+    if serves:
+        others = [
+            (path, value, "the gateway carries requests" if path.split()[0] in REACHED_BY else why)
+            for path, value, why in others
+        ]
     others = [
         (path, value, why) for path, value, why in others if path.split(" ", 1)[-1] not in configured.used
     ]
@@ -341,13 +370,24 @@ def _ray_job(fields: Fields, draft: Draft, new: NewDraft, configured: Configured
     ray_job(fields, draft, configured)
 
 
+def _deployment(fields: Fields, draft: Draft, new: NewDraft, configured: Configured) -> None:
+    read_deployment(fields.section("spec"), draft, configured)
+
+
+def _train_job(fields: Fields, draft: Draft, new: NewDraft, configured: Configured) -> None:
+    read_train_job(fields.section("spec"), draft, configured)
+
+
 WORKLOADS: Final[dict[str, Callable[[Fields, Draft, NewDraft, Configured], None]]] = {
     "CronJob": _cron_job,
+    "Deployment": _deployment,
     "Job": _job,
     "JobSet": _job_set,
     "Pod": _pod,
     "PyTorchJob": _pytorch_job,
     "RayJob": _ray_job,
+    "StatefulSet": _deployment,
+    "TrainJob": _train_job,
 }
 
 __all__ = ["WORKLOADS", "convert_kubernetes", "field_of", "is_nothing", "job_spec", "kind_of_manifest"]

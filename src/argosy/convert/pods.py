@@ -14,6 +14,7 @@ from argosy.model.scheduling import PRIORITY_CLASSES
 from argosy.model.units import Bound
 from argosy.spec.findings import excerpt
 from argosy.spec.notation import parse_bytes, parse_cpus_text
+from argosy.spec.source import Node
 
 _GPU_LABELS: Final = (
     *(
@@ -108,6 +109,9 @@ class Pod:
         self.image = ""
         self.body = ""  # what the program's text is, for variables that it mentions
         self.exports: dict[str, str] = {}
+        self._selected = ""  # accelerator that labels of nodes name
+        self.serves = False  # its readiness probe counts
+        self.probe: Node | None = None
         self._volumes: dict[str, Fields] = {}
         self._mounted: set[str] = set()
 
@@ -134,7 +138,7 @@ class Pod:
         self._node_selector(spec)
         for container in spec.sections("initContainers"):
             self._init_container(container)
-        self._container(containers[0])
+        self.read_container(containers[0])
         for other in containers[1:]:
             name = other.text("name") or "?"
             other.lose(
@@ -196,9 +200,9 @@ class Pod:
         if region or zone:
             draft.resources["infra"] = "/".join(["*", region or "*", *([zone] if zone else [])])
 
-    def _resources(self, container: Fields) -> None:
+    def _resources(self, container: Fields, name: str = "resources") -> None:
         draft = self.draft
-        section = container.section("resources")
+        section = container.section(name)
         limits = dict(section.pairs("limits"))
         requests = dict(section.pairs("requests"))
         for name in dict.fromkeys([*limits, *requests]):
@@ -284,7 +288,8 @@ class Pod:
         container.section("resources").ignore("limits", "requests")
         container.close("of an init container")
 
-    def _container(self, container: Fields) -> None:
+    def read_container(self, container: Fields, resources: str = "resources") -> None:
+        """A container, alone or of the pod."""
         draft = self.draft
         container.ignore("name")
         self.image = container.text("image") or ""
@@ -293,7 +298,7 @@ class Pod:
         workdir = container.text("workingDir")
         command, arguments = container.texts("command"), container.texts("args")
         self._env(container)
-        self._resources(container)
+        self._resources(container, resources)
         for port in container.sections("ports"):
             number = port.whole("containerPort")
             if number is not None and 1 <= number <= 65535:
@@ -302,6 +307,8 @@ class Pod:
         for mount in container.sections("volumeMounts"):
             self._mount(mount)
         self._security(container.section("securityContext"))
+        if self.serves:
+            self.probe = container.take("readinessProbe")
         for name, why in _CONTAINER_WHY.items():
             container.drop(name, why)
         self.write_command(command, arguments, workdir)
