@@ -66,6 +66,18 @@ def test_an_orderly_stop_of_the_server_leaves_ranks_alone(fresh_house: House) ->
     assert "went on" in house.log("box", "1")
 
 
+def test_a_stop_with_all_says_what_still_runs_and_ends_it(fresh_house: House) -> None:
+    house = fresh_house
+    house.run("launch", "-y", "-d", "-c", "box", "--cpus", "0.5", "--", "sleep 601")
+    house.run("jobs", "launch", "-y", "-d", "--cpus", "0.1", "--", "sleep 601")
+    house.wait_job("box", 1, "running")
+    house.wait_job(None, 1, "running")
+    said = house.run("server", "stop", "--all", "-y").stdout.splitlines()
+    assert said[:2] == ["1 cluster: box", "1 managed job: 1"]
+    house.wait("nothing of it is left", lambda: not house.processes("sleep\x00601"))
+    house.wait("nor an agent", lambda: not house.processes(".pyz"))
+
+
 def test_stop_keeps_files_and_start_brings_them_back(house: House) -> None:
     name = house.name()
     house.run("launch", "-y", "-c", name, "--", "echo kept > ~/file")

@@ -94,7 +94,10 @@ def _end_all(folder: Path) -> int:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if str(folder).encode() in (entry / "cmdline").read_bytes():  # empty when it has ended
+                # Empty when it has ended. What a program starts is known by its environment alone.
+                if any(
+                    str(folder).encode() in (entry / file).read_bytes() for file in ("cmdline", "environ")
+                ):
                     os.kill(int(entry.name), signal.SIGKILL)
                     found += 1
     return found

@@ -9,7 +9,7 @@ import click
 
 from argosy import __version__
 from argosy.cli.clusters import age
-from argosy.cli.session import Session, answering, examples, pass_session
+from argosy.cli.session import Session, answering, examples, pass_session, yes_option
 from argosy.model.units import many, render_bytes
 
 if TYPE_CHECKING:
@@ -93,15 +93,23 @@ def _arguments(given: Mapping[str, str | tuple[str, ...] | None]) -> tuple[str, 
     return tuple(extra)
 
 
-@server.command(epilog=examples("argosy server stop"))
+@server.command(epilog=examples("argosy server stop", "argosy server stop --all"))
+@click.option(
+    "-a", "--all", "every", is_flag=True, help="End all that it still runs first: clusters, jobs, services."
+)
+@yes_option
 @pass_session
-def stop(session: Session) -> None:
+def stop(session: Session, every: bool, yes: bool) -> None:
     """Stop the server. Running jobs go on; the next command starts it again."""
     import time
 
     from argosy.client.local_server import holder_pid, is_listening
     from argosy.model.errors import ArgosyError
 
+    if every:
+        from argosy.cli.ending import end_all
+
+        end_all(session, yes=yes)
     client = session.quiet_client(STOP_TIMEOUT_S)
     location = client.location
     if location.is_default and not is_listening(location):
