@@ -307,7 +307,7 @@ def test_prices_of_zero_are_not_taken(tmp_path: Path) -> None:
     )
     kept = keep_refreshed(tmp_path, fetched(rows), None, "2026-11-22")
     assert (kept.after, kept.skipped) == (4, 1)
-    assert kept.render() == "fluidstack: 4 prices (before: 0, 1 entries skipped)"
+    assert kept.render() == "fluidstack: 4 prices (before: 0, 1 entry skipped)"
 
 
 def test_a_full_disk_keeps_the_old_prices(tmp_path: Path) -> None:

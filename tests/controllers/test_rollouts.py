@@ -69,7 +69,7 @@ def test_a_canary_goes_step_by_step_and_waits_for_requests() -> None:
     stage.beat(10, times=30)
     assert stage.weights == {1: 900, 2: 100}, "nobody has asked it anything"
     assert stage.state.rollout is not None
-    assert stage.state.rollout.why == "0 requests were answered; the next step begins after 10"
+    assert stage.state.rollout.why == "answered: 0 requests; the next step begins after 10"
     stage.counts = {2: Count(requests=10)}
     stage.beat(10, times=3)
     assert stage.weights == {1: 500, 2: 500} and stage.ready(2) == 2
@@ -186,7 +186,7 @@ def test_a_canary_that_fails_more_often_is_taken_back_by_its_answers() -> None:
     stage.counts = {1: Count(requests=9000, errors=90), 2: Count(requests=1000, errors=40)}
     stage.beat()
     assert phase(stage) is RolloutPhase.ROLLED_BACK and stage.weights == {1: 1000}
-    assert stage.told("rolling-back")[0].startswith("revision 2 is rolled back: 40 of 1000 requests failed")
+    assert stage.told("rolling-back")[0].startswith("revision 2 is rolled back: 40 of 1,000 requests failed")
     assert stage.state.bad == ("digest-2",)
 
 

@@ -54,7 +54,7 @@ def test_too_many_are_refused_and_told_when_to_come_again() -> None:
         house.clock.now += 10
         answer = await house.gate.get("/s/web/")
         assert answer.startswith(b"HTTP/1.1 429 ") and b"retry-after: 30\r\n" in answer
-        assert b"1 requests wait for a replica of `web` already" in answer
+        assert b"1 request waits for a replica of `web` already" in answer
         house.clock.now += 50
         house.router.sweep()
         answer = await waiting

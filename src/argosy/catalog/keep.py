@@ -14,6 +14,7 @@ from argosy.catalog.table import PriceRow, Table, build_block, rows_of, write_ta
 from argosy.model.errors import ArgosyError
 from argosy.model.market import Block
 from argosy.model.offer import Capacity
+from argosy.model.units import many
 
 SHRINK_PERCENT = 50  # a refresh that brings less than this share of what it replaces is not believed
 
@@ -37,8 +38,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int
 
     def render(self) -> str:
-        more = f", {self.skipped} entries skipped" if self.skipped else ""
-        return f"{self.provider}: {self.after} prices (before: {self.before}{more})"
+        more = f", {many(self.skipped, 'entry')} skipped" if self.skipped else ""
+        return f"{self.provider}: {many(self.after, 'price')} (before: {self.before}{more})"
 
 
 def keep_refreshed(

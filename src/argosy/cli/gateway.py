@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from argosy.cli.session import Session, answering, examples, pass_session
+from argosy.model.units import many
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,12 +91,12 @@ def status(session: Session, name: str, control: str | None) -> None:
     for service in told.get("services", ()):
         counts = [service.get(name, 0) for name in ("requests", "in_flight", "held", "retries")]
         session.screen.print(
-            "{}  {} requests, {} in flight, {} waiting, {} retries".format(service["id"], *counts)
+            "{}  requests: {}, in flight: {}, waiting: {}, retries: {}".format(service["id"], *counts)
         )
         for replica in service.get("replicas", ()):
             session.screen.print(
                 f"  {replica['id']}  revision {replica['revision']}  {replica.get('state', 'ready')}  "
-                f"{replica.get('requests', 0)} requests, {replica.get('errors', 0)} errors"
+                f"{many(replica.get('requests', 0), 'request')}, {many(replica.get('errors', 0), 'error')}"
             )
 
 

@@ -8,6 +8,7 @@ import click
 
 from argosy.cli.session import Session, answering, examples, yes_option
 from argosy.cli.task_options import parse_whole, task_options
+from argosy.model.units import many
 
 if TYPE_CHECKING:
     from argosy.api.job_pools import JobPoolView
@@ -56,7 +57,7 @@ def apply(session: Session, /, pool: str, words: tuple[str, ...], workers: int |
     sent = send_files(session, task)
     reply = session.client.apply_job_pool(pool, sent, size, user=session.user)
     if not session.screen.told(reply):
-        session.screen.print(f"worker pool `{pool}` is to have {reply.size} workers")
+        session.screen.print(f"worker pool `{pool}` is to have {many(reply.size, 'worker')}")
         session.screen.say(
             f"  watch it:  argosy jobs pool status {pool}\n"
             f"  use it:    argosy jobs launch --pool {pool} FILE.yaml",

@@ -434,7 +434,7 @@ def send_files(session: Session, task: Task, cluster: str = "") -> Task:
     def show(progress: Progress) -> None:
         if progress.stage == "scan":
             hashed = f", {render_bytes(progress.done_bytes)} read" if progress.done_bytes else ""
-            session.screen.progress(f"{progress.what}: {progress.files} files{hashed}")
+            session.screen.progress(f"{progress.what}: {many(progress.files, 'file')}{hashed}")
         elif progress.stage == "send":
             part = 100 * progress.done_bytes // max(1, progress.total_bytes)
             session.screen.progress(

@@ -8,7 +8,7 @@ import click
 
 from argosy.cli.offer_words import render_refused, render_view
 from argosy.cli.session import Session, answering, examples
-from argosy.model.units import render_bytes, render_milli, render_price
+from argosy.model.units import many, render_bytes, render_milli, render_price
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -259,7 +259,7 @@ def catalog_show(session: Session) -> None:
     )
     total = sum(age.offers for age in reply.providers)
     stale = sum(age.stale for age in reply.providers)
-    screen.print(f"{total:,} prices; your own folder is {reply.folder}")
+    screen.print(f"{many(total, 'price')}; your own folder is {reply.folder}")
     if stale:
         screen.print(
             f"! old: {stale} of {len(reply.providers)}; `argosy catalog refresh PROVIDER` gets new ones"
@@ -305,9 +305,9 @@ def catalog_refresh(session: Session, providers: tuple[str, ...], force: bool) -
                 continue
             done.append(reply)
             if not screen.for_programs:
-                more = f", {reply.skipped} entries skipped" if reply.skipped else ""
+                more = f", {many(reply.skipped, 'entry')} skipped" if reply.skipped else ""
                 screen.end_progress()
-                screen.print(f"{reply.provider}: {reply.after} prices (before: {reply.before}{more})")
+                screen.print(f"{reply.provider}: {many(reply.after, 'price')} (before: {reply.before}{more})")
     screen.told(done)
     if failed is not None:
         raise click.exceptions.Exit(failed.exit_status)

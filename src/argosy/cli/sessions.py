@@ -8,6 +8,7 @@ import click
 
 from argosy.cli.session import Session, answering, examples, options, pass_session, project_option, yes_option
 from argosy.cli.task_options import task_options
+from argosy.model.units import many
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -318,7 +319,7 @@ def idle(
 def snooze(session: Session, name: str, minutes: int) -> None:
     """Give an unused session more time."""
     done = session.client.snooze_session(name, minutes)
-    session.screen.answer(done, f"session `{name}` stays {minutes} minutes more at least")
+    session.screen.answer(done, f"session `{name}` stays {many(minutes, 'minute')} more at least")
 
 
 @click.command(

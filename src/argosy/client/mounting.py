@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from argosy.client.folder_bridge import Bridge
 from argosy.model.errors import ArgosyError
+from argosy.model.units import many
 
 if TYPE_CHECKING:
     from argosy.client.client import Client
@@ -87,7 +88,7 @@ def mounted(
             names = ", ".join(f"`{path}`" for path in left[:5])
             raise ArgosyError(
                 "transient",
-                f"{len(left)} files did not get to the server: {names}",
+                f"{many(len(left), 'file')} did not get to the server: {names}",
                 hint=f"they are kept in {cache}; mount the folder there again to send them",
             )
         shutil.rmtree(cache, ignore_errors=True)

@@ -20,6 +20,7 @@ from argosy.client.direct import Direct, NotDirect, Sign
 from argosy.client.landing import disk_full
 from argosy.model.errors import ArgosyError
 from argosy.model.syncing import Entry, Rules, Steps, fits, not_on_disk, same_objects, steps, wild_split
+from argosy.model.units import many
 
 _SIDES: Final = "stores are s3://BUCKET/KEY, argosy://BUCKET/KEY and others; a folder here is copied with -r"
 _BATCH: Final = 500
@@ -310,7 +311,7 @@ class Transfer:
             raise first
         lines = tuple(dict.fromkeys(error.what for _, error in self.failed))
         more = (f"and {len(lines) - 10} more",) if len(lines) > 10 else ()
-        what = f"{len(self.failed)} of {len(self.failed) + len(self.copied)} files were not copied"
+        what = f"{len(self.failed)} of {many(len(self.failed) + len(self.copied), 'file')} were not copied"
         hint = f"{first.hint}; repeat the command for the rest" if first.hint else ""
         raise ArgosyError(first.code, what, hint=hint, details=(*lines[:10], *more))
 

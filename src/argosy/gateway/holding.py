@@ -14,6 +14,7 @@ from typing import Final
 
 from argosy.gateway.exchange import Answer, Exchange, Forward, refusal
 from argosy.model.routes import Holding
+from argosy.model.units import many_do
 
 _STREAMS: Final = re.compile(rb'"stream"\s*:\s*true')
 _COMMENT: Final = b": starting\n\n"
@@ -54,7 +55,7 @@ class Queue:
         """Let a request wait. An answer: there are too many already."""
         if len(self._held) >= rule.max_held:
             self.refused += 1
-            text = f"{rule.max_held} requests wait for a replica of `{name}` already"
+            text = f"{many_do(rule.max_held, 'request', 'wait')} for a replica of `{name}` already"
             return refusal(429, "too-many-held", text, fields=self.retry_after(rule))
         self.total += 1
         self._held.append(Held(exchange, self._now_s()))

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from argosy.model.areas import Atlas
 from argosy.model.offer import BUSY, Capacity, Offer
 from argosy.model.resources import LocalDisk, Networking, Resources, serves
-from argosy.model.units import render_bytes, render_disk, render_milli, render_price
+from argosy.model.units import many, render_bytes, render_disk, render_milli, render_price
 from argosy.planning import named, sieve
 from argosy.planning.ability import Ability, Usage
 from argosy.planning.places import INFRA, PLACES, PlaceConstraint, Relaxed, Spot, dropped, nothing
@@ -248,7 +248,7 @@ def _refuse_capacity(case: Case) -> str:
         return named.not_together(case.offer, case.wish, case.num_nodes)
     if case.owned or most is None or case.num_nodes <= most:
         return ""
-    return f"has {most} nodes at present, asked for {case.num_nodes}"
+    return f"has {many(most, 'node')} at present, asked for {case.num_nodes}"
 
 
 def _refuse_busy(case: Case) -> str:
@@ -281,13 +281,13 @@ def _refuse_apart(case: Case) -> str:
     ):
         return ""
     machines = "1 machine" if has == 1 else f"{has} machines"
-    return f"has {machines}, asked for {case.num_nodes} nodes, each on a machine of its own"
+    return f"has {machines}, asked for {many(case.num_nodes, 'node')}, each on a machine of its own"
 
 
 def _refuse_number(ability: Ability, num_nodes: int) -> str:
     if ability.nodes_max is None or num_nodes <= ability.nodes_max:
         return ""
-    limit = ability.nodes_text or f"gives at most {ability.nodes_max} nodes at once"
+    limit = ability.nodes_text or f"gives at most {many(ability.nodes_max, 'node')} at once"
     return f"{limit}, asked for {num_nodes}"
 
 

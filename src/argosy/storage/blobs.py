@@ -30,6 +30,7 @@ import msgspec
 
 from argosy.model.errors import ArgosyError
 from argosy.model.tree import CHUNK_BYTES, Tree, TreeChange, change_between, pack_of
+from argosy.model.units import many
 from argosy.storage.chunk_packs import ChunkFolder, Incoming, age_before
 from argosy.storage.disk import is_digest, write_whole
 from argosy.storage.tree_text import Changes, TreeText
@@ -175,7 +176,7 @@ class BlobStore:
         if missing:
             raise ArgosyError(
                 "conflict",
-                f"{len(missing)} chunks of the tree are not on the server",
+                f"not on the server: {many(len(missing), 'chunk')} of the tree",
                 hint="upload them first; repeating the command does that",
             )
 
@@ -304,6 +305,8 @@ def check_tree(tree: Tree) -> None:
             raise ArgosyError("spec-invalid", f"`{path}` is of unknown kind `{entry.kind}`")
         expected = -(-entry.size // CHUNK_BYTES) if entry.kind == "f" else 0
         if len(entry.chunks) != expected and not (entry.size == 0 and entry.chunks == (_EMPTY,)):
-            raise ArgosyError("spec-invalid", f"`{path}` has {len(entry.chunks)} chunks, not {expected}")
+            raise ArgosyError(
+                "spec-invalid", f"`{path}` has {many(len(entry.chunks), 'chunk')}, not {expected}"
+            )
         if entry.kind == "l" and (not entry.target or "\0" in entry.target):
             raise ArgosyError("spec-invalid", f"the link `{path}` leads nowhere")

@@ -19,6 +19,7 @@ from argosy.model.kinds.job import job_spec, job_state
 from argosy.model.phases import ClaimPhase, Desired, NodePhase, Outcome, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Claim, Node, Workload
+from argosy.model.units import many
 from argosy.planning.availability import order_for_failover
 
 _SETUP_MS: Final = 1_000  # so often who waits for the setup of another looks again
@@ -104,7 +105,7 @@ def _claim_failed(view: View, job: Workload) -> list[Action]:
         return [*_retry(view, job, reason, text, view.now_ms), event(view, job.id, "failover", text)]
     detail = told_round(job, last, left.dear)
     if fewer := smaller(job):
-        text = f"{detail or 'no place has so many nodes'}; {fewer} nodes are asked for"
+        text = f"{detail or 'no place has so many nodes'}; {many(fewer, 'node')} asked for"
         job = end_round(view, job).with_status(size=fewer)
         return [*_retry(view, job, reason, text, view.now_ms), event(view, job.id, "failover", text)]
     recoveries = state.recoveries + 1

@@ -20,6 +20,7 @@ from argosy.controllers.service.judging import carried, judge
 from argosy.controllers.service.target import target_of
 from argosy.model.kinds.service import ReplicaState, Revision, Rollout, RolloutPhase
 from argosy.model.serving import Strategy
+from argosy.model.units import many
 
 WHOLE: Final = 1000  # thousandths
 _BAKE_MS: Final = 300_000  # of a step of a canary, unless the user says otherwise
@@ -205,7 +206,7 @@ def _baked(draft: Draft, rollout: Rollout, strategy: Strategy, *, is_full: bool)
     seen = _requests(draft, rollout.new)
     if seen < strategy.bake_requests:
         draft.wake(draft.now_ms + 10_000)
-        text = f"{seen} requests were answered; the next step begins after {strategy.bake_requests}"
+        text = f"answered: {many(seen, 'request')}; the next step begins after {strategy.bake_requests}"
         return msgspec.structs.replace(rollout, why=text)
     if not strategy.auto:
         text = "`argosy serve promote` lets it go on"

@@ -17,6 +17,8 @@ from typing import Final
 
 import msgspec
 
+from argosy.model.units import many
+
 
 class Outcome(StrEnum):
     """What the figures say of the new revision."""
@@ -81,7 +83,7 @@ def verdict(
     if stopped:
         return Verdict(outcome=Outcome.BAD, why=stopped, evidence=carried)
     total = old.requests + new.requests
-    seen = f"of {new.requests} requests"
+    seen = f"of {many(new.requests, 'request')}"
     other = f"of {old.requests}"
     routed = max(share, new.requests / total) if total else share
     tests = 2 if terms.latency else 1
@@ -102,7 +104,7 @@ def verdict(
             )
             return Verdict(outcome=Outcome.BAD, why=why, evidence=evidence)
     if new.requests < terms.min_requests or not new.ready:
-        why = f"{new.requests} of {terms.min_requests} requests, {new.ready} replicas ready"
+        why = f"{new.requests} of {many(terms.min_requests, 'request')}, {many(new.ready, 'replica')} ready"
         return Verdict(outcome=Outcome.WAIT, why=why, evidence=evidence)
     why = f"{new.errors} {seen} failed, of the old revision's {old.errors} {other}"
     return Verdict(outcome=Outcome.GOOD, why=why, evidence=evidence)
@@ -118,10 +120,10 @@ def _hard_stop(old: Tally, new: Tally, terms: Terms) -> str:
     if not new.ready and new.waited_s >= terms.start_timeout_s:
         return f"no replica was ready in {terms.start_timeout_s} s"
     if new.crashes >= terms.max_crashes:
-        return f"a replica ended {new.crashes} times in a row"
+        return f"a replica ended {many(new.crashes, 'time')} in a row"
     worse = not old.requests or old.errors * new.requests < new.errors * old.requests
     if worse and new.requests >= terms.hard_requests and new.errors > terms.hard_errors * new.requests:
-        return f"{new.errors} of {new.requests} requests failed"
+        return f"{new.errors} of {many(new.requests, 'request')} failed"
     return ""
 
 

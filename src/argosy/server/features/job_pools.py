@@ -14,6 +14,7 @@ from argosy.model.kinds.workers import WORKERS, WorkersSpec, WorkersStatus, work
 from argosy.model.phases import Desired
 from argosy.model.reasons import Reason
 from argosy.model.rows import Workload
+from argosy.model.units import many
 from argosy.server.exchange import Exchange
 from argosy.server.guarding import made_by, project_of, require_new, require_over, scopes
 from argosy.server.intake import check_fixed
@@ -91,7 +92,7 @@ class JobPoolFeature:
                     spec, task=request.task, size=request.workers, generation=generation, confirmed=confirmed
                 ),
             )
-        told = self._writer.event(row.id, "applied", f"{request.workers} workers were asked for")
+        told = self._writer.event(row.id, "applied", f"asked for: {many(request.workers, 'worker')}")
         await self._store.commit([row], events=[told], expect=seated.expect)
         self._services.controllers.wake(row.id)
         return view_pool(row, await self._store.snapshot())

@@ -39,7 +39,7 @@ from argosy.model.phases import Desired, WorkloadPhase
 from argosy.model.reasons import Reason
 from argosy.model.rows import Event, Workload
 from argosy.model.task import Task
-from argosy.model.units import render_duration
+from argosy.model.units import many, render_duration
 from argosy.server.exchange import Exchange, encode
 from argosy.server.guarding import key_of, made_by, project_of, require_new, require_over, sees
 from argosy.server.kept_plans import subject_of
@@ -263,7 +263,7 @@ class SessionFeature:
         request = await exchange.decode(SnoozeRequest)
         if not 0 < request.minutes <= _SNOOZE_MAX_MINUTES:
             raise ArgosyError(
-                "usage", f"{request.minutes} minutes: 1 to {_SNOOZE_MAX_MINUTES} can be asked for"
+                "usage", f"{many(request.minutes, 'minute')}: 1 to {_SNOOZE_MAX_MINUTES} can be asked for"
             )
 
         async def act() -> Done:
