@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from argosy.infra.system import SystemClock, SystemIds
 from argosy.model.errors import ArgosyError
 from argosy.model.rows import Claim
 from argosy.providers.ray import create
-from argosy.providers.ray.known import HERE, find_clusters
+from argosy.providers.ray.known import find_clusters
 from argosy.providers.ray.provider import RayProvider
 from argosy.testing.builders import a_choice, a_claim, a_gpu_shape, an_offer
 from argosy.testing.fake_ray import FakeRay
@@ -319,7 +320,10 @@ def test_which_clusters_there_are(tmp_path: Path) -> None:
     none = tmp_path / "none"
     assert [*find_clusters(tmp_path, {"RAY_ADDRESS": "http://10.0.0.5:8265"}, none)] == ["lab"]
     assert [*find_clusters(tmp_path, {"RAY_ADDRESS": "ray://other:10001"}, none)] == ["lab", "other:8265"]
-    assert [*find_clusters(none, {}, tmp_path / "ray.yaml")] == [HERE]
+    with socket.create_server(("127.0.0.1", 0)) as dashboard:
+        port = dashboard.getsockname()[1]
+        assert [*find_clusters(none, {}, tmp_path / "ray.yaml", port)] == [f"127.0.0.1:{port}"]
+    assert not find_clusters(none, {}, tmp_path / "ray.yaml", port), "killed: it left its sign behind"
     assert [*find_clusters(none, {}, none)] == []
 
 

@@ -11,6 +11,7 @@ A cluster that has no name there is called as its address says, without `http://
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,7 @@ _VARIABLES: Final = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
 
 def find_clusters(
-    state_dir: Path, environ: Mapping[str, str], sign: Path = Path(_SIGN)
+    state_dir: Path, environ: Mapping[str, str], sign: Path = Path(_SIGN), port: int = PORT
 ) -> dict[str, ClusterSettings]:
     """Settings by name of the cluster. Raises ArgosyError `spec-invalid` for a file that cannot be used."""
     found = read_clusters(
@@ -38,9 +39,20 @@ def find_clusters(
         if address and _plain(address) not in known:
             known.add(_plain(address))
             found[_plain(address)] = ClusterSettings(address=address)
-    if not found and sign.exists():
-        found[HERE] = ClusterSettings(address=HERE)
+    here = f"127.0.0.1:{port}"
+    if not found and sign.exists() and _listens(port):
+        found[here] = ClusterSettings(address=here)
     return found
+
+
+def _listens(port: int) -> bool:
+    """Whether somebody takes connections there on this machine: a Ray that was killed leaves its sign
+    behind."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=0.5).close()
+    except OSError:
+        return False
+    return True
 
 
 def _plain(address: str) -> str:
