@@ -21,6 +21,7 @@ from argosy.infra.agent_client import AgentClient
 from argosy.infra.agent_port import Ack, RankOrder
 from argosy.infra.boot import agent_command, agent_zipapp
 
+_WITH_DOCSTRINGS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SOURCES = sorted(Path(argosy.agent.__file__).parent.glob("*.py"))
 
 
@@ -37,6 +38,24 @@ def test_the_zipapp_is_small_and_the_same_on_every_build(
     again = agent_zipapp(tmp_path / "one")
     assert (again.name, again.read_bytes()) == (pyz.name, pyz.read_bytes())
     assert [path.name for path in (tmp_path / "one").iterdir()] == [pyz.name]
+
+
+def test_sources_in_the_zipapp_say_the_same_without_their_docstrings(pyz: Path) -> None:
+    """For a Python that did not build it: every statement is on its line, so tracebacks are right."""
+
+    def told(source: str) -> list[tuple[int, str]]:
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            first = node.body[0] if isinstance(node, _WITH_DOCSTRINGS) and node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                first.value.value = ""
+        return [(each.lineno, ast.dump(each)) for each in tree.body]
+
+    folder = Path(argosy.agent.__file__).parent
+    with zipfile.ZipFile(pyz) as archive:
+        for path in folder.rglob("*.py"):
+            packed = archive.read(f"argosy/agent/{path.relative_to(folder).as_posix()}").decode()
+            assert told(packed) == told(path.read_text("utf-8")), path
 
 
 def test_the_zipapp_is_built_once_for_all_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ class Home:
         (self.bin / "nodes").mkdir(parents=True)
         (self.bin / "ray").write_text(RAY)
         (self.bin / "ray").chmod(0o755)
-        sky_templates.lay_out(str(path), "", "~/sky_templates/ray/start_cluster")
+        sky_templates.lay_out(str(path))
 
     def run(self, name: str, rank: int, **more: str) -> str:
         env = {
@@ -67,16 +67,11 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
-def test_only_a_task_that_names_them_gets_them(tmp_path: Path) -> None:
-    sky_templates.lay_out(str(tmp_path), "pip install x", "python train.py")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_files_of_the_user_stay(tmp_path: Path) -> None:
     own = tmp_path / "sky_templates/ray/start_cluster"
     own.parent.mkdir(parents=True)
     own.write_text("mine")
-    sky_templates.lay_out(str(tmp_path), "", "~/sky_templates/ray/start_cluster")
+    sky_templates.lay_out(str(tmp_path))
     assert own.read_text() == "mine" and os.access(own.with_name("stop_cluster"), os.X_OK)
 
 

@@ -268,7 +268,8 @@ def test_the_server_does_not_repeat_what_the_file_said(argosy: CommandLine, serv
     (argosy.folder / "t.yaml").write_text("run: echo hi\npool: {workers: 2}\ninputs: {s3://b: 5}\n")
     done = argosy("plan", "t.yaml")
     assert [line for line in done.err.splitlines() if "warning:" in line][:2] == [
-        "warning: t.yaml:2:1: not supported yet, ignored: inputs, pool",
+        "warning: t.yaml:2:1: not supported yet, ignored: inputs, pool (`argosy jobs pool apply NAME FILE` "
+        "makes it)",
         "warning: something else",
     ]
     assert done.err.count("not supported yet") == 1

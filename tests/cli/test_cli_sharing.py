@@ -118,8 +118,7 @@ def test_without_queues_it_says_how_to_make_one(argosy: CommandLine) -> None:
         ),
         (
             ("set", "x", "--weight", "0"),
-            "error: invalid value for '--weight': 0.0 is not in the range x>0\n"
-            "hint: `argosy quota set --help` shows what it takes, with "
+            "error: --weight is above 0, not 0\nhint: `argosy quota set --help` shows what it takes, with "
             "an example\n",
         ),
         (

@@ -86,14 +86,16 @@ def test_healthy_revisions_stay_and_bad_ones_go_soon() -> None:
 
 def test_what_it_says() -> None:
     old, new = Tally(requests=9000, errors=90, ready=3), Tally(requests=1000, errors=10, ready=1)
-    assert verdict(old, new, 0.1).why == "10 of 1000 requests failed, of the old revision's 90 of 9000"
+    assert verdict(old, new, 0.1).why == "10 of 1,000 requests failed, of the old revision's 90 of 9,000"
     assert verdict(old, new, 0.1).outcome is Outcome.GOOD
     bad = verdict(old, replace(new, errors=40), 0.1)
     assert bad.outcome is Outcome.BAD
-    assert bad.why.startswith("40 of 1000 requests failed, of the old revision's 90 of 9000: chance explains")
+    assert bad.why.startswith(
+        "40 of 1,000 requests failed, of the old revision's 90 of 9,000: chance explains"
+    )
     slow = verdict(replace(old, slow=450), replace(new, slow=200), 0.1)
     assert slow.outcome is Outcome.BAD
-    assert slow.why.startswith("200 of 1000 requests were slow, of the old revision's 450 of 9000")
+    assert slow.why.startswith("200 of 1,000 requests were slow, of the old revision's 450 of 9,000")
     assert verdict(replace(old, slow=450), replace(new, slow=200), 0.1, Terms(latency=False)).outcome is (
         Outcome.GOOD
     )
@@ -105,7 +107,7 @@ def test_what_it_says() -> None:
         (Tally(waited_s=1200), Outcome.BAD, "no replica was ready in 1200 s"),
         (Tally(crashes=3), Outcome.BAD, "a replica ended 3 times in a row"),
         (Tally(requests=20, errors=11, ready=1), Outcome.BAD, "11 of 20 requests failed"),
-        (Tally(requests=0, ready=1), Outcome.WAIT, "0 of 20 requests, 1 replicas ready"),
+        (Tally(requests=0, ready=1), Outcome.WAIT, "0 of 20 requests, 1 replica ready"),
         (Tally(waited_s=60), Outcome.WAIT, "0 of 20 requests, 0 replicas ready"),
     ],
 )

@@ -198,5 +198,5 @@ def test_what_slurm_refuses_is_told_with_its_words(far: SlurmHouse) -> None:
     said = far.run("launch", "-y", "-c", "wrong", config, ok=False)
     assert "Slurm: Invalid feature specification" in said.stdout + said.stderr
     said = far.run("launch", "-y", "--infra", "slurm/far/low", "--num-nodes", "3", "--", "true", ok=False)
-    assert "nodes at present, asked for 3" in said.stdout + said.stderr
+    assert "has 1 node at present, asked for 3" in said.stdout + said.stderr
     assert not far.slurm.jobs()

@@ -149,7 +149,7 @@ def test_a_provider_is_one_folder(person: Person) -> None:
     assert "the toy is wound up" in person.run("check", "toy")
     plan = person.run("plan", "--infra", "toy", "--", "true")
     assert "toy" in plan and "nursery" in plan and "1.23" in plan
-    assert "1 prices (before: 0)" in person.run("catalog", "refresh", "toy")
+    assert "1 price (before: 0)" in person.run("catalog", "refresh", "toy")
     (age,) = [each for each in person.json("catalog", "show")["providers"] if each["provider"] == "toy"]
     assert age["refreshable"] and age["source"] == "refreshed"
     (row,) = [each for each in person.json("gpus", "H100")["gpus"] if each["provider"] == "toy"]

@@ -8,7 +8,7 @@ import signal
 import time
 from functools import partial
 
-from argosy.agent import cgroups, journal, processes, programs, sharing, sky_templates
+from argosy.agent import cgroups, journal, processes, programs, sharing
 from argosy.agent.ending import Ending, Told, outside_group
 from argosy.agent.leases import Leases
 from argosy.agent.listening import calls
@@ -197,8 +197,7 @@ class Ranks:
     def _lay_out(self, rank: Rank, order: Order, note: str) -> None:
         """Its folders and files. Raises OSError."""
         os.makedirs(rank.workdir, exist_ok=True)
-        _link_sky_workdir(self._shared.home, order["workdir"])
-        sky_templates.lay_out(self._shared.home, order["setup"], order["run"])
+        _make_sky_places(self._shared.home, order)
         _make_checkpoint_dir(self._shared.home, rank.env)
         self._shared.erase(rank.folder)
         os.mkdir(rank.folder, 0o700)
@@ -341,11 +340,15 @@ class Ranks:
         self._polling.observe(observer)
 
 
-def _link_sky_workdir(home: str, workdir: str) -> None:
-    """Where SkyPilot's task files look for it."""
+def _make_sky_places(home: str, order: Order) -> None:
+    """Where SkyPilot's task files look for the workdir, and for scripts that they name."""
     link = home + "/sky_workdir"
-    if workdir == "workdir" and not os.path.lexists(link):
-        os.symlink(workdir, link)
+    if order["workdir"] == "workdir" and not os.path.lexists(link):
+        os.symlink("workdir", link)
+    if "sky_templates/" in order["setup"] or "sky_templates/" in order["run"]:
+        from argosy.agent import sky_templates
+
+        sky_templates.lay_out(home)
 
 
 def _make_checkpoint_dir(home: str, env: dict[str, str]) -> None:

@@ -108,11 +108,8 @@ say "$ended processes of the Ray at $head:$port were told to end"
 )
 
 
-def lay_out(home: str, *texts: str) -> None:
-    """Write the scripts into `home` if one of a task's scripts names them. What is there already stays.
-    Raises OSError."""
-    if not any("sky_templates/" in text for text in texts):
-        return
+def lay_out(home: str) -> None:
+    """Write the scripts into `home`. What is there already stays. Raises OSError."""
     folder = f"{home}/{_FOLDER}"
     os.makedirs(folder, exist_ok=True)
     for name, text in (("start_cluster", _START), ("stop_cluster", _STOP)):

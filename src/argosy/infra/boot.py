@@ -23,10 +23,10 @@ import argosy.agent
 _MAIN: Final = "import sys\n\nfrom argosy.agent.__main__ import main\n\nsys.exit(main(sys.argv[1:]))\n"
 #: Modules that most agents never load: compiled when they are, so that the zipapp stays small.
 _SOURCE_ONLY: Final = {
-    "amd", "apps", "arriving", "connect", "containers", "copying", "data_calls", "dial", "download",
-    "fetch", "gaudi", "handing", "inside", "jetson", "joining", "kept", "kept_calls", "landlock",
-    "lending", "listing", "looks", "mig", "mount_door", "mounting", "mps", "mux", "nat", "neuron",
-    "notices", "nvidia", "outlet", "outside", "ports", "sandbox", "send", "shapes", "sshd", "starter",
+    "activity", "amd", "apps", "arriving", "connect", "containers", "copying", "data_calls", "dial",
+    "download", "fetch", "gaudi", "handing", "inside", "jetson", "joining", "kept", "kept_calls", "landlock",
+    "lending", "listing", "looks", "mig", "mount_door", "mounting", "mps", "mux", "nat", "neuron", "notices",
+    "nvidia", "outlet", "outside", "ports", "sandbox", "send", "shapes", "sky_templates", "sshd", "starter",
     "taking", "targets", "terminal", "terminals", "tpu", "tree_changes",
 }  # fmt: skip
 _NO_COLUMNS: Final = 13  # kinds of entries in a table of lines (PEP 626, Python 3.11 and later)
@@ -108,10 +108,10 @@ def _build(sources: Mapping[str, str]) -> bytes:
 
 
 def _bare(source: str) -> str:
-    """The source without docstrings and lines of comment, every statement on the line where it was: nodes
-    read it in tracebacks only, and the zipapp travels to each of them."""
+    """The source without docstrings and lines of comment, indented by one blank, every statement on the line
+    where it was: nodes read it in tracebacks only, and the zipapp travels to each of them."""
     lines = source.splitlines(keepends=True)
-    texts: set[int] = set()  # rows within texts of several lines
+    texts: set[int] = set()  # rows within texts of several lines, but the first
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0] if node.body else None
@@ -120,10 +120,12 @@ def _bare(source: str) -> str:
                 lines[start] = lines[start][: first.col_offset] + '""\n'
                 lines[start + 1 : end] = ["\n"] * (end - start - 1)
         elif isinstance(node, (ast.Constant, ast.JoinedStr)) and node.end_lineno != node.lineno:
-            texts.update(range(node.lineno - 1, node.end_lineno or node.lineno))
+            texts.update(range(node.lineno, node.end_lineno or node.lineno))
     for row, line in enumerate(lines):
-        if row not in texts and line.lstrip().startswith("#"):
-            lines[row] = "\n"
+        if row in texts:
+            continue
+        bare = line.lstrip(" ")
+        lines[row] = "\n" if bare.startswith("#") else " " * ((len(line) - len(bare)) // 4) + bare
     return "".join(lines)
 
 

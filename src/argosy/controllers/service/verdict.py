@@ -84,7 +84,7 @@ def verdict(
         return Verdict(outcome=Outcome.BAD, why=stopped, evidence=carried)
     total = old.requests + new.requests
     seen = f"of {many(new.requests, 'request')}"
-    other = f"of {old.requests}"
+    other = f"of {old.requests:,}"
     routed = max(share, new.requests / total) if total else share
     tests = 2 if terms.latency else 1
     errors = carried.errors + log_evidence(new.errors, old.errors + new.errors, routed, terms.ratio)
