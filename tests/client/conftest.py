@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from argosy.api.location import Location
+from argosy.client import blocking
 from argosy.client.client import Client
 from argosy.testing.fake_server import FakeServer
 
@@ -28,3 +29,15 @@ def server(short_dir: Path) -> Iterator[FakeServer]:
 def client(server: FakeServer, short_dir: Path) -> Iterator[Client]:
     with Client(Location(server.socket, home=short_dir / "home"), env={"HOME": str(short_dir)}) as one:
         yield one
+
+
+@pytest.fixture
+def environment(server: FakeServer, short_dir: Path) -> Iterator[None]:
+    """The façade reads the environment of the process: that is its job, so the test sets it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ARGOSY_SERVER", f"unix://{server.socket}")
+        patch.setenv("ARGOSY_HOME", str(short_dir / "home"))
+        patch.setenv("USER", "ada")
+        yield
+    while blocking._clients:
+        blocking._clients.popitem()[1].close()

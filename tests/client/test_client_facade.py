@@ -10,7 +10,6 @@ import io
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,7 +18,7 @@ import pytest
 import argosy as sky
 from argosy import aio
 from argosy.api.planning import PipelineReply, PipelineRequest, PlanReply
-from argosy.client import blocking, facade, managed, sdk
+from argosy.client import facade, managed, sdk
 from argosy.client.saving import save_logs
 from argosy.model.errors import ArgosyError
 from argosy.model.offer import Plan
@@ -27,17 +26,7 @@ from argosy.model.resources import Autostop
 from argosy.testing.fake_memory import FakeLog, Line
 from argosy.testing.fake_server import FakeServer
 
-
-@pytest.fixture(autouse=True)
-def environment(server: FakeServer, short_dir: Path) -> Iterator[None]:
-    """The façade reads the environment of the process: that is its job, so the test sets it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ARGOSY_SERVER", f"unix://{server.socket}")
-        patch.setenv("ARGOSY_HOME", str(short_dir / "home"))
-        patch.setenv("USER", "ada")
-        yield
-    while blocking._clients:
-        blocking._clients.popitem()[1].close()
+pytestmark = pytest.mark.usefixtures("environment")
 
 
 @pytest.mark.parametrize(

@@ -5,28 +5,16 @@ from __future__ import annotations
 import doctest
 import importlib
 import io
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import argosy as sky
-from argosy.client import blocking
 from argosy.client.records import ServiceRecord
 from argosy.exceptions import ClusterDoesNotExist
 from argosy.model.errors import ArgosyError
 from argosy.testing.fake_server import FakeServer
 
-
-@pytest.fixture(autouse=True)
-def environment(server: FakeServer, short_dir: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ARGOSY_SERVER", f"unix://{server.socket}")
-        patch.setenv("ARGOSY_HOME", str(short_dir / "home"))
-        patch.setenv("USER", "ada")
-        yield
-    while blocking._clients:
-        blocking._clients.popitem()[1].close()
+pytestmark = pytest.mark.usefixtures("environment")
 
 
 @pytest.mark.parametrize(

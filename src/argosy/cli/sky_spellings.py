@@ -11,135 +11,96 @@ from typing import Final, NamedTuple
 
 
 class Spelling(NamedTuple):
-    """What an option of SkyPilot is here: other words, or a `hint` of what to do instead."""
+    """Argosy's words for an option of SkyPilot."""
 
     words: tuple[str, ...] = ()
-    takes: bool = False  # a value follows; `words` may have it as `{}`
-    hint: str = ""
+    takes: bool = False  # a value follows, which `words` have as `{}`
 
 
 _SAME: Final = Spelling()  # what Argosy does anyway
-_NO_ALL_USERS: Final = Spelling(hint="name them: what belongs to others is ended by its name, by who may")
-_ONE_INFRASTRUCTURE: Final = (
-    "infrastructure belongs to the server, and is the same for all projects; leave it out"
-)
-_GRACEFUL: Final = Spelling(hint="checkpoints and mounts are always flushed before a node goes; leave it out")
+_DETACH: Final = Spelling(("--detach",))
+_PROJECT: Final = Spelling(("--project", "{}"), takes=True)
+_NAME: Final = Spelling(("--name", "{}"), takes=True)
+_ENDED_BY_NAME: Final[Mapping[str, Spelling | str]] = {
+    "--all-users -u": "name them: what belongs to others is ended by its name, by who may",
+    "--graceful --graceful-timeout": "checkpoints and mounts are always flushed before a node goes; leave "
+    "it out",
+}
 
-#: By the path of a command, "" for all of them.
-SPELLINGS: Final[dict[str, Mapping[str, Spelling]]] = {
+#: By the path of a command, "" for all of them, and by the spellings of an option: what it is here, or a text
+#: that says what to do instead.
+_TABLE: Final[Mapping[str, Mapping[str, Spelling | str]]] = {
     "": {
-        "--no-async": _SAME,
-        "--async": _SAME,
-        "--verbose": _SAME,
-        "-v": _SAME,
-        "--refresh": _SAME,
-        "-r": _SAME,
-        "--retry-until-up": _SAME,
-        "--config": Spelling(takes=True, hint="put it under `config:` in the task file"),
-        "--workspace": Spelling(("--project", "{}"), takes=True),
-        "-w": Spelling(("--project", "{}"), takes=True),
+        "--async --no-async --verbose -v --refresh -r --retry-until-up": _SAME,
+        "--config": "put it under `config:` in the task file",
+        "--workspace -w": _PROJECT,
     },
     "launch": {
-        "--async": Spelling(("--detach",)),
+        "--async": _DETACH,
         "-no-d": _SAME,
-        "--clone": Spelling(takes=True, hint="disks are not cloned: keep what the next needs in a volume"),
-        "--clone-disk-from": Spelling(
-            takes=True, hint="disks are not cloned: keep what the next needs in a volume"
-        ),
-        "--docker": Spelling(hint="name the image: `--image-id docker:IMAGE`"),
-        "--resize": Spelling(hint="launch under another name; a cluster keeps its size"),
+        "--clone --clone-disk-from": "disks are not cloned: keep what the next needs in a volume",
+        "--docker": "name the image: `--image-id docker:IMAGE`",
+        "--resize": "launch under another name; a cluster keeps its size",
     },
-    "exec": {"--async": Spelling(("--detach",))},
+    "exec": {"--async": _DETACH},
     "check": {
-        "--workspace": Spelling(takes=True, hint=_ONE_INFRASTRUCTURE),
-        "-w": Spelling(takes=True, hint=_ONE_INFRASTRUCTURE),
+        "--workspace -w": "infrastructure belongs to the server, and is the same for all projects; leave it "
+        "out"
     },
     "jobs launch": {
-        "--async": Spelling(("--detach",)),
-        "--cluster": Spelling(("--name", "{}"), takes=True),
-        "-c": Spelling(("--name", "{}"), takes=True),
-        "--job-group": Spelling(hint="write `execution: parallel` in the file's first document"),
-        "--no-job-group": Spelling(hint="write `execution: serial` in the file's first document"),
+        "--async": _DETACH,
+        "--cluster -c": _NAME,
+        "--job-group": "write `execution: parallel` in the file's first document",
+        "--no-job-group": "write `execution: serial` in the file's first document",
     },
-    "serve up": {"--async": Spelling(("--detach",))},
-    "serve down": {
-        "-p": Spelling(("--purge",)),
-        "--all": Spelling(hint="name the services: `argosy serve status` lists them"),
-        "-a": Spelling(hint="name the services: `argosy serve status` lists them"),
-        "--replica-id": Spelling(
-            takes=True, hint="a replica that fails its probe is replaced without being asked"
-        ),
-    },
-    "serve logs": {
-        "--controller": Spelling(
-            hint="the server decides: `argosy events SERVICE` shows what it did and why"
-        ),
-        "--load-balancer": Spelling(hint="`argosy gateway status` shows who carries requests"),
-        "--sync-down": Spelling(("--no-follow",)),
-        "-s": Spelling(("--no-follow",)),
-    },
-    "jobs logs": {
-        "--controller": Spelling(hint="the server decides: `argosy explain JOB` shows what it did and why")
-    },
+    "jobs logs": {"--controller": "the server decides: `argosy explain JOB` shows what it did and why"},
     "jobs queue": {"-l": Spelling(("--limit", "{}"), takes=True)},
     "jobs cancel": {
-        "--all-users": _NO_ALL_USERS,
-        "-u": _NO_ALL_USERS,
-        "--graceful": _GRACEFUL,
-        "--graceful-timeout": Spelling(takes=True, hint=_GRACEFUL.hint),
-        "--task": Spelling(takes=True, hint="name the job of the group: `argosy jobs cancel GROUP/NUMBER`"),
-        "--pool": Spelling(takes=True, hint="`argosy jobs pool down POOL` ends a pool with its jobs"),
-        "-p": Spelling(takes=True, hint="`argosy jobs pool down POOL` ends a pool with its jobs"),
+        **_ENDED_BY_NAME,
+        "--task": "name the job of the group: `argosy jobs cancel GROUP/NUMBER`",
+        "--pool -p": "`argosy jobs pool down POOL` ends a pool with its jobs",
     },
-    "status": {
-        "--all-users": _SAME,
-        "-u": _SAME,
-        "--show-managed-jobs": _SAME,
-        "--show-services": _SAME,
-        "--show-pools": _SAME,
-        "--no-show-managed-jobs": _SAME,
-        "--no-show-services": _SAME,
-        "--no-show-pools": _SAME,
-        "--endpoints": Spelling(hint="`argosy port-forward CLUSTER 8080` reaches a port of a node"),
-    },
-    "logs": {
-        "--provision": Spelling(hint="`argosy events CLUSTER` shows how its machines were made"),
-        "--autostop": Spelling(hint="`argosy events CLUSTER` shows when and why it was stopped"),
-        "--hook": Spelling(hint="`argosy events CLUSTER` shows when and why it was stopped"),
-        "--worker": Spelling(("--rank", "{}"), takes=True),
-        "-w": Spelling(("--rank", "{}"), takes=True),
-    },
-    "start": {"--force": _SAME, "-f": _SAME},
-    "volumes apply": {"--yes": _SAME, "-y": _SAME, "--no-use-existing": _SAME},
-    "volumes delete": {
-        "--purge": _SAME,
-        "-p": _SAME,
-        "--all": Spelling(hint="name the volumes: `argosy volumes ls` lists them"),
-        "-a": Spelling(hint="name the volumes: `argosy volumes ls` lists them"),
-    },
-    "storage delete": {"-a": Spelling(("--all",))},
     "jobs pool apply": {
-        "--yes": _SAME,
-        "-y": _SAME,
-        "--mode": Spelling(takes=True, hint="workers are always replaced one after the other; leave it out"),
-        "--pool": Spelling(("--name", "{}"), takes=True),
-        "-p": Spelling(("--name", "{}"), takes=True),
+        "--yes -y": _SAME,
+        "--mode": "workers are always replaced one after the other; leave it out",
+        "--pool -p": _NAME,
     },
     "jobs pool down": {
-        "--purge": _SAME,
-        "-p": _SAME,
-        "--all": Spelling(hint="name the pools: `argosy jobs pool status` lists them"),
-        "-a": Spelling(hint="name the pools: `argosy jobs pool status` lists them"),
+        "--purge -p": _SAME,
+        "--all -a": "name the pools: `argosy jobs pool status` lists them",
     },
-    "jobs pool status": {"--all": _SAME, "-a": _SAME},
+    "jobs pool status": {"--all -a": _SAME},
+    "serve up": {"--async": _DETACH},
+    "serve down": {
+        "-p": Spelling(("--purge",)),
+        "--all -a": "name the services: `argosy serve status` lists them",
+        "--replica-id": "a replica that fails its probe is replaced without being asked",
+    },
+    "serve logs": {
+        "--controller": "the server decides: `argosy events SERVICE` shows what it did and why",
+        "--load-balancer": "`argosy gateway status` shows who carries requests",
+        "--sync-down -s": Spelling(("--no-follow",)),
+    },
+    "status": {
+        "--all-users -u --show-managed-jobs --show-services --show-pools --no-show-managed-jobs "
+        "--no-show-services --no-show-pools": _SAME,
+        "--endpoints": "`argosy port-forward CLUSTER 8080` reaches a port of a node",
+    },
+    "logs": {
+        "--provision": "`argosy events CLUSTER` shows how its machines were made",
+        "--autostop --hook": "`argosy events CLUSTER` shows when and why it was stopped",
+        "--worker -w": Spelling(("--rank", "{}"), takes=True),
+    },
+    "start": {"--force -f": _SAME},
+    "volumes apply": {"--yes -y --no-use-existing": _SAME},
+    "volumes delete": {"--purge -p": _SAME, "--all -a": "name the volumes: `argosy volumes ls` lists them"},
+    "storage delete": {"-a": Spelling(("--all",))},
+    **dict.fromkeys(("down", "stop", "autostop", "cancel"), _ENDED_BY_NAME),
 }
-for _path in ("down", "stop", "autostop", "cancel"):
-    SPELLINGS[_path] = {
-        "--all-users": _NO_ALL_USERS,
-        "-u": _NO_ALL_USERS,
-        "--graceful": _GRACEFUL,
-        "--graceful-timeout": Spelling(takes=True, hint=_GRACEFUL.hint),
-    }
+SPELLINGS: Final = {
+    path: {name: meant for names, meant in table.items() for name in names.split()}
+    for path, table in _TABLE.items()
+}
 
 
 def respelled(path: str, option: str, arguments: Sequence[str]) -> list[str] | str | None:
@@ -168,11 +129,9 @@ def respelled(path: str, option: str, arguments: Sequence[str]) -> list[str] | s
             if value not in ("json", "table"):
                 return "`--json` prints JSON; without it a table is printed"
             return [*arguments[:place], *(["--json"] if value == "json" else []), *arguments[after:]]
-        spelling = SPELLINGS.get(path, {}).get(option) or SPELLINGS[""].get(option)
-        if spelling is None:
-            return None
-        if spelling.hint:
-            return spelling.hint
+        spelling = SPELLINGS.get(path, {}).get(option, SPELLINGS[""].get(option))
+        if not isinstance(spelling, Spelling):
+            return spelling
         if spelling.takes and not joined:
             value, after = "".join(arguments[after : after + 1]), after + 1
         words = [each.format(value) for each in spelling.words]

@@ -190,28 +190,30 @@ def _accelerator(kind: str, count: int) -> str | None:
     return amounts.accelerator(amounts.accelerator_name(name) or name, count)
 
 
-def _container(fields: Fields, draft: Draft) -> str:
-    image = fields.text("imageUri")
+def _surroundings(fields: Fields, draft: Draft, named: str) -> str:
+    """The image, which it returns, and the variables of what runs."""
+    image = fields.text(named) or ""
     if image:
         draft.image(image)
     for each in fields.sections("env"):
         draft.env(each.text("name") or "", each.text("value") or "", each.path)
+    return image
+
+
+def _container(fields: Fields, draft: Draft) -> str:
+    image = _surroundings(fields, draft, "imageUri")
     words = [*fields.texts("command")]
     arguments = fields.texts("args")
     if not words:
         draft.lose(
             f"the entry point of {image or 'the image'}", "", "it is not in the file; write it under `run`"
         )
-        return no_command(image or "", arguments)
+        return no_command(image, arguments)
     return prelude.command_text([*words, *arguments], shlex.quote)
 
 
 def _package(fields: Fields, draft: Draft) -> str:
-    image = fields.text("executorImageUri")
-    if image:
-        draft.image(image)
-    for each in fields.sections("env"):
-        draft.env(each.text("name") or "", each.text("value") or "", each.path)
+    _surroundings(fields, draft, "executorImageUri")
     for uri in fields.texts("packageUris"):
         name = uri.rpartition("/")[2]
         draft.mount(f"~/packages/{name}", {"source": uri, "mode": "COPY"})

@@ -10,17 +10,17 @@ from argosy.scheduler.preempt import guarded_ms
 from argosy.scheduler.reclaim import entitled, may_reclaim
 
 if TYPE_CHECKING:
-    from argosy.model.tenancy import Amounts
     from argosy.scheduler.ask import Ask
     from argosy.scheduler.pool import Pool
 
 
-def owed_text(pool: Pool, ask: Ask, amounts: Amounts, now_ms: int) -> str:
+def owed_text(pool: Pool, ask: Ask, now_ms: int) -> str:
     """When what its queue deserves is taken back for it, and from whom. "" when its queue deserves less, or
     nobody borrows that. O(running jobs).
 
     Amounts are those of its first candidate.
     """
+    amounts = pool.equivalence_class(ask).variants[0].amounts
     quotas, policy = pool.quotas, pool.tenancy.policy
     queue = entitled(quotas, ask.queue, amounts)
     if queue is None or not policy.preemption:

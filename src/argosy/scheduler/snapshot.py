@@ -160,14 +160,13 @@ class PoolSnapshot:
             return Waiting(ask_id=ask_id, code="never", text=verdict.text)
         if verdict.code == "beyond":
             return Waiting(ask_id=ask_id, code="limit", text=verdict.text)
-        amounts = pool.equivalence_class(ask).variants[0].amounts
         return Waiting(
             ask_id=ask_id,
             code=verdict.code,
             text=verdict.text or self._behind(ask, now_ms),
             place=pool.order.place(ask_id),
             starts_at_ms=self._expected(ask_id) if when else self._reserved(ask_id),
-            owed=owed_text(pool, ask, amounts, now_ms) if when else "",
+            owed=owed_text(pool, ask, now_ms) if when else "",
         )
 
     def _verdict(self, ask: Ask) -> Verdict:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from argosy.storage.sqlite_writing import writing
+
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS chunks (
   digest BLOB PRIMARY KEY, pack INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID;
@@ -62,15 +64,8 @@ class ChunkIndex:
 
     @contextlib.contextmanager
     def _writes(self) -> Iterator[sqlite3.Cursor]:
-        with self._lock:
-            cursor = self._open().cursor()
-            cursor.execute("BEGIN IMMEDIATE")
-            try:
-                yield cursor
-            except BaseException:
-                cursor.execute("ROLLBACK")
-                raise
-            cursor.execute("COMMIT")
+        with self._lock, writing(self._open()) as cursor:
+            yield cursor
 
     def find(self, digests: Sequence[str]) -> dict[str, Place]:
         """Where these chunks are, as far as they are in packs."""

@@ -24,6 +24,7 @@ from argosy.model.objects import (
     ObjectProblem,
     Upload,
 )
+from argosy.storage.sqlite_writing import writing
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS buckets (name TEXT PRIMARY KEY, made_ms INTEGER NOT NULL) WITHOUT ROWID;
@@ -74,15 +75,8 @@ class ShelfIndex:
 
     @contextmanager
     def _writes(self) -> Iterator[sqlite3.Cursor]:
-        with self._lock:
-            cursor = self._db.cursor()
-            cursor.execute("BEGIN IMMEDIATE")
-            try:
-                yield cursor
-            except BaseException:
-                cursor.execute("ROLLBACK")
-                raise
-            cursor.execute("COMMIT")
+        with self._lock, writing(self._db) as cursor:
+            yield cursor
 
     def _rows(self, sql: str, *values: object) -> list[tuple[object, ...]]:
         with self._reading:
