@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,26 @@ def test_run_that_comes_before_ready_is_kept(agent: AgentProcess) -> None:
 def test_a_failed_setup_ends_the_rank_in_that_stage(agent: AgentProcess) -> None:
     fact, log = agent.run_one("echo never", setup="echo trouble; exit 5")
     assert (fact.phase, fact.stage, fact.exit_code, log) == (RankPhase.EXITED, "setup", 5, b"trouble\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a read-only disk was not tried: mounting one needs root")
+def test_a_disk_that_turns_read_only_before_a_program_says_nothing_of_it(agent: AgentProcess) -> None:
+    ranks = agent.root / "ranks"
+
+    async def scenario(client: AgentClient) -> None:
+        await client.prepare([RankOrder(id="a.0", run="echo never")])
+        await watch_until(client, lambda s: "a.0" in s.facts and s.facts["a.0"].phase is RankPhase.READY)
+        subprocess.run(["mount", "--bind", ranks, ranks], check=True)
+        try:
+            subprocess.run(["mount", "-o", "remount,bind,ro", ranks], check=True)
+            await client.run(["a.0"])
+            fact = (await watch_until(client, lambda s: s.ended("a.0"))).facts["a.0"]
+        finally:
+            subprocess.run(["umount", "-l", ranks], check=True)
+        assert (fact.phase, fact.exit_code) == (RankPhase.VANISHED, None), "another node may do"
+        assert fact.detail == "cannot start a process on node-7: Read-only file system"
+
+    agent.use(scenario)
 
 
 def test_the_environment_of_a_program(make_agent: Callable[..., AgentProcess]) -> None:

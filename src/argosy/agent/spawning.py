@@ -7,7 +7,7 @@ import errno
 import time
 
 from argosy.agent import journal, processes, programs
-from argosy.agent.rank import RUNNING, Rank, now_ms, reason_of
+from argosy.agent.rank import NODE_FAULTS, RUNNING, Rank, now_ms, reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +86,9 @@ class Spawning:
         try:
             rank.pid, rank.gate = processes.spawn_gated(argv, rank.env, rank.log_path, locks)
         except (OSError, ValueError) as error:
-            text = reason_of(error) if isinstance(error, OSError) else "its environment is not valid"
+            text = "its environment is not valid"
+            if isinstance(error, OSError):
+                text, rank.unbegun = reason_of(error), error.errno in NODE_FAULTS
             self._ending.conclude(
                 rank, 126, "cannot start a process on %s: %s" % (self._shared.node_name, text)
             )
